@@ -1,0 +1,166 @@
+"""Config: the whole request, and the checks that span sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from crista.config.augmentor import Augmentor
+from crista.config.base import Section
+from crista.config.data import Data
+from crista.config.loss import Loss
+from crista.config.model import Model, UNet
+from crista.config.test import Test
+from crista.config.train import Train
+from crista.errors import Problem
+
+
+class System(Section):
+    """SYSTEM: the machine."""
+
+    num_cpus: Annotated[int, Field(ge=-1)] = -1
+    """Processor cores to use. -1: all."""
+
+    num_workers: Annotated[int, Field(ge=-1)] = -1
+    """Processes that prepare patches. -1: decided (one thread beside the network on small machines)."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`, `mps`. Left out: a GPU if there is one."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random: weights, splits, patches, augmentation."""
+
+    pin_mem: bool = True
+    """Page-locked memory for the way to a GPU."""
+
+
+class ProblemSection(Section):
+    """PROBLEM: the task."""
+
+    type: Literal["SEMANTIC_SEG"] = "SEMANTIC_SEG"
+    """The workflow; crista does semantic segmentation."""
+
+    ndim: Literal["2D", "3D"] | None = None
+    """Images or volumes. Left out: seen from the data."""
+
+    print_old_key_changes: bool = True
+    """Say what each old key became."""
+
+
+class ResultFolders(Section):
+    """PATHS.RESULT_DIR: names of the folders of predictions."""
+
+    per_image: str = "per_image"
+    """Images put together from patches."""
+    per_image_bin: str = "per_image_binarized"
+    """The same as label images."""
+    full_image: str = "full_image"
+    """Whole images without patches."""
+    full_image_bin: str = "full_image_binarized"
+    """The same as label images."""
+    full_post_processing: str = "full_post_processing"
+    """Images and volumes after the median filters."""
+    as_3d_stack: str = "as_3d_stack"
+    """2D predictions as one volume, before filtering."""
+
+
+class Paths(Section):
+    """PATHS: names of folders inside the results tree, and files to start from."""
+
+    checkpoint_file: str = ""
+    """Checkpoint to load with MODEL.LOAD_CHECKPOINT."""
+
+    prob_map_dir: str | None = None
+    """Folder of the probability maps. Left out: `prob_map` in the job folder."""
+
+    da_samples: str = "aug"
+    """Samples of augmented patches."""
+
+    charts: str = "charts"
+    """Curves and the drawing of the network."""
+
+    gen_checks: str = "gen_check"
+    """Patches as the network gets them (DATA.CHECK_GENERATORS)."""
+
+    gen_mask_checks: str = "gen_mask_check"
+    """Their labels."""
+
+    result_dir: ResultFolders = ResultFolders()
+    """Folders of predictions."""
+
+
+class Config(Section):
+    """The whole configuration. Every key may be left out: what the data can decide, the plan decides."""
+
+    system: System = System()
+    """The machine."""
+    problem: ProblemSection = ProblemSection()
+    """The task."""
+    data: Data = Data()
+    """Images and labels."""
+    augmentor: Augmentor = Augmentor()
+    """Augmentation."""
+    model: Model = UNet()
+    """The network."""
+    loss: Loss = Loss()
+    """What training makes small."""
+    train: Train = Train()
+    """Training."""
+    test: Test = Test()
+    """Prediction and measurement."""
+    paths: Paths = Paths()
+    """Folders."""
+
+
+def check_across_sections(config: Config) -> list[Problem]:
+    """What a single section cannot see: keys that contradict each other or need each other."""
+    problems: list[Problem] = []
+    ndim = config.problem.ndim
+    size = config.data.patch_size
+    if ndim and size is not None and len(size) != int(ndim[0]) + 1:
+        form = "(y, x, channels)" if ndim == "2D" else "(z, y, x, channels)"
+        problems.append(
+            Problem(
+                "DATA.PATCH_SIZE",
+                f"{tuple(size)} has {len(size)} values; PROBLEM.NDIM: {ndim} takes {form}",
+                "e.g. (256, 256, 1)" if ndim == "2D" else "e.g. (32, 128, 128, 1)",
+            )
+        )
+    classes, weights = config.data.n_classes, config.loss.class_weights
+    if classes is not None and config.loss.class_rebalance == "manual" and len(weights) != max(2, classes):
+        problems.append(
+            Problem(
+                "LOSS.CLASS_WEIGHTS",
+                f"{len(weights)} weights for {max(2, classes)} classes",
+                "give one weight per class, background first",
+            )
+        )
+    if config.loss.ignore_index >= 0 and classes is not None and config.loss.ignore_index < max(2, classes):
+        problems.append(
+            Problem(
+                "LOSS.IGNORE_INDEX",
+                f"{config.loss.ignore_index} is also a class (0 to {max(2, classes) - 1})",
+                "use a value outside the classes, e.g. 255",
+            )
+        )
+    names = config.data.class_names
+    if names is not None and classes is not None and len(names) != max(2, classes):
+        problems.append(Problem("DATA.CLASS_NAMES", f"{len(names)} names for {max(2, classes)} classes"))
+    if config.data.test.use_val_as_test and not config.data.val.cross_val:
+        problems.append(Problem("DATA.TEST.USE_VAL_AS_TEST", "needs DATA.VAL.CROSS_VAL: True"))
+    stack = config.test.analize_2d_imgs_as_3d_stack
+    along_z = any("z" in axes for axes, _ in config.test.post_processing.filters)
+    if ndim == "2D" and along_z and not stack:
+        problems.append(
+            Problem(
+                "TEST.POST_PROCESSING",
+                "a median filter along z needs volumes, and PROBLEM.NDIM is 2D",
+                "set TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True if the images are the slices of one volume, else turn it off",
+            )
+        )
+    if ndim == "3D" and stack:
+        problems.append(
+            Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", "is for 2D images, and PROBLEM.NDIM is 3D", "leave it out")
+        )
+    return problems

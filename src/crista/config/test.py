@@ -1,0 +1,118 @@
+"""TEST: prediction, post-processing and measurement."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from crista.config.base import Section
+
+FilterAxes = Literal["xy", "yx", "zy", "yz", "zx", "xz", "z"]
+
+
+class PostProcessing(Section):
+    """TEST.POST_PROCESSING: median filters over the prediction."""
+
+    z_filtering: bool = False
+    """Median filter along z (3D, or 2D images analysed as a stack)."""
+
+    z_filtering_size: Annotated[int, Field(ge=1)] = 5
+    """Its length in slices; an even one is raised by 1."""
+
+    yz_filtering: bool = False
+    """Median filter over y and z (3D, or 2D images analysed as a stack)."""
+
+    yz_filtering_size: Annotated[int, Field(ge=1)] = 5
+    """Its side in voxels; an even one is raised by 1."""
+
+    median_filter: bool = False
+    """Median filters along the axes of MEDIAN_FILTER_AXIS, one after the other."""
+
+    median_filter_axis: tuple[FilterAxes, ...] = ()
+    """Axes of each filter."""
+
+    median_filter_size: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Size of each filter in voxels; an even one is raised by 1."""
+
+    @model_validator(mode="after")
+    def _check_filters(self) -> PostProcessing:
+        if self.median_filter and not self.median_filter_axis:
+            raise ValueError("MEDIAN_FILTER: True needs MEDIAN_FILTER_AXIS and MEDIAN_FILTER_SIZE, e.g. ['z'] and [5]")
+        if len(self.median_filter_axis) != len(self.median_filter_size):
+            raise ValueError(
+                f"MEDIAN_FILTER_AXIS has {len(self.median_filter_axis)} entries, "
+                f"MEDIAN_FILTER_SIZE has {len(self.median_filter_size)}; they go together"
+            )
+        return self
+
+    @property
+    def filters(self) -> tuple[tuple[str, int], ...]:
+        """(axes in zyx order, odd size) of every filter, in the order in which they run."""
+        chosen: list[tuple[str, int]] = []
+        if self.z_filtering:
+            chosen.append(("z", self.z_filtering_size))
+        if self.yz_filtering:
+            chosen.append(("zy", self.yz_filtering_size))
+        if self.median_filter:
+            chosen.extend(zip(self.median_filter_axis, self.median_filter_size, strict=True))
+        return tuple(("".join(sorted(axes, key="zyx".index)), size | 1) for axes, size in chosen)
+
+
+class Statistics(Section):
+    """TEST.STATS: which measurements are made (older files)."""
+
+    per_patch: bool = False
+    """Measure each patch by itself too."""
+
+    merge_patches: bool = False
+    """Measure the image put together from patches."""
+
+    full_img: bool | None = None
+    """Predict and measure whole images without patches; the same as TEST.FULL_IMG."""
+
+
+class Test(Section):
+    """TEST: prediction and measurement."""
+
+    enable: bool = False
+    """Predict the images of DATA.TEST."""
+
+    verbose: bool = True
+    """More lines in the log."""
+
+    full_img: bool = False
+    """Predict whole images without patches as well, into `full_image`."""
+
+    stats: Statistics = Statistics()
+    """Which measurements are made (older files)."""
+
+    augmentation: bool = False
+    """Average the prediction over flips and 90° rotations of the image: 8 in 2D, 16 in 3D."""
+
+    augmentation_mode: Literal["mean", "min", "max"] = "mean"
+    """How the orientations are put together."""
+
+    augmentation_group: Literal["auto", "full", "flips", "none"] = "auto"
+    """Orientations: flips and rotations (`auto`, `full`), flips only, or none."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Two classes: a pixel is foreground where its probability is above this. The label image and the metric use the same."""
+
+    analize_2d_imgs_as_3d_stack: bool = False
+    """Stack the 2D predictions along z, filter and measure them as one volume."""
+
+    save_model_raw_output: bool | None = None
+    """Write probabilities to `per_image`; the newer way to say DATA.TEST.ARGMAX_TO_OUTPUT: False."""
+
+    metrics: tuple[Literal["iou", "jaccard_index"], ...] = ("iou",)
+    """Both names mean intersection over union."""
+
+    eval_border_crop: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Pixels at the border of each axis ([z,] y, x) that are left out of the measurement."""
+
+    reduce_memory: bool = False
+    """Accepted; crista's memory does not grow with the image anyway."""
+
+    post_processing: PostProcessing = PostProcessing()
+    """Median filters over the prediction."""

@@ -1,0 +1,69 @@
+"""Every exception a user can meet, and the form of a problem report.
+
+A message says what was seen, where (file, key, line, axis), what is allowed, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong (or worth saying) about a configuration or a data set."""
+
+    where: str
+    """The file, or the key with its line: ``train/x/a.tif``, ``job.yaml line 7, TRAIN.EPOCHS``."""
+
+    what: str
+    """What was seen and what is allowed."""
+
+    next_step: str = ""
+    """What the user can do about it."""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n    -> {self.next_step}" if self.next_step else text
+
+
+def render_problems(title: str, problems: Sequence[Problem]) -> str:
+    """All problems at once, one paragraph each, under a counted title."""
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''} {title}"
+    return "\n".join([count, *(f"  {str(problem).replace(chr(10), chr(10) + '  ')}" for problem in problems)])
+
+
+class CristaError(Exception):
+    """Base of every error that a user, a file or a configuration can cause."""
+
+
+class ProblemsError(CristaError, ValueError):
+    """Several problems found in one pass, reported together."""
+
+    def __init__(self, title: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(render_problems(title, self.problems))
+
+
+class ConfigError(ProblemsError):
+    """The configuration cannot be used as it is."""
+
+
+class DataError(ProblemsError):
+    """Images or labels cannot be used as they are."""
+
+
+class PlanError(ProblemsError):
+    """The configuration and the data do not fit each other."""
+
+
+class ImageReadError(CristaError, ValueError):
+    """One file cannot be read; the message names it and says why."""
+
+
+class CheckpointError(CristaError, ValueError):
+    """A checkpoint is missing, damaged, or of another network."""
+
+
+class TrainingError(CristaError, RuntimeError):
+    """Training had to stop: the loss or a gradient is not finite."""

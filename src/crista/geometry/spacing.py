@@ -1,0 +1,58 @@
+"""Physical voxel size, in micrometres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """Distance between voxel centres along (Z)YX, in micrometres."""
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not all(value > 0 for value in self.values):
+            raise ValueError(f"spacing must be positive, got {self.values}")
+
+    @property
+    def anisotropy(self) -> float:
+        """Coarsest over finest axis; 1 for cubic voxels."""
+        return max(self.values) / min(self.values)
+
+    def __str__(self) -> str:
+        return " × ".join(f"{value:g}" for value in self.values) + " µm"
+
+
+MICROMETRES_PER_UNIT = {
+    "m": 1e6,
+    "meter": 1e6,
+    "metre": 1e6,
+    "cm": 1e4,
+    "centimeter": 1e4,
+    "mm": 1e3,
+    "millimeter": 1e3,
+    "inch": 25400.0,
+    "um": 1.0,
+    "µm": 1.0,
+    "\u03bcm": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "nm": 1e-3,
+    "nanometer": 1e-3,
+    "nanometre": 1e-3,
+    "angstrom": 1e-4,
+    "Å": 1e-4,
+}
+"""Unit names as they occur in TIFF, OME and NIfTI metadata. Pixels and empty units are absent on purpose."""
+
+
+def spacing_from_units(values: tuple[float, ...], units: tuple[str, ...]) -> Spacing | None:
+    """`values` in `units` as a `Spacing`; None if a unit is no length or a value is not positive."""
+    factors = [MICROMETRES_PER_UNIT.get(unit.strip()) or MICROMETRES_PER_UNIT.get(unit.strip().lower()) for unit in units]
+    micrometres = tuple(value * factor for value, factor in zip(values, factors, strict=True) if factor is not None)
+    if len(micrometres) != len(values) or not all(value > 0 for value in micrometres):
+        return None
+    return Spacing(micrometres)

@@ -1,0 +1,98 @@
+"""Image: one file or volume as axes, voxel size and lazily read pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from crista.geometry.axes import Array, Region, to_canonical
+from crista.geometry.spacing import Spacing
+
+
+class PixelSource(Protocol):
+    """What a reader hands over: pixels in the stored order, read by region."""
+
+    def read(self, region: Region) -> Array:
+        """The pixels of `region`, one slice per stored axis, in the stored dtype and order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image or volume. Pixels stay in the file until `read`."""
+
+    path: Path
+    """The file (or Zarr folder)."""
+    axes: str
+    """Letters of the stored axes, e.g. ``YXC``; one per axis of `shape`."""
+    shape: tuple[int, ...]
+    """Stored shape."""
+    dtype: np.dtype
+    """Stored dtype."""
+    ndim: int
+    """Number of spatial axes that the task uses, 2 or 3."""
+    spacing: Spacing | None
+    """Voxel size along (Z)YX; None where the file does not say."""
+    source: PixelSource = field(repr=False, compare=False)
+    axes_reason: str = "metadata"
+    """Where `axes` come from: ``metadata``, ``given``, or the reason of the guess."""
+    notes: tuple[str, ...] = ()
+    """What the user has to be told about how this file was read (alpha dropped, first of several series…)."""
+    inner: str | None = None
+    """Path inside a Zarr or HDF5 file."""
+
+    @property
+    def name(self) -> str:
+        """File name without its extension, also without the double ones (`.ome.tif`, `.nii.gz`, `.ome.zarr`)."""
+        return stem(self.path)
+
+    @property
+    def num_channels(self) -> int:
+        """Length of the channel axis; 1 where there is none."""
+        return self.shape[self.axes.index("C")] if "C" in self.axes else 1
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Voxels along (Z)YX; an axis that is not stored has length 1."""
+        letters = "ZYX"[-self.ndim :]
+        return tuple(self.shape[self.axes.index(letter)] if letter in self.axes else 1 for letter in letters)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all pixels in memory, in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def read(self, region: Region | None = None) -> Array:
+        """Pixels as C(Z)YX in the stored dtype; `region` limits the spatial axes and must lie inside the image."""
+        box = dict(zip("ZYX"[-self.ndim :], region, strict=True)) if region is not None else {}
+        stored = tuple(box.get(letter, slice(0, n)) for letter, n in zip(self.axes, self.shape, strict=True))
+        return to_canonical(self.source.read(stored), self.axes, self.ndim)
+
+
+DOUBLE_EXTENSIONS = (".ome.tiff", ".ome.tif", ".ome.zarr", ".nii.gz")
+
+
+def stem(path: Path) -> str:
+    """File name without its extension; double extensions count as one."""
+    name = path.name
+    for extension in DOUBLE_EXTENSIONS:
+        if name.lower().endswith(extension):
+            return name[: -len(extension)]
+    return path.stem
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """An image and its label image (None where there is none)."""
+
+    image: Image
+    label: Image | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the image."""
+        return self.image.name

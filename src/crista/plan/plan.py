@@ -1,0 +1,94 @@
+"""Plan: the request made concrete. Every number is filled in, each decision with its reason."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from crista.config.base import Section
+from crista.config.loss import LossTermConfig
+from crista.config.model import Model
+from crista.config.root import Config
+from crista.config.train import Optimizer, ScheduleShape
+
+
+class Decision(Section):
+    """One number that the plan filled in."""
+
+    key: str
+    """The configuration key that would override it, e.g. ``TRAIN.BATCH_SIZE``."""
+    value: str
+    reason: str
+
+
+class Classes(Section):
+    """What the values of a label image mean."""
+
+    names: tuple[str, ...]
+    """Name of each class; the index is the class, 0 is the background."""
+    ignore_index: int | None = None
+    """Label value of pixels without annotation."""
+    mapping: tuple[tuple[int, int], ...] | None = None
+    """(stored value, class) pairs where they differ, e.g. ((0, 0), (255, 1)); None: stored values are the classes."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.names)
+
+    @property
+    def num_logits(self) -> int:
+        """Channels of the network's output: one for two classes (sigmoid), else one per class (softmax)."""
+        return 1 if self.num_classes == 2 else self.num_classes
+
+
+class LossTerm(Section):
+    """One term of the loss and its weight."""
+
+    term: LossTermConfig
+    weight: float
+
+
+class InferencePlan(Section):
+    """How images are cut into tiles and put together."""
+
+    mode: Literal["halo", "blended"]
+    """`halo`: the borders of tiles are thrown away; `blended`: overlapping tiles are averaged with smooth weights."""
+    tile_size: tuple[int, ...]
+    """(Z)YX voxels, multiples of the network's stride."""
+    halo: tuple[int, ...]
+    """Border of a tile that is thrown away (mode `halo`), (Z)YX voxels."""
+    overlap: tuple[float, ...]
+    """Fraction of a tile shared with its neighbour (mode `blended`), (Z)YX."""
+    batch_size: int
+
+
+class Plan(Section):
+    """All that training and inference need to know; written to ``plan.json`` and kept in the checkpoint."""
+
+    version: Literal[1] = 1
+    config: Config
+    """The request, as given."""
+    ndim: Literal[2, 3]
+    num_channels: int
+    classes: Classes
+    spacing: tuple[float, ...] | None
+    """Median voxel size of the training images in micrometres, (Z)YX; None if unknown."""
+    patch_size: tuple[int, ...]
+    """(Z)YX voxels."""
+    model: Model
+    """Every key of the network filled in."""
+    loss: tuple[LossTerm, ...]
+    class_weights: tuple[float, ...] | None
+    optimizer: Optimizer
+    schedule: ScheduleShape
+    batch_size: int
+    epochs: Annotated[int, Field(ge=1)]
+    patience: int | None
+    amp: bool | None
+    """Mixed precision; None: on a GPU only."""
+    inference: InferencePlan
+    save_probabilities: bool
+    """Whether `per_image` and `full_image` hold probabilities (True) or label images (False)."""
+    decisions: tuple[Decision, ...] = ()
