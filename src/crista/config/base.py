@@ -46,7 +46,7 @@ def coerce(value: Any, annotation: Any) -> Any:
     options = _options(annotation)
     if any(isinstance(option, type) and issubclass(option, BaseModel) for option in options):
         return value
-    takes_text = any(option is str or get_origin(option) is not None and _is_text_literal(option) for option in options)
+    takes_text = any(option is str or (get_origin(option) is not None and _is_text_literal(option)) for option in options)
     if isinstance(value, str) and not takes_text:
         value = _literal(value)
     sequences = [option for option in options if get_origin(option) in (tuple, list)]
@@ -81,5 +81,5 @@ def _element(value: Any, sequence: Any) -> Any:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text

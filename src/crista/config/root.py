@@ -115,18 +115,27 @@ class Config(Section):
 
 def check_across_sections(config: Config) -> list[Problem]:
     """What a single section cannot see: keys that contradict each other or need each other."""
-    problems: list[Problem] = []
-    ndim = config.problem.ndim
-    size = config.data.patch_size
-    if ndim and size is not None and len(size) != int(ndim[0]) + 1:
-        form = "(y, x, channels)" if ndim == "2D" else "(z, y, x, channels)"
-        problems.append(
-            Problem(
-                "DATA.PATCH_SIZE",
-                f"{tuple(size)} has {len(size)} values; PROBLEM.NDIM: {ndim} takes {form}",
-                "e.g. (256, 256, 1)" if ndim == "2D" else "e.g. (32, 128, 128, 1)",
-            )
+    return [*_check_patch_size(config), *_check_classes(config), *_check_testing(config)]
+
+
+def _check_patch_size(config: Config) -> list[Problem]:
+    ndim, size = config.problem.ndim, config.data.patch_size
+    flat, deep = "(y, x, channels)", "(z, y, x, channels)"
+    if size is None or (len(size) in (3, 4) and (ndim is None or len(size) == int(ndim[0]) + 1)):
+        return []
+    wanted = f"PROBLEM.NDIM: {ndim} takes {flat if ndim == '2D' else deep}" if ndim else f"it takes {flat} or {deep}"
+    example = {"2D": "e.g. (256, 256, 1)", "3D": "e.g. (32, 128, 128, 1)"}
+    return [
+        Problem(
+            "DATA.PATCH_SIZE",
+            f"{tuple(size)} has {len(size)} values; {wanted}",
+            example.get(ndim or "", "e.g. (256, 256, 1) for images, (32, 128, 128, 1) for volumes"),
         )
+    ]
+
+
+def _check_classes(config: Config) -> list[Problem]:
+    problems: list[Problem] = []
     classes, weights = config.data.n_classes, config.loss.class_weights
     if classes is not None and config.loss.class_rebalance == "manual" and len(weights) != max(2, classes):
         problems.append(
@@ -147,14 +156,21 @@ def check_across_sections(config: Config) -> list[Problem]:
     names = config.data.class_names
     if names is not None and classes is not None and len(names) != max(2, classes):
         problems.append(Problem("DATA.CLASS_NAMES", f"{len(names)} names for {max(2, classes)} classes"))
+    return problems
+
+
+def _check_testing(config: Config) -> list[Problem]:
+    problems: list[Problem] = []
     if config.data.test.use_val_as_test and not config.data.val.cross_val:
         problems.append(Problem("DATA.TEST.USE_VAL_AS_TEST", "needs DATA.VAL.CROSS_VAL: True"))
+    ndim = config.problem.ndim
     stack = config.test.analize_2d_imgs_as_3d_stack
-    along_z = any("z" in axes for axes, _ in config.test.post_processing.filters)
+    post = config.test.post_processing
+    along_z = post.median_filter and any("z" in axes for axes in post.median_filter_axis)
     if ndim == "2D" and along_z and not stack:
         problems.append(
             Problem(
-                "TEST.POST_PROCESSING",
+                "TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS",
                 "a median filter along z needs volumes, and PROBLEM.NDIM is 2D",
                 "set TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True if the images are the slices of one volume, else turn it off",
             )

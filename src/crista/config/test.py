@@ -58,6 +58,10 @@ class PostProcessing(Section):
             chosen.extend(zip(self.median_filter_axis, self.median_filter_size, strict=True))
         return tuple(("".join(sorted(axes, key="zyx".index)), size | 1) for axes, size in chosen)
 
+    def filters_for(self, ndim: int) -> tuple[tuple[str, int], ...]:
+        """The filters that an image of `ndim` spatial axes has the axes for: none along z in 2D (not stacked)."""
+        return tuple((axes, size) for axes, size in self.filters if ndim == 3 or "z" not in axes)
+
 
 class Statistics(Section):
     """TEST.STATS: which measurements are made (older files)."""

@@ -40,6 +40,15 @@ class StageStarted(Event):
 
 
 @dataclass(frozen=True)
+class TrainingStarted(Event):
+    """Training starts or goes on."""
+
+    history: tuple[Mapping[str, float], ...]
+    """Rows of the epochs that are already done; empty for a new training."""
+    num_epochs: int
+
+
+@dataclass(frozen=True)
 class StepFinished(Event):
     """One optimizer step."""
 

@@ -1,0 +1,96 @@
+"""Keys that are set but change nothing in the given combination: each is said, never ignored in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crista.config.document import Document
+from crista.config.root import Config
+
+
+@dataclass(frozen=True)
+class Idle:
+    """`keys` change nothing while `holds` is true of the configuration."""
+
+    keys: tuple[str, ...]
+    holds: Callable[[Config], bool]
+    why: str
+
+
+_AUGMENTATIONS = tuple(
+    f"AUGMENTOR.{name}"
+    for name in (
+        "VFLIP", "HFLIP", "ZFLIP", "ROT90", "RANDOM_ROT", "ZOOM", "SHEAR", "SHIFT", "ELASTIC", "BRIGHTNESS", "CONTRAST",
+        "GAMMA_CONTRAST", "G_BLUR", "MEDIAN_BLUR", "GAUSSIAN_NOISE", "POISSON_NOISE", "DROPOUT", "CUTOUT",
+    )
+)  # fmt: skip
+
+IDLE: tuple[Idle, ...] = (
+    Idle(("PATHS.PROB_MAP_DIR",), lambda c: not c.data.train.probability_map, "DATA.TRAIN.PROBABILITY_MAP is off"),
+    Idle(("DATA.VAL.PATH", "DATA.VAL.GT_PATH"), lambda c: c.data.val.from_train, "DATA.VAL.FROM_TRAIN is True"),
+    Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
+    Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: c.data.val.cross_val, "DATA.VAL.CROSS_VAL is True"),
+    Idle(("DATA.TEST.PATH", "DATA.TEST.GT_PATH"), lambda c: c.data.test.use_val_as_test, "USE_VAL_AS_TEST is True"),
+    Idle(("DATA.TRAIN.OVERLAP",), lambda c: c.data.train.extract_random_patch, "EXTRACT_RANDOM_PATCH is True"),
+    Idle(_AUGMENTATIONS, lambda c: not c.augmentor.enable, "AUGMENTOR.ENABLE is False"),
+    Idle(("AUGMENTOR.ZFLIP", "AUGMENTOR.ZOOM_IN_Z"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
+    Idle(("MODEL.Z_DOWN", "MODEL.ISOTROPY"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
+    Idle(("PATHS.CHECKPOINT_FILE",), lambda c: not c.model.load_checkpoint, "MODEL.LOAD_CHECKPOINT is False"),
+    Idle(
+        ("LOSS.CLASS_WEIGHTS",), lambda c: c.loss.class_rebalance != "manual", "LOSS.CLASS_REBALANCE is not manual"
+    ),
+    Idle(("LOSS.WEIGHTS",), lambda c: c.loss.type is None, "LOSS.TYPE is left out"),
+    Idle(("TRAIN.OPT_BETAS",), lambda c: c.train.optimizer == "SGD", "TRAIN.OPTIMIZER is SGD"),
+    Idle(
+        ("TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_FACTOR", "TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE"),
+        lambda c: c.train.lr_scheduler.name not in (None, "reduceonplateau"),
+        "TRAIN.LR_SCHEDULER.NAME is not reduceonplateau",
+    ),
+    Idle(
+        ("TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS", "TRAIN.LR_SCHEDULER.COSINE_DECAY_FRACTION"),
+        lambda c: c.train.lr_scheduler.name not in (None, "warmupcosine"),
+        "TRAIN.LR_SCHEDULER.NAME is not warmupcosine",
+    ),
+    Idle(
+        ("TRAIN.LR_SCHEDULER.MIN_LR",),
+        lambda c: c.train.lr_scheduler.name in ("", "onecycle"),
+        "TRAIN.LR_SCHEDULER.NAME has no lowest rate",
+    ),
+    Idle(
+        ("TEST.POST_PROCESSING.Z_FILTERING", "TEST.POST_PROCESSING.YZ_FILTERING"),
+        lambda c: c.problem.ndim == "2D" and not c.test.analize_2d_imgs_as_3d_stack,
+        "PROBLEM.NDIM is 2D; TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True takes the images as the slices of one volume",
+    ),
+    Idle(("TEST.REDUCE_MEMORY",), lambda _: True, "prediction needs a fixed amount of memory anyway"),
+    Idle(
+        ("TEST.SAVE_MODEL_RAW_OUTPUT",),
+        lambda c: c.data.test.argmax_to_output is not None,
+        "DATA.TEST.ARGMAX_TO_OUTPUT decides",
+    ),
+    Idle(
+        ("TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS", "TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE"),
+        lambda c: not c.test.post_processing.median_filter,
+        "TEST.POST_PROCESSING.MEDIAN_FILTER is False",
+    ),
+)
+
+
+def idle_keys(config: Config, document: Document) -> list[str]:
+    """A notice for each given key that differs from its default and changes nothing."""
+    notices = []
+    for rule in IDLE:
+        given = [key for key in rule.keys if key in document.entries and _differs(config, key)]
+        if given and rule.holds(config):
+            verb = "has" if len(given) == 1 else "have"
+            notices.append(document.says(given[0], f"{', '.join(given)} {verb} no effect: {rule.why}"))
+    return notices
+
+
+def _differs(config: Config, key: str) -> bool:
+    """Whether the value of `key` is another than its default."""
+    *parents, leaf = key.lower().split(".")
+    section = config
+    for parent in parents:
+        section = getattr(section, parent)
+    return bool(getattr(section, leaf) != type(section).model_fields[leaf].default)

@@ -1,0 +1,278 @@
+"""Which class each label value is, decided over all training label images at once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from crista.errors import Problem
+from crista.images.label_faults import Summaries, channel_warnings, check_summaries, empty_label_warnings
+from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary
+from crista.images.wording import list_names, show_values
+
+MAX_UNSTATED_CLASSES = 8
+"""More values than this are taken for classes only when DATA.N_CLASSES says so."""
+LOSSY_RUN = 2.0
+"""Values whose runs along x are shorter than this (median, without the two commonest values) are no objects: they are the
+grey values of a border that was smoothed or compressed."""
+MAX_CONSECUTIVE = 32
+"""Up to so many values without a gap are thin objects rather than grey values."""
+
+
+@dataclass(frozen=True)
+class CodingDecision:
+    """The outcome: a coding, or the problems that prevent one."""
+
+    coding: LabelCoding | None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """All values of the training labels, the ignore value left out."""
+
+    values: tuple[int, ...]
+    summaries: Summaries
+    num_classes: int | None
+    ignore_index: int | None
+    where: str
+
+    @property
+    def allowed(self) -> int:
+        """Number of classes the request allows, 2 where it does not say."""
+        return self.num_classes if self.num_classes is not None else 2
+
+
+def decide_coding(
+    summaries: Summaries, *, num_classes: int | None, ignore_index: int | None, where: str
+) -> CodingDecision:
+    """Decide what the values of all label images mean together.
+
+    Parameters
+    ----------
+    summaries : one per label image
+    num_classes : classes, background included
+        DATA.N_CLASSES; None: counted here.
+    ignore_index : LOSS.IGNORE_INDEX, or None
+    where : the folder (or key) that messages about the whole set name
+
+    Returns
+    -------
+    CodingDecision
+        Values 0 to K-1 stay; two values (0 and 255) become 0 and 1, and K values with gaps become 0 to K-1 in their
+        order, each with a warning. Everything else is a problem that names the values and the files.
+    """
+    broken = check_summaries(summaries)
+    union = {value for _, summary in summaries for value in summary.values}
+    seen = _Seen(tuple(sorted(union - {ignore_index})), summaries, num_classes, ignore_index, where)
+    if broken or not summaries:
+        return CodingDecision(None, tuple(broken))
+    for attempt in (
+        _no_foreground,
+        _plain_classes,
+        _ignore_suspected,
+        _mixed_codings,
+        _lossy,
+        _instances,
+        _mapped,
+    ):
+        decision = attempt(seen)
+        if decision is not None:
+            extra = (*channel_warnings(summaries), *_set_warnings(seen, decision))
+            return CodingDecision(decision.coding, decision.problems, (*decision.warnings, *extra))
+    return CodingDecision(None, (_unexpected(seen),))
+
+
+def _no_foreground(seen: _Seen) -> CodingDecision | None:
+    if set(seen.values) - {0}:
+        return None
+    what = "no label image holds foreground: every pixel is 0"
+    if seen.ignore_index is not None:
+        what += f" or the ignore value {seen.ignore_index}"
+    problem = Problem(
+        seen.where, what, "check that these are the label images, and that their values are classes"
+    )
+    return CodingDecision(None, (problem,))
+
+
+def _plain_classes(seen: _Seen) -> CodingDecision | None:
+    """Values that are classes already."""
+    count = seen.values[-1] + 1
+    if seen.num_classes is not None:
+        fits = count <= seen.num_classes
+        return CodingDecision(LabelCoding(seen.num_classes, seen.ignore_index)) if fits else None
+    consecutive = seen.values == tuple(range(count)) or seen.values == (1,)
+    if not consecutive or count > MAX_UNSTATED_CLASSES:
+        return None
+    return CodingDecision(LabelCoding(max(2, count), seen.ignore_index))
+
+
+def _ignore_suspected(seen: _Seen) -> CodingDecision | None:
+    """Classes plus 255, the usual value for "not annotated", which nobody asked to ignore."""
+    rest = seen.values[:-1]
+    if seen.values[-1] != 255 or len(rest) < 2 or rest != tuple(range(len(rest))):
+        return None
+    if len(rest) > (seen.num_classes or MAX_UNSTATED_CLASSES) or len(seen.values) == seen.num_classes:
+        return None
+    mixed = _mixed_codings(seen)
+    if mixed is not None:
+        return mixed
+    files = _files_with(seen.summaries, lambda value: value == 255)
+    problem = Problem(
+        _first(seen.summaries, lambda value: value == 255),
+        f"the value 255 occurs beside the classes {show_values(rest)} (in {files}); often it marks pixels without annotation",
+        f"set LOSS.IGNORE_INDEX: 255 to leave these pixels out; if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
+    )
+    return CodingDecision(None, (problem,))
+
+
+def _mixed_codings(seen: _Seen) -> CodingDecision | None:
+    """Some files 0 and 1, others 0 and 255 (or another pair)."""
+    kinds: dict[int, list[str]] = defaultdict(list)
+    for path, summary in seen.summaries:
+        values = [value for value in summary.values if value not in (0, seen.ignore_index)]
+        if len(values) > 1:
+            return None
+        if values:
+            kinds[values[0]].append(path.name)
+    if len(kinds) < 2 or (seen.num_classes is not None and seen.num_classes > 2):
+        return None
+    listed = "; ".join(
+        f"{show_values((0, value))} in {list_names(names)}" for value, names in sorted(kinds.items())
+    )
+    count = len(kinds) + 1
+    next_step = "write all label images with the classes 0 and 1 (e.g. label > 0)"
+    next_step += f"; if these are {count} classes, set DATA.N_CLASSES: {count}"
+    return CodingDecision(
+        None, (Problem(seen.where, f"label values differ between files: {listed}", next_step),)
+    )
+
+
+def _lossy(seen: _Seen) -> CodingDecision | None:
+    """Grey values between the classes: JPEG, smoothing, or resizing with interpolation."""
+    bad = [(path, summary) for path, summary in seen.summaries if _is_lossy(path, summary, seen.allowed)]
+    if not bad:
+        return None
+    path, summary = bad[0]
+    good = [(other.name, str(fine.num_values)) for other, fine in seen.summaries if (other, fine) not in bad]
+    what = f"{summary.num_values} distinct values, from {summary.values[0]} to {summary.values[-1]}: "
+    what += "a lossy label image is likely (JPEG, smoothed borders, or resized with interpolation)"
+    if len(bad) > 1:
+        what += f"; the same in {list_names([other.name for other, _ in bad[1:]])}"
+    if good:
+        what += "; the other files differ: " + list_names(
+            [f"{name} holds {count} values" for name, count in good]
+        )
+    half = (summary.values[0] + summary.values[-1]) // 2
+    next_step = f"for two classes threshold it (label > {half}) and save it losslessly (TIFF or PNG); better, export it anew"
+    return CodingDecision(None, (Problem(str(path), what, next_step),))
+
+
+def _is_lossy(path: Path, summary: LabelSummary, allowed: int) -> bool:
+    if summary.num_values <= max(allowed, 3) or summary.num_values > 256 or summary.values[-1] > 255:
+        return False
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        return True
+    if summary.num_values <= MAX_CONSECUTIVE and summary.values == tuple(range(summary.num_values)):
+        return False
+    common = sorted(summary.counts, key=lambda value: -summary.counts[value])[2:]
+    return median(summary.counts[value] / summary.runs[value] for value in common) < LOSSY_RUN
+
+
+def _instances(seen: _Seen) -> CodingDecision | None:
+    """Too many values for classes."""
+    most = max(seen.summaries, key=lambda item: item[1].num_values)
+    count = max(len(seen.values), most[1].num_values)
+    if count <= max(MAX_UNSTATED_CLASSES, seen.num_classes or 0):
+        return None
+    shown = f"more than {MAX_VALUES}" if most[1].num_values > MAX_VALUES else str(count)
+    limit = f"DATA.N_CLASSES is {seen.num_classes}" if seen.num_classes else "DATA.N_CLASSES is not set"
+    stated = f"; if they are classes, set DATA.N_CLASSES: {count}" if count <= 255 else ""
+    problem = Problem(
+        str(most[0]),
+        f"{shown} label values ({show_values(seen.values)}), too many for semantic classes ({limit}): "
+        "it looks like instance ids",
+        f"binarise them for foreground against background (label > 0), or write one value per class{stated}",
+    )
+    return CodingDecision(None, (problem,))
+
+
+def _mapped(seen: _Seen) -> CodingDecision | None:
+    """Two values, or as many values as classes, with gaps: they become 0, 1, 2… in their order."""
+    values = seen.values
+    if seen.num_classes in (None, 2) and len(values) == 1:
+        values = (0, values[0])
+    if len(values) > MAX_UNSTATED_CLASSES and seen.num_classes is None:
+        return None
+    if seen.num_classes is not None and len(values) != seen.num_classes:
+        return None
+    mapping = tuple((value, index) for index, value in enumerate(values))
+    arrows = ", ".join(f"{value} -> {index}" for value, index in mapping)
+    counted = "" if seen.num_classes else f" ({len(values)} classes)"
+    what = f"label values {show_values(values)} are not consecutive classes; they are mapped to "
+    what += f"{show_values(range(len(values)))}: {arrows}{counted}"
+    if values[-1] == 255 and len(values) > 2:
+        what += ". 255 is used as a class here; LOSS.IGNORE_INDEX: 255 would leave these pixels out"
+    coding = LabelCoding(len(values), seen.ignore_index, mapping)
+    next_step = (
+        "if a class occurs in no label image, or the values mean something else, write 0, 1, 2… yourself"
+    )
+    return CodingDecision(coding, (), (Problem(seen.where, what, next_step if len(values) > 2 else ""),))
+
+
+def _unexpected(seen: _Seen) -> Problem:
+    allowed = range(seen.num_classes or 2)
+    outside = [value for value in seen.values if value not in allowed]
+    next_step = f"set DATA.N_CLASSES: {seen.values[-1] + 1}, or correct the label images"
+    if seen.values[-1] >= MAX_UNSTATED_CLASSES:
+        next_step = f"write the classes {show_values(allowed)}, or set DATA.N_CLASSES to the number of values ({len(seen.values)})"
+    if 255 in outside:
+        next_step += "; if 255 means 'not annotated', set LOSS.IGNORE_INDEX: 255"
+    return Problem(
+        _first(seen.summaries, lambda value: value in outside),
+        f"label values {show_values(seen.values)}, but DATA.N_CLASSES: {seen.num_classes} allows {show_values(allowed)}; "
+        f"{show_values(outside)} occur in {_files_with(seen.summaries, lambda value: value in outside)}",
+        next_step,
+    )
+
+
+def _set_warnings(seen: _Seen, decision: CodingDecision) -> list[Problem]:
+    """Classes and ignore values that never occur, and files without foreground."""
+    coding = decision.coding
+    if coding is None:
+        return []
+    warnings = []
+    counts: Counter[int] = Counter()
+    for _, summary in seen.summaries:
+        counts.update({coding.class_of[value]: count for value, count in summary.counts.items()})
+    absent = [index for index in range(coding.num_classes) if not counts[index]]
+    if absent:
+        what = f"class {list_names([str(index) for index in absent])} occurs in no label image"
+        warnings.append(Problem(seen.where, what, "check DATA.N_CLASSES"))
+    if seen.ignore_index is not None and not counts[seen.ignore_index]:
+        what = f"{seen.ignore_index} occurs in no label image: nothing is ignored"
+        warnings.append(Problem("LOSS.IGNORE_INDEX", what))
+    return warnings + empty_label_warnings(seen.summaries, coding)
+
+
+def class_counts(summaries: Sequence[Mapping[int, int]], coding: LabelCoding) -> tuple[int, ...]:
+    """Pixels of each class over label images given as {stored value: pixels}; ignored pixels are left out."""
+    counts = [0] * coding.num_classes
+    for summary in summaries:
+        for value, count in summary.items():
+            if value != coding.ignore_index:
+                counts[coding.class_of[value]] += count
+    return tuple(counts)
+
+
+def _first(summaries: Summaries, wanted: Callable[[int], bool]) -> str:
+    return str(next(path for path, summary in summaries if any(map(wanted, summary.values))))
+
+
+def _files_with(summaries: Summaries, wanted: Callable[[int], bool]) -> str:
+    found = [path.name for path, summary in summaries if any(map(wanted, summary.values))]
+    return list_names(found) if len(found) <= 3 else f"{len(found)} files: {list_names(found, 3)}"

@@ -1,0 +1,179 @@
+"""Checks that need no pixels: shapes, channels, dtypes, voxel sizes, and sizes against the patch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from crista.config.data import Data
+from crista.errors import Problem
+from crista.images.image import Image, ImagePair
+from crista.images.wording import list_files, plural, show_shape
+
+LEAST_SIDE = 32
+"""Images with a shorter y or x side are smaller than any patch the plan would choose, pixels."""
+SPACING_TOLERANCE = 0.05
+
+
+def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
+    """Image and label of a pair must have the same (Z)YX shape."""
+    for pair in pairs:
+        if pair.label is None or pair.label.spatial_shape == pair.image.spatial_shape:
+            continue
+        image, label = pair.image.spatial_shape, pair.label.spatial_shape
+        what = f"has shape {show_shape(label)}, its image {pair.image.path.name} has {show_shape(image)}"
+        next_step = (
+            f"both must be the same ({'zyx'[-pair.image.ndim :]} order); is it the label of another image?"
+        )
+        if sorted(image) == sorted(label):
+            what += ": it looks transposed"
+            next_step = "transpose one of them, or name its axes with INPUT_MASK_AXES_ORDER (e.g. XY)"
+        yield Problem(str(pair.label.path), what, next_step)
+
+
+def effective_channels(image: Image, data: Data) -> int:
+    """Channels that the network gets of an image: DATA.FORCE_RGB repeats a single one three times."""
+    return 3 if data.force_rgb and image.num_channels == 1 else image.num_channels
+
+
+def check_channels(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
+    """All images must have the same number of channels, the one of DATA.PATCH_SIZE where that is given."""
+    images = [pair.image for pair in pairs]
+    groups = _group(images, lambda image: effective_channels(image, data))
+    if len(groups) > 1:
+        listed = "; ".join(
+            f"{list_files([image.path for image in group])} {'has' if len(group) == 1 else 'have'} {plural(count, 'channel')}"
+            for count, group in sorted(groups.items())
+        )
+        next_step = "convert them to the same number of channels"
+        if set(groups) == {1, 3} and not data.force_rgb:
+            next_step += ", or set DATA.FORCE_RGB: True to repeat single channels three times"
+        yield Problem(_folder(images), f"images with different numbers of channels: {listed}", next_step)
+        return
+    if data.patch_size is None or not images:
+        return
+    found = next(iter(groups))
+    wanted = data.patch_size[-1]
+    if found != wanted:
+        size = (*data.patch_size[:-1], found)
+        next_step = f"set DATA.PATCH_SIZE: {size}"
+        if found == 1 and wanted == 3:
+            next_step += ", or DATA.FORCE_RGB: True to repeat the channel three times"
+        what = f"{data.patch_size} asks for {plural(wanted, 'channel')}, the images have {found} ({images[0].path.name})"
+        yield Problem("DATA.PATCH_SIZE", what, next_step)
+
+
+def check_patch_axes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
+    """DATA.PATCH_SIZE must have one value per axis of the images, and the channels."""
+    if data.patch_size is None or not pairs:
+        return
+    ndim = pairs[0].image.ndim
+    if len(data.patch_size) != ndim + 1:
+        form = "(y, x, channels)" if ndim == 2 else "(z, y, x, channels)"
+        what = f"{data.patch_size} has {len(data.patch_size)} values, the images are {ndim}D and take {form}"
+        yield Problem("DATA.PATCH_SIZE", what, "correct it, or leave it out to have it decided")
+
+
+def check_sizes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
+    """Images smaller than a patch: the caller makes these warnings or, without padding, problems."""
+    if not pairs:
+        return
+    ndim = pairs[0].image.ndim
+    least = (1, LEAST_SIDE, LEAST_SIDE)[-ndim:]
+    if data.patch_size is not None and len(data.patch_size) == ndim + 1:
+        least = data.patch_size[:-1]
+    small = [
+        pair.image
+        for pair in pairs
+        if any(length < size for length, size in zip(pair.image.spatial_shape, least, strict=True))
+    ]
+    if not small:
+        return
+    where = str(small[0].path) if len(small) == 1 else _folder(small)
+    shape = show_shape(small[0].spatial_shape)
+    who = (
+        f"{shape} is" if len(small) == 1 else f"{len(small)} images (e.g. {small[0].path.name}, {shape}) are"
+    )
+    named = "the patch" if data.patch_size is not None else "any patch"
+    what = f"{who} smaller than {named} ({show_shape(least)})"
+    if data.reflect_to_complete_shape:
+        yield Problem(where, f"{what}: padded by reflection")
+    else:
+        next_step = (
+            "set DATA.REFLECT_TO_COMPLETE_SHAPE: True to pad by reflection, or a smaller DATA.PATCH_SIZE"
+        )
+        yield Problem(
+            where, f"{what}; the minimum is {show_shape(least)}, because padding is turned off", next_step
+        )
+
+
+def check_dtypes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
+    """A warning where images of several dtypes are trained on together."""
+    groups = _group([pair.image for pair in pairs], lambda image: image.dtype.name)
+    if len(groups) < 2:
+        return
+    listed = "; ".join(
+        f"{dtype} ({list_files([image.path for image in group])})" for dtype, group in sorted(groups.items())
+    )
+    fixed = (
+        data.normalization.type == "zero_mean_unit_variance" and data.normalization.zero_mean_unit_var.given
+    )
+    how = (
+        "the same fixed mean and standard deviation serve all"
+        if fixed
+        else "each image is normalised by itself"
+    )
+    next_step = "use images of one dtype, or leave the statistics to each image" if fixed else ""
+    images = [pair.image for pair in pairs]
+    yield Problem(_folder(images), f"images of different dtypes: {listed}; {how}", next_step)
+
+
+def check_spacings(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
+    """A warning where voxel sizes differ by more than 5 %."""
+    images = [pair.image for pair in pairs if pair.image.spacing is not None]
+    values = [image.spacing.values for image in images if image.spacing is not None]
+    for axis in zip(*values, strict=True):
+        if max(axis) > min(axis) * (1 + SPACING_TOLERANCE):
+            low, high = images[axis.index(min(axis))], images[axis.index(max(axis))]
+            what = f"voxel sizes differ: {low.path.name} {low.spacing}, {high.path.name} {high.spacing}"
+            next_step = (
+                "images are used as they are; resample them to one voxel size if objects look different"
+            )
+            yield Problem(_folder(images), what, next_step)
+            return
+
+
+def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
+    """What the readers have to tell, equal notes of several files as one: warnings, and notices about guessed axes."""
+    images = [image for pair in pairs for image in (pair.image, pair.label) if image is not None]
+    notes: dict[str, list[Image]] = defaultdict(list)
+    guesses: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        for note in image.notes:
+            notes[note].append(image)
+        told = image.axes == "YX" or any(image.axes_reason in note for note in image.notes)
+        if image.axes_reason not in ("metadata", "given") and not told:
+            guesses[image.axes_reason].append(image)
+    warnings = [
+        Problem(str(group[0].path), note)
+        if len(group) == 1
+        else Problem(
+            _folder(group), f"{note} ({len(group)} files: {list_files([image.path for image in group])})"
+        )
+        for note, group in notes.items()
+    ]
+    notices = [f"{list_files([image.path for image in group])}: axes {guess}" for guess, group in guesses.items()]
+    return warnings, notices
+
+
+def _group(images: Sequence[Image], key: Callable[[Image], Any]) -> dict[Any, list[Image]]:
+    groups: dict[Any, list[Image]] = defaultdict(list)
+    for image in images:
+        groups[key(image)].append(image)
+    return groups
+
+
+def _folder(images: Sequence[Image]) -> str:
+    """The folder of the images; several folders are all named."""
+    return ", ".join(dict.fromkeys(str(image.path.parent) for image in images))

@@ -1,0 +1,76 @@
+"""What Zarr and HDF5 have in common: choosing one array among several, and axes named by attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crista.errors import ImageReadError
+from crista.images.stored import read_error
+
+AXES_ATTRIBUTES = ("axes", "axistags", "DIMENSION_LABELS", "_ARRAY_DIMENSIONS", "dimension_names")
+"""Attributes that name axes: BiaPy and others, ilastik, HDF5 dimension scales, xarray, Zarr v3."""
+
+SPACING_ATTRIBUTE = "element_size_um"
+
+
+def normalise_inner(inner: str) -> str:
+    """``volumes.raw`` and ``/volumes/raw`` as ``volumes/raw``."""
+    inner = inner.strip().strip("/")
+    return inner if "/" in inner else inner.replace(".", "/")
+
+
+def several_arrays_error(path: Path, found: Iterable[tuple[str, tuple[int, ...]]], is_label: bool) -> ImageReadError:
+    """Several arrays and none named: list them and the key that names one."""
+    listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found)
+    key = "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_" + ("GT_PATH" if is_label else "RAW_PATH")
+    other = "…_RAW_PATH for the images" if is_label else "…_GT_PATH for the labels"
+    return read_error(path, f"holds several arrays: {listed}", f"name one with {key} ({other})")
+
+
+def missing_array_error(path: Path, inner: str, found: Iterable[tuple[str, tuple[int, ...]]]) -> ImageReadError:
+    """The named array is not there: list those that are."""
+    listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found) or "none"
+    return read_error(path, f"holds no array {inner!r}; found: {listed}", "correct …_RAW_PATH or …_GT_PATH")
+
+
+def axes_from_attributes(attributes: Mapping[str, Any], num_axes: int) -> str | None:
+    """Axis letters as named by the attributes of an array; None where they are not, or do not fit."""
+    for name in AXES_ATTRIBUTES:
+        if name in attributes:
+            letters = _letters(attributes[name])
+            if letters is not None and len(letters) == num_axes and len(set(letters)) == num_axes:
+                return letters
+    return None
+
+
+def spacing_from_attributes(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """Micrometres per voxel along the spatial axes, from ``element_size_um`` in (z, y, x) order."""
+    if SPACING_ATTRIBUTE not in attributes:
+        return {}
+    values = [float(value) for value in attributes[SPACING_ATTRIBUTE]]
+    return dict(zip("ZYX"[-len(values) :], values, strict=True)) if len(values) in (2, 3) else {}
+
+
+def _letters(value: Any) -> str | None:
+    """Axis names as one letter each: ``"zyx"``, ``["z", "y", "x"]``, ilastik's JSON, OME's list of objects."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return None
+    if isinstance(value, Mapping):
+        value = value.get("axes", ())
+    names = [_name_of(entry) for entry in value]
+    letters = "".join(name.strip()[:1].upper() for name in names)
+    return letters if len(letters) == len(names) and set(letters) <= set("TCZYX") else None
+
+
+def _name_of(entry: Any) -> str:
+    if isinstance(entry, Mapping):
+        entry = entry.get("name", entry.get("key", ""))
+    return entry.decode("utf-8", "replace") if isinstance(entry, bytes) else str(entry)

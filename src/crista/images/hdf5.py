@@ -1,0 +1,84 @@
+"""HDF5: one dataset of a file, read by region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from crista.geometry.axes import Array, Region
+from crista.images.containers import (
+    axes_from_attributes,
+    missing_array_error,
+    normalise_inner,
+    several_arrays_error,
+    spacing_from_attributes,
+)
+from crista.images.open_files import FILES
+from crista.images.stored import Stored, decoding_errors, read_error
+
+
+def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
+    """Describe the dataset `inner` of an HDF5 file, or its only numeric dataset of at least two axes.
+
+    Raises
+    ------
+    ImageReadError
+        If the file is truncated, holds no such dataset, or several and none is named.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        kind = "truncated" if "truncated" in str(error) else "damaged"
+        raise read_error(path, f"{kind} HDF5 file ({error})", "copy or export it again") from error
+    with file:
+        name = _choose_dataset(path, file, inner, is_label)
+        dataset = file[name]
+        attributes = dict(dataset.attrs)
+        num_axes = len(dataset.shape)
+        return Stored(
+            shape=tuple(int(n) for n in dataset.shape),
+            dtype=dataset.dtype,
+            axes=axes_from_attributes(attributes, num_axes) or "?" * num_axes,
+            source=_Dataset(path, name),
+            spacing=spacing_from_attributes(attributes),
+            inner=name,
+        )
+
+
+def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) -> str:
+    found: list[tuple[str, tuple[int, ...]]] = []
+
+    def visit(name: str, node: Any) -> None:
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "buif" and len(node.shape or ()) >= 2:
+            found.append((name, node.shape))
+
+    file.visititems(visit)
+    if inner:
+        for name in (inner.strip("/"), normalise_inner(inner)):
+            if isinstance(file.get(name), h5py.Dataset):
+                return name
+        raise missing_array_error(path, inner, found)
+    if len(found) > 1:
+        raise several_arrays_error(path, found, is_label)
+    if not found:
+        raise read_error(path, "holds no numeric dataset of at least two axes", "export the image again")
+    return found[0][0]
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """Pixels of one dataset."""
+
+    path: Path
+    name: str
+
+    def read(self, region: Region) -> Array:
+        with (
+            decoding_errors(self.path, f"dataset {self.name}"),
+            FILES.borrow(self.path, lambda: h5py.File(self.path, "r")) as file,
+        ):
+            return np.asarray(file[self.name][region])

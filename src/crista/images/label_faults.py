@@ -1,0 +1,105 @@
+"""Label images that hold something else than classes, and what is odd about the others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from crista.errors import Problem
+from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary
+from crista.images.wording import list_files, list_names, show_values
+
+Summaries = Sequence[tuple[Path, LabelSummary]]
+"""The label images of a set, each with its values."""
+
+
+def check_values(path: Path, summary: LabelSummary, coding: LabelCoding) -> Problem | None:
+    """What is wrong with a label image (of validation or test) under a coding that is already decided."""
+    broken = _broken(summary)
+    if broken is not None:
+        return Problem(str(path), *broken)
+    unknown = [value for value in summary.values if value not in coding.class_of]
+    if not unknown and summary.num_values <= MAX_VALUES:
+        return None
+    known = show_values(sorted(coding.class_of))
+    return Problem(
+        str(path),
+        f"holds {show_values(unknown)}; the label values of this training are {known}",
+        "bring the values of all label images into the same form",
+    )
+
+
+def check_summaries(summaries: Summaries) -> list[Problem]:
+    """Files that are no label image at all: NaN, fractions, negative values, differing channels. Equal findings in many
+    files become one problem."""
+    groups: dict[str, list[tuple[Path, tuple[str, str]]]] = defaultdict(list)
+    for path, summary in summaries:
+        broken = _broken(summary)
+        if broken is not None:
+            groups[broken[1]].append((path, broken))
+    problems = []
+    for found in groups.values():
+        path, (what, next_step) = found[0]
+        others = [other.name for other, _ in found[1:]]
+        more = f" (the same kind in {len(others)} more: {list_names(others)})" if others else ""
+        problems.append(Problem(str(path), what + more, next_step))
+    return problems
+
+
+def _broken(summary: LabelSummary) -> tuple[str, str] | None:
+    """(what, next step) for one file."""
+    if summary.channels == "different":
+        colours = f" ({summary.num_colours} distinct colours: colour-coded?)" if summary.num_colours else ""
+        return (
+            f"the label image has {summary.num_channels} channels that differ{colours}; it must have one channel with a "
+            "class per pixel (equal channels and one-hot channels are understood)",
+            "save it with one channel and classes 0, 1, 2…",
+        )
+    if summary.num_nan:
+        return (
+            f"the label image holds NaN or infinite values ({summary.num_nan} pixels)",
+            "give these pixels a class, or a value for 'not annotated' such as 255 with LOSS.IGNORE_INDEX: 255",
+        )
+    if summary.num_fractional:
+        return (
+            f"the label image holds non-integer values, e.g. {summary.fractional_example:g} "
+            f"({summary.num_fractional} pixels): soft or interpolated labels",
+            "threshold it (e.g. label > 0.5), and resize label images with nearest-neighbour interpolation",
+        )
+    if summary.values and summary.values[0] < 0:
+        return (
+            f"the label image holds the negative value {summary.values[0]}; classes start at 0",
+            "write 255 where there is no annotation and set LOSS.IGNORE_INDEX: 255",
+        )
+    return None
+
+
+def channel_warnings(summaries: Summaries) -> list[Problem]:
+    """Label images with equal or one-hot channels, one warning for each kind."""
+    warnings = []
+    for kind, text in (
+        ("equal", "{n} equal channels reduced to one"),
+        ("one-hot", "one-hot label image: the index of the channel ({n} channels) is the class"),
+    ):
+        found = [(path, summary) for path, summary in summaries if summary.channels == kind]
+        if found:
+            path, summary = found[0]
+            more = f" ({len(found)} files)" if len(found) > 1 else ""
+            warnings.append(Problem(str(path), text.format(n=summary.num_channels) + more))
+    return warnings
+
+
+def empty_label_warnings(summaries: Summaries, coding: LabelCoding) -> list[Problem]:
+    """One warning that lists the label images without a pixel of foreground."""
+
+    def has_foreground(summary: LabelSummary) -> bool:
+        return any(coding.class_of.get(value) not in (0, coding.ignore_index) for value in summary.values)
+
+    empty = [path for path, summary in summaries if not has_foreground(summary)]
+    if not empty:
+        return []
+    listed = f": {list_files(empty)}" if len(empty) > 1 else ""
+    where = str(empty[0].parent if len(empty) > 1 else empty[0])
+    files = f"{len(empty)} label images" if len(empty) > 1 else "this label image"
+    return [Problem(where, f"no foreground in {files}{listed}")]

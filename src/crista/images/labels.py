@@ -1,0 +1,237 @@
+"""What a label image holds, and its values as classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crista.errors import ImageReadError
+from crista.geometry.axes import Array, Region
+from crista.images.blocks import iter_blocks
+from crista.images.image import Image
+
+MAX_VALUES = 1024
+"""Distinct values (and colours) that are counted; beyond it a file cannot hold classes anyway."""
+BINCOUNT_RANGE = 2**17
+
+Channels = Literal["one", "equal", "one-hot", "different"]
+
+
+@dataclass(frozen=True)
+class LabelCoding:
+    """What the values of label images mean."""
+
+    num_classes: int
+    """Classes, background included."""
+    ignore_index: int | None = None
+    """Stored value of pixels without annotation; it is kept as it is."""
+    mapping: tuple[tuple[int, int], ...] | None = None
+    """(stored value, class) pairs where they differ; None: the stored values are the classes."""
+
+    @property
+    def class_of(self) -> dict[int, int]:
+        """Class of each stored value that is allowed; the ignore value stands for itself."""
+        pairs = self.mapping if self.mapping is not None else tuple((k, k) for k in range(self.num_classes))
+        ignored = {} if self.ignore_index is None else {self.ignore_index: self.ignore_index}
+        return dict(pairs) | ignored
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """The values of one label image, counted."""
+
+    counts: dict[int, int]
+    """Pixels of each whole-number value, in increasing order; at most `MAX_VALUES` entries."""
+    runs: dict[int, int]
+    """Runs of equal values along x, for each value; pixels / runs is the mean length of a run."""
+    num_values: int
+    """Distinct whole-number values found; `MAX_VALUES` + 1 means more than that."""
+    num_nan: int
+    """Pixels that are NaN or infinite."""
+    num_fractional: int
+    """Pixels with a finite value that is no whole number."""
+    fractional_example: float | None
+    channels: Channels
+    """`one`; `equal`: all channels are the same, the first is used; `one-hot`: exactly one channel is not 0 in each pixel,
+    its index is the class; `different`: no label image."""
+    num_channels: int
+    num_colours: int | None = None
+    """Distinct values of three differing channels (at most `MAX_VALUES` + 1)."""
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The distinct values, increasing."""
+        return tuple(self.counts)
+
+
+@dataclass
+class _Tally:
+    """Counts that grow block by block."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+    runs: Counter[int] = field(default_factory=Counter)
+    overflow: bool = False
+    num_nan: int = 0
+    num_fractional: int = 0
+    example: float | None = None
+
+    def add(self, block: Array) -> None:
+        """Count the values of one (Z)YX block."""
+        block = self._whole_numbers(block) if block.dtype.kind == "f" else block
+        starts = np.ones(block.shape, bool)
+        np.not_equal(block[..., 1:], block[..., :-1], out=starts[..., 1:])
+        self._count(self.counts, block.ravel())
+        self._count(self.runs, block[starts])
+
+    def _whole_numbers(self, block: Array) -> Array:
+        """The block as integers; what is none is counted apart and left out (as one flat row)."""
+        block = block.astype(np.float32) if block.dtype.itemsize < 4 else block
+        finite = np.isfinite(block)
+        whole = finite & (block == np.trunc(block)) & (np.abs(np.where(finite, block, 0)) < 2.0**62)
+        self.num_nan += int(block.size - np.count_nonzero(finite))
+        fractional = block[finite & ~whole]
+        self.num_fractional += fractional.size
+        if fractional.size and self.example is None:
+            self.example = float(fractional[0])
+        return block.astype(np.int64) if whole.all() else block[whole].astype(np.int64)
+
+    def _count(self, counter: Counter[int], values: Array) -> None:
+        if self.overflow or not values.size:
+            return
+        distinct, counts = count_values(values)
+        if len(distinct) > MAX_VALUES:
+            self.overflow = True
+            return
+        counter.update(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
+        self.overflow = len(counter) > MAX_VALUES
+
+
+def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Distinct values of a flat integer array, increasing, and how often each occurs."""
+    if values.dtype == bool:
+        values = values.view(np.uint8)
+    low, high = int(values.min()), int(values.max())
+    if high - low > BINCOUNT_RANGE:
+        distinct, counts = np.unique(values, return_counts=True)
+        return distinct, counts.astype(np.int64)
+    shifted = values if low >= 0 and high <= BINCOUNT_RANGE else values.astype(np.int64) - low
+    offset = 0 if shifted is values else low
+    histogram = np.bincount(shifted.astype(np.intp, copy=False))
+    distinct = np.flatnonzero(histogram)
+    return distinct + offset, histogram[distinct]
+
+
+def summarise_label(image: Image) -> LabelSummary:
+    """Count the values of a label image block by block; the whole volume is never in memory."""
+    tally, argmax = _Tally(), _Tally()
+    equal = one_hot = image.num_channels > 1
+    colours: set[int] | None = set() if image.num_channels == 3 and image.dtype == np.uint8 else None
+    for region in iter_blocks(image):
+        block = image.read(region)
+        equal = equal and bool((block == block[:1]).all())
+        one_hot = one_hot and _is_one_hot(block)
+        tally.add(block[0])
+        if one_hot:
+            argmax.add(block.argmax(axis=0))
+        if colours is not None and not equal and len(colours) <= MAX_VALUES:
+            colours.update(_colours(block))
+    channels: Channels = "different"
+    if image.num_channels == 1 or equal:
+        channels = "one" if image.num_channels == 1 else "equal"
+    elif one_hot:
+        channels, tally = "one-hot", argmax
+    return LabelSummary(
+        counts=dict(sorted(tally.counts.items())[:MAX_VALUES]),
+        runs=dict(sorted(tally.runs.items())[:MAX_VALUES]),
+        num_values=MAX_VALUES + 1 if tally.overflow else len(tally.counts),
+        num_nan=tally.num_nan,
+        num_fractional=tally.num_fractional,
+        fractional_example=tally.example,
+        channels=channels,
+        num_channels=image.num_channels,
+        num_colours=min(len(colours), MAX_VALUES + 1) if colours and channels == "different" else None,
+    )
+
+
+def _is_one_hot(block: Array) -> bool:
+    """Whether each pixel of a C(Z)YX block has exactly one channel that is not 0, all of these of one value."""
+    hot = block != 0
+    return bool((np.count_nonzero(hot, axis=0) == 1).all() and len(np.unique(block[hot])) == 1)
+
+
+def _colours(block: NDArray[np.uint8]) -> set[int]:
+    packed = (block[0].astype(np.int64) << 16) | (block[1].astype(np.int64) << 8) | block[2]
+    return set(np.unique(packed)[: MAX_VALUES + 1].tolist())
+
+
+def read_label(label: Image, coding: LabelCoding, region: Region | None = None) -> NDArray[np.uint8]:
+    """Classes of a label image, (Z)YX uint8; the ignore value stays as it is.
+
+    Channels that are all the same count once; one-hot channels become the index of the channel.
+
+    Raises
+    ------
+    ImageReadError
+        A value that `coding` does not know, a number that is not whole, or channels that are neither: the file and
+        the value are named.
+    """
+    values = _single_channel(label, label.read(region))
+    if values.dtype.kind == "f":
+        values = _require_whole(label, values)
+    if values.dtype == bool:
+        values = values.view(np.uint8)
+    table = np.full(257, -1, np.int16)
+    for value, index in coding.class_of.items():
+        if 0 <= value <= 255:
+            table[value] = index
+    beyond = {value: index for value, index in coding.class_of.items() if not 0 <= value <= 255}
+    if values.dtype == np.uint8:
+        classes = table[values]
+    else:
+        classes = table[np.where((values >= 0) & (values <= 255), values, 256).astype(np.int64)]
+        for value, index in beyond.items():
+            classes[values == value] = index
+    unknown = classes < 0
+    if unknown.any():
+        raise ImageReadError(_unknown_value(label, coding, int(values[unknown][0])))
+    return classes.astype(np.uint8)
+
+
+def _single_channel(label: Image, block: Array) -> Array:
+    first: Array = block[0]
+    if len(block) == 1 or (block == first).all():
+        return first
+    if _is_one_hot(block):
+        return np.asarray(block.argmax(axis=0))
+    raise ImageReadError(
+        f"{label.path}: the label image has {len(block)} channels that differ and are not one-hot; "
+        "a label image holds one class per pixel in one channel"
+    )
+
+
+def _require_whole(label: Image, values: Array) -> Array:
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise ImageReadError(
+            f"{label.path}: the label image holds NaN or infinite values ({np.count_nonzero(~finite)} pixels read); "
+            "give these pixels a class, or an ignore value (LOSS.IGNORE_INDEX)"
+        )
+    fractional = values != np.trunc(values)
+    if fractional.any():
+        raise ImageReadError(
+            f"{label.path}: the label image holds non-integer values, e.g. {values[fractional][0]:g}; "
+            "classes are whole numbers: threshold it first"
+        )
+    return values.astype(np.int64)
+
+
+def _unknown_value(label: Image, coding: LabelCoding, value: int) -> str:
+    allowed = ", ".join(str(known) for known in sorted(coding.class_of))
+    return (
+        f"{label.path}: the label image holds the value {value}; {coding.num_classes} classes are coded as {allowed}. "
+        "Correct the label image, or set DATA.N_CLASSES or LOSS.IGNORE_INDEX (a value without annotation)"
+    )

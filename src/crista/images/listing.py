@@ -1,0 +1,131 @@
+"""Which files of a folder are images: natural order, hidden and system files left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from natsort import natsorted, ns
+
+from crista.errors import DataError, Problem
+from crista.images.open import SUPPORTED_EXTENSIONS
+
+SYSTEM_FILES = frozenset(
+    {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"}
+)
+SIDECAR_EXTENSIONS = frozenset(
+    {
+        ".txt",
+        ".md",
+        ".rst",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".log",
+        ".ini",
+        ".pdf",
+        ".py",
+        ".ipynb",
+    }
+)
+"""Notes and tables that people keep beside their images; never read as images."""
+ZARR_MARKERS = (".zarray", ".zgroup", "zarr.json")
+MAX_SUBFOLDERS = 1000
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file manager or an operating system put it there (`.DS_Store`, `._a.tif`, `Thumbs.db`)."""
+    return path.name.startswith(".") or path.name.lower() in SYSTEM_FILES
+
+
+def is_zarr_store(path: Path) -> bool:
+    """Whether the folder is one Zarr array or group: by its suffix, or by the metadata in it."""
+    return path.is_dir() and (
+        path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ZARR_MARKERS)
+    )
+
+
+def sort_naturally(paths: Sequence[Path]) -> list[Path]:
+    """Numbers by value (2 before 10), capitals as small letters; the same order on every file system."""
+    return natsorted(sorted(paths), key=lambda path: path.name, alg=ns.IGNORECASE)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of `folder` in natural order; a file or a Zarr store given instead is the only one.
+
+    Hidden files, system files, notes and tables are skipped. Broken links and folders with the name of an image are
+    kept, so that opening them says what is wrong.
+
+    Raises
+    ------
+    DataError
+        The folder is missing (the nearest existing folder and similar names are given), or holds no image.
+    """
+    if is_zarr_store(folder) or folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise DataError("with the folders", [_missing(folder)])
+    found = [path for path in folder.iterdir() if _is_candidate(path)]
+    if not found:
+        raise DataError("with the folders", [_empty(folder)])
+    return sort_naturally(found)
+
+
+def _is_candidate(path: Path) -> bool:
+    if is_hidden(path):
+        return False
+    extension = path.suffix.lower()
+    if path.is_dir():
+        return extension in SUPPORTED_EXTENSIONS or is_zarr_store(path)
+    return extension not in SIDECAR_EXTENSIONS
+
+
+def _missing(folder: Path) -> Problem:
+    if folder.is_symlink():
+        return Problem(
+            str(folder), f"is a link to {folder.readlink()}, which does not exist", "mend the link"
+        )
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        return Problem(str(folder), f"does not exist: {parent} is a file, not a folder", "correct the path")
+    wanted = folder.absolute().relative_to(parent).parts[0]
+    names = [path.name for path in sort_naturally(list(parent.iterdir())) if not is_hidden(path)]
+    lower = {name.lower(): name for name in names}
+    similar = [lower[name] for name in get_close_matches(wanted.lower(), list(lower), n=3, cutoff=0.5)]
+    what = f"does not exist; the nearest existing folder is {parent}"
+    if similar:
+        return Problem(str(folder), what, f"did you mean {' or '.join(similar)} instead of {wanted}?")
+    listed = f"it holds {', '.join(names[:5])}{'…' if len(names) > 5 else ''}" if names else "it is empty"
+    return Problem(str(folder), what, f"correct the path ({listed})")
+
+
+def _empty(folder: Path) -> Problem:
+    nested = sort_naturally(list({path.parent for path in _iter_nested(folder)}))
+    if nested:
+        listed = ", ".join(path.relative_to(folder).as_posix() for path in nested[:5])
+        more = f" and {len(nested) - 5} more" if len(nested) > 5 else ""
+        return Problem(
+            str(folder),
+            f"no images found in {folder}, but some in subfolders: {listed}{more}",
+            "give one of them as the path, or move the images up",
+        )
+    others = sorted(path.name for path in folder.iterdir())
+    seen = f" (only {', '.join(others[:4])}{'…' if len(others) > 4 else ''})" if others else ""
+    extensions = " ".join(SUPPORTED_EXTENSIONS)
+    return Problem(str(folder), f"no images found in {folder}{seen}", f"readable are {extensions}")
+
+
+def _iter_nested(folder: Path) -> Iterator[Path]:
+    """Images below `folder`; stops after many folders, so that a wrong path to a whole disk is answered soon."""
+    waiting, visited = [folder], 0
+    while waiting and visited < MAX_SUBFOLDERS:
+        visited += 1
+        for path in waiting.pop(0).iterdir():
+            if path.is_dir() and not path.is_symlink() and not is_hidden(path) and not is_zarr_store(path):
+                waiting.append(path)
+            elif _is_candidate(path) and (path.suffix.lower() in SUPPORTED_EXTENSIONS or is_zarr_store(path)):
+                yield path

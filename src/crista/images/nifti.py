@@ -1,0 +1,135 @@
+"""NIfTI: stored x, y, z (channels), scaled by its header, voxel size in micrometres."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.volumeutils import apply_read_scaling
+
+from crista.geometry.axes import Array, Region
+from crista.geometry.spacing import spacing_from_units
+from crista.images.image import PixelSource
+from crista.images.open_files import DECODED, file_version
+from crista.images.stored import (
+    MappedPixels,
+    Stored,
+    check_claimed_size,
+    decoding_errors,
+    num_bytes,
+    read_error,
+)
+
+BEST_COMPRESSION = 1100.0
+"""Most bytes of pixels per byte of a gzip file: deflate reaches 1032."""
+
+_AXES = {2: "XY", 3: "XYZ", 4: "XYZC"}
+_NO_UNIT = "unknown"
+
+
+def read_nifti_header(path: Path) -> Stored:
+    """Describe a NIfTI-1 or NIfTI-2 file; a fourth axis is taken as channels.
+
+    Raises
+    ------
+    ImageReadError
+        If the file is damaged, shorter than its header claims, or has more than four axes.
+    """
+    with path.open("rb") as file:
+        is_compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        header = _parse_header(gzip.GzipFile(fileobj=file) if is_compressed else file)
+    stored_shape = tuple(int(n) for n in header.get_data_shape())
+    shape = stored_shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 5 and shape[3] == 1:
+        shape = (*shape[:3], shape[4])
+    if len(shape) not in _AXES:
+        what = f"NIfTI of shape {stored_shape}: time series and vectors are not supported"
+        raise read_error(path, what, "split it into volumes of axes x, y, z and channels")
+    dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
+    ratio = BEST_COMPRESSION if is_compressed else 1.0
+    check_claimed_size(path, num_bytes(shape, dtype) + offset, path.stat().st_size, ratio)
+    mapped = MappedPixels(path, offset, shape, dtype, "F")
+    pixels = _CompressedVolume(path, offset, shape, dtype) if is_compressed else mapped
+    slope, intercept = header.get_slope_inter()
+    scaled = _ScaledPixels(pixels, 1.0 if slope is None else float(slope), float(intercept or 0.0))
+    spacing, notes = _spacing(header)
+    if len(shape) == 4:
+        notes.append(f"the fourth axis ({shape[3]}) is taken as channels")
+    presented = scaled.scale(np.zeros((1,), dtype)).dtype
+    return Stored(shape, presented, _AXES[len(shape)], scaled, spacing, tuple(notes))
+
+
+def _parse_header(file: Any) -> Any:
+    """The header, NIfTI-2 or NIfTI-1 by its first number."""
+    start = file.read(4)
+    rest = file.read(536)
+    is_second = 540 in (int.from_bytes(start, "little"), int.from_bytes(start, "big"))
+    header_class: Any = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+    return header_class((start + rest)[: 540 if is_second else 348])
+
+
+def _spacing(header: Any) -> tuple[dict[str, float], list[str]]:
+    sizes = tuple(float(value) for value in header.get_zooms()[:3])
+    unit = header.get_xyzt_units()[0]
+    notes = ["no unit of length in the header: millimetres are assumed"] if unit == _NO_UNIT else []
+    name = {"meter": "m", "micron": "um"}.get(unit, "mm" if unit == _NO_UNIT else unit)
+    spacing = spacing_from_units(sizes, (name,) * len(sizes))
+    return (dict(zip("XYZ", spacing.values, strict=False)) if spacing is not None else {}), notes
+
+
+@dataclass(frozen=True)
+class _CompressedVolume:
+    """Pixels of a gzip file, which can only be decompressed from its start: the last volume stays at hand."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self, region: Region) -> Array:
+        pixels = DECODED.get((file_version(self.path), self.shape), partial(_decompress, self))
+        return np.array(pixels[region])
+
+
+def _decompress(volume: _CompressedVolume) -> Array:
+    expected = num_bytes(volume.shape, volume.dtype)
+    with decoding_errors(volume.path, "its gzip stream"), gzip.open(volume.path, "rb") as file:
+        file.read(volume.offset)
+        data = file.read(expected)
+        if len(data) < expected:
+            raise EOFError(f"truncated: {len(data):,} of {expected:,} bytes of pixels")
+        # Reading to the end makes gzip compare its checksum.
+        while file.read(2**20):
+            pass
+    return np.frombuffer(data, volume.dtype).reshape(volume.shape, order="F")
+
+
+@dataclass(frozen=True)
+class _ScaledPixels:
+    """Stored numbers as intensities: value × slope + intercept, as nibabel computes them."""
+
+    source: PixelSource
+    slope: float
+    intercept: float
+
+    def read(self, region: Region) -> Array:
+        """Scaled pixels of `region`."""
+        return self.scale(self.source.read(region))
+
+    def scale(self, pixels: Array) -> Array:
+        """Scaled copy of `pixels`; the same array where slope is 1 and intercept 0."""
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return pixels
+        # Arrays of one axis make nibabel promote to the type that holds every result exactly enough.
+        slope: Any = np.array([self.slope])
+        intercept: Any = np.array([self.intercept])
+        scaled: Array = apply_read_scaling(pixels, slope, intercept)
+        return scaled

@@ -1,0 +1,183 @@
+"""Which label belongs to which image: by name, never by position alone."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crista.errors import DataError, Problem
+from crista.images.image import stem
+from crista.images.wording import list_names, plural
+
+Units = tuple[str, ...]
+"""A name cut into units: each run of digits (without leading zeros) is one, each other character is one."""
+
+LISTED = 20
+SAMPLED = 40
+"""Names per side among which the constant difference between image and label names is looked for."""
+
+
+@dataclass(frozen=True)
+class _Match:
+    """One way of pairing; `partner[i]` is the label of image i."""
+
+    partner: dict[int, int]
+    notice: str
+
+
+def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Pairs in the order of `images`, and notices about pairs whose names are not the same.
+
+    Tried in this order: equal names; names equal but for capitals or the Unicode form; names equal but for leading zeros
+    (1 and 01); names that differ by one constant part (image_001 and mask_001). One image and one label are a pair
+    whatever their names. Every pairing but the first is told in a notice that lists the first pairs.
+
+    Raises
+    ------
+    DataError
+        Names occur twice, counts differ, or names do not match: each leftover image and label is listed.
+    """
+    problems = [*_find_duplicates(images, "images"), *_find_duplicates(labels, "labels")]
+    if problems:
+        raise DataError("with the pairing of images and labels", problems)
+    best = _Match({}, "")
+    for attempt in (_match_exactly, _match_folded, _match_numbers, _match_renamed):
+        match = attempt(images, labels)
+        if len(match.partner) == len(images) == len(labels):
+            return _pairs(match, images, labels)
+        best = max(best, match, key=lambda candidate: len(candidate.partner))
+    if len(images) == len(labels) == 1:
+        notice = "one image and one label, paired although their names differ"
+        return _pairs(_Match({0: 0}, notice), images, labels)
+    raise DataError("with the pairing of images and labels", _describe_leftovers(best, images, labels))
+
+
+def _pairs(
+    match: _Match, images: Sequence[Path], labels: Sequence[Path]
+) -> tuple[list[tuple[Path, Path]], list[str]]:
+    pairs = [(image, labels[match.partner[index]]) for index, image in enumerate(images)]
+    differing = [(image.name, label.name) for image, label in pairs if stem(image) != stem(label)]
+    if not match.notice or not differing:
+        return pairs, []
+    listed = ", ".join(f"{image} with {label}" for image, label in differing[:3])
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return pairs, [f"{match.notice}: {listed}{more}"]
+
+
+def _fold(path: Path) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem(path)).casefold())
+
+
+def _units(path: Path) -> Units:
+    return tuple(
+        unit.lstrip("0") or "0" if unit.isdecimal() else unit for unit in re.findall(r"\d+|\D", _fold(path))
+    )
+
+
+def _match_by(
+    key: Callable[[Path], Hashable], notice: str, images: Sequence[Path], labels: Sequence[Path]
+) -> _Match:
+    """Images and labels with equal keys; a key that occurs twice on a side matches nothing."""
+    image_keys, label_keys = Counter(map(key, images)), Counter(map(key, labels))
+    position = {key(label): index for index, label in enumerate(labels) if label_keys[key(label)] == 1}
+    partner = {
+        index: position[key(image)]
+        for index, image in enumerate(images)
+        if image_keys[key(image)] == 1 and key(image) in position
+    }
+    return _Match(partner, notice)
+
+
+def _match_exactly(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
+    return _match_by(stem, "", images, labels)
+
+
+def _match_folded(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
+    notice = "images and labels are paired although their names differ in capitals or in the Unicode form"
+    return _match_by(_fold, notice, images, labels)
+
+
+def _match_numbers(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
+    return _match_by(_units, "images and labels are paired by their numbers (natural order)", images, labels)
+
+
+def _match_renamed(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
+    """Pair by the one replacement (of a part of the image name by a part of the label name) that fits most names."""
+    image_units, label_units = [_units(path) for path in images], [_units(path) for path in labels]
+    counts = Counter(
+        difference
+        for image in image_units[:SAMPLED]
+        for label in label_units[:SAMPLED]
+        if (difference := _difference(image, label)) is not None
+    )
+    if not counts:
+        return _Match({}, "")
+    # Ties go to "nothing is replaced", then to the shortest replacement.
+    old, new = max(counts, key=lambda pair: (counts[pair], pair == ((), ()), -len(pair[0]) - len(pair[1])))
+    position = {units: index for index, units in enumerate(label_units)}
+    partner: dict[int, int] = {}
+    for index, units in enumerate(image_units):
+        found = {position[name] for name in _replacements(units, old, new) if name in position}
+        if len(found) == 1 and not found & set(partner.values()):
+            partner[index] = found.pop()
+    shown = f"'{''.join(old)}' in the image names for '{''.join(new)}' in the label names"
+    return _Match(partner, f"images and labels are paired by name, taking {shown}")
+
+
+def _difference(image: Units, label: Units) -> tuple[Units, Units] | None:
+    """What is left of two names without their common start and end; None if they share nothing."""
+    shorter = min(len(image), len(label))
+    start = next((i for i in range(shorter) if image[i] != label[i]), shorter)
+    rest = shorter - start
+    end = next((i for i in range(rest) if image[-1 - i] != label[-1 - i]), rest)
+    if start + end == 0:
+        return None
+    return image[start : len(image) - end], label[start : len(label) - end]
+
+
+def _replacements(units: Units, old: Units, new: Units) -> set[Units]:
+    """`units` with `old` replaced by `new` at each place where it occurs."""
+    size = len(old)
+    places = [i for i in range(len(units) - size + 1) if units[i : i + size] == old]
+    return {units[:i] + new + units[i + size :] for i in places}
+
+
+def _find_duplicates(paths: Sequence[Path], kind: str) -> list[Problem]:
+    """Files whose names differ in the extension only: which of them is meant cannot be known."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[unicodedata.normalize("NFC", stem(path))].append(path)
+    return [
+        Problem(
+            str(same[0].parent),
+            f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": '
+            f"{', '.join(path.name for path in same)}",
+            "keep one of them",
+        )
+        for name, same in groups.items()
+        if len(same) > 1
+    ]
+
+
+def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[Path]) -> list[Problem]:
+    image_folder, label_folder = images[0].parent, labels[0].parent
+    taken = set(best.partner.values())
+    lonely_images = [path.name for index, path in enumerate(images) if index not in best.partner]
+    lonely_labels = [path.name for index, path in enumerate(labels) if index not in taken]
+    problems = []
+    if len(images) != len(labels):
+        what = f"{plural(len(images), 'image')} in {image_folder}, {plural(len(labels), 'label')} in {label_folder}"
+        problems.append(Problem("", what, "there must be one label per image, of the same name"))
+    if lonely_images:
+        what = f"without a label of the same name in {label_folder}: {list_names(lonely_images, LISTED)}"
+        next_step = "add the labels, rename them like the images, or move these images away"
+        problems.append(Problem(str(image_folder), what, next_step))
+    if lonely_labels:
+        what = f"without an image of the same name in {image_folder}: {list_names(lonely_labels, LISTED)}"
+        next_step = "add the images, rename the labels like them, or move these labels away"
+        problems.append(Problem(str(label_folder), what, next_step))
+    return problems

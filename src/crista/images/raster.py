@@ -1,0 +1,154 @@
+"""PNG, JPEG and BMP: pixels as stored, palettes expanded, alpha dropped; each with a note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import imagecodecs
+import numpy as np
+from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin
+
+from crista.geometry.axes import Array, Region
+from crista.images.open_files import DECODED, file_version
+from crista.images.stored import Stored, check_claimed_size, decoding_errors, read_error
+
+MAX_PIXELS = 2**28
+"""Largest picture that is opened (268 megapixels): these formats can only be decoded as a whole."""
+
+BEST_COMPRESSION = 1100.0
+"""Most bytes of pixels per byte of file: deflate reaches 1032."""
+
+_PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+}
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the header of a picture says."""
+
+    width: int
+    height: int
+    mode: str
+    """Mode of Pillow."""
+    bits: int = 8
+    """Bits per sample."""
+    samples: int = 1
+    """Samples per pixel as stored, alpha included."""
+
+
+def read_raster_header(path: Path, kind: str, is_label: bool) -> Stored:
+    """Describe a PNG, JPEG or BMP.
+
+    Raises
+    ------
+    ImageReadError
+        If the file is truncated, or larger than `MAX_PIXELS`.
+    """
+    notes: list[str] = []
+    with path.open("rb") as file:
+        layout = _read_layout(path, kind, file, notes)
+    _check_pixels(path, layout)
+    keeps_indices = layout.mode == "P" and is_label
+    channels = {"1": 1, "L": 1, "LA": 1, "I;16": 1, "I": 1, "P": 3}.get(layout.mode, 3)
+    channels = 1 if keeps_indices else channels
+    if layout.bits == 16:
+        channels = 3 if layout.samples >= 3 else 1
+    if layout.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
+        notes.append("the alpha channel is dropped")
+    if layout.mode == "P":
+        notes.append("palette indices are used as classes" if keeps_indices else "the palette is expanded to RGB")
+    if layout.mode in ("CMYK", "YCCK"):
+        notes.append("CMYK is converted to RGB")
+    dtype = np.dtype(np.uint16 if layout.bits == 16 else np.uint8)
+    shape = (layout.height, layout.width) if channels == 1 else (layout.height, layout.width, channels)
+    source = _RasterPixels(path, kind, layout, channels)
+    return Stored(shape, dtype, "YX" if channels == 1 else "YXC", source, notes=tuple(notes))
+
+
+def _read_layout(path: Path, kind: str, file: BinaryIO, notes: list[str]) -> _Layout:
+    if kind == "PNG":
+        width, height, bits, samples = _walk_png(path, file)
+        file.seek(0)
+        return _Layout(width, height, PngImagePlugin.PngImageFile(file).mode, bits, samples)
+    picture = _PLUGINS[kind](file)
+    orientation = picture.getexif().get(_EXIF_ORIENTATION, 1) if kind == "JPEG" else 1
+    if orientation != 1:
+        notes.append(f"EXIF orientation {orientation} is ignored: pixels are used as stored")
+    return _Layout(picture.width, picture.height, picture.mode)
+
+
+def _walk_png(path: Path, file: BinaryIO) -> tuple[int, int, int, int]:
+    """Width, height, bits and samples of a PNG, after a walk over its chunks that finds a truncation.
+
+    Chunk layout: PNG specification, https://www.w3.org/TR/png/#5Chunk-layout
+    """
+    size = path.stat().st_size
+    header = file.read(33)
+    if len(header) < 33 or header[12:16] != b"IHDR":
+        raise read_error(path, "truncated or damaged PNG header", "copy or export it again")
+    width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(header[25], 1)
+    position = 8
+    while True:
+        file.seek(position)
+        start = file.read(8)
+        position += 12 + int.from_bytes(start[:4], "big")
+        if len(start) < 8 or position > size:
+            raise read_error(path, f"truncated PNG ({size:,} bytes, its end is missing)", "copy or export it again")
+        if start[4:] == b"IEND":
+            return width, height, header[24], samples
+
+
+def _check_pixels(path: Path, layout: _Layout) -> None:
+    pixels = layout.width * layout.height
+    if pixels > MAX_PIXELS:
+        what = (
+            f"size: {layout.width} × {layout.height} is {pixels / 1e6:.0f} megapixels, more than the limit of "
+            f"{MAX_PIXELS / 1e6:.0f} for a format that can only be decoded as a whole"
+        )
+        raise read_error(path, what, "convert it to a tiled TIFF or OME-Zarr, or cut it into parts")
+    bits = {"1": 1, "P": 1}.get(layout.mode, 1 if layout.bits < 8 else 8)
+    check_claimed_size(path, pixels * bits // 8, path.stat().st_size, BEST_COMPRESSION)
+
+
+@dataclass(frozen=True)
+class _RasterPixels:
+    """Pixels of a picture, decoded as a whole; the last ones stay at hand."""
+
+    path: Path
+    kind: str
+    layout: _Layout
+    channels: int
+
+    def read(self, region: Region) -> Array:
+        pixels = DECODED.get((file_version(self.path), self.channels), partial(_decode, self))
+        return np.array(pixels[region])
+
+
+def _decode(source: _RasterPixels) -> Array:
+    with decoding_errors(source.path, "its pixels"), source.path.open("rb") as file:
+        if source.layout.bits == 16:
+            # Pillow would cut 16-bit colour down to 8 bits.
+            pixels: Array = imagecodecs.png_decode(file.read())
+            pixels = pixels if pixels.ndim == 2 else pixels[..., : source.channels]
+            return pixels[..., 0] if source.channels == 1 and pixels.ndim == 3 else pixels
+        return _to_array(_PLUGINS[source.kind](file), source)
+
+
+def _to_array(picture: ImageFile.ImageFile, source: _RasterPixels) -> Array:
+    if source.channels == 3:
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    pixels = np.asarray(picture)
+    pixels = pixels[..., 0] if pixels.ndim == 3 else pixels
+    if source.layout.mode == "L" and source.layout.bits in (2, 4):
+        # Pillow stretches 2 and 4 bits over 0-255; here are the values as stored.
+        pixels = pixels // np.uint8(255 // (2**source.layout.bits - 1))
+    return pixels.astype(np.uint8)

@@ -1,0 +1,126 @@
+"""What every reader hands over: the pixels as they are stored, not yet named for a task."""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from crista.errors import ImageReadError
+from crista.geometry.axes import Array, Region
+from crista.images.image import PixelSource
+
+DECODING_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    SyntaxError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What decoders of third parties raise on damaged files; Pillow even raises SyntaxError for a broken PNG."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One stored array and what its file says about it."""
+
+    shape: tuple[int, ...]
+    """Stored shape."""
+    dtype: np.dtype
+    """Stored dtype, in any byte order."""
+    axes: str
+    """One letter per axis; ``?`` where the file does not say."""
+    source: PixelSource = field(repr=False)
+    """Reads a region of `shape`."""
+    spacing: Mapping[str, float] = field(default_factory=dict)
+    """Voxel size in micrometres by axis letter, as far as the file says."""
+    notes: tuple[str, ...] = ()
+    """What the user has to be told."""
+    inner: str | None = None
+    """Path inside a Zarr or HDF5 file."""
+
+
+@dataclass(frozen=True)
+class MappedPixels:
+    """Uncompressed pixels in one piece of a file; a region is read through a memory map."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: str = "C"
+
+    def read(self, region: Region) -> Array:
+        """The pixels of `region`, copied out of the map."""
+        with decoding_errors(self.path):
+            pixels = np.memmap(
+                self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape,
+                order="F" if self.order == "F" else "C",
+            )  # fmt: skip
+            return np.array(pixels[region])
+
+
+def read_error(path: Path, what: str, next_step: str = "") -> ImageReadError:
+    """The error for a file: which, what was seen, what to do."""
+    return ImageReadError(f"{path}: {what}" + (f"\n    -> {next_step}" if next_step else ""))
+
+
+@contextmanager
+def decoding_errors(path: Path, part: str = "") -> Iterator[None]:
+    """Turn whatever a decoder raises inside the block into an `ImageReadError` that names the file (and `part`)."""
+    try:
+        yield
+    except ImageReadError:
+        raise
+    except FileNotFoundError as error:
+        raise read_error(path, "no such file (missing)", "it was there when the run began: restore it") from error
+    except PermissionError as error:
+        raise read_error(path, "no permission to read it", "change its permissions (chmod +r)") from error
+    except DECODING_ERRORS as error:
+        where = f"{part} cannot be decoded" if part else "cannot be decoded"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        next_step = "the file is truncated or damaged: copy or export it again"
+        raise read_error(path, f"{where} ({reason})", next_step) from error
+
+
+def check_claimed_size(path: Path, claimed: int, available: int, max_ratio: float) -> None:
+    """Refuse a header that claims more bytes of pixels than the file can hold, before anything is allocated.
+
+    Parameters
+    ----------
+    claimed : bytes of pixels that the header names
+    available : bytes of the file
+    max_ratio : the best compression that the codec can reach, 1 for uncompressed pixels
+
+    Raises
+    ------
+    ImageReadError
+        If `claimed` exceeds `available` × `max_ratio`.
+    """
+    if claimed > available * max_ratio:
+        raise read_error(
+            path,
+            f"size does not fit the file: its header claims {claimed:,} bytes of pixels, the file has {available:,} bytes",
+            "the file is truncated or its header is damaged: copy or export it again",
+        )
+
+
+def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Bytes of an array, as a Python integer that cannot overflow."""
+    return prod(shape) * dtype.itemsize

@@ -1,0 +1,37 @@
+"""Lists of names, values and shapes as they stand in messages: short, however long they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+LISTED = 10
+
+
+def list_names(names: Sequence[str], limit: int = LISTED) -> str:
+    """``a.tif, b.tif and 12 more``."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def list_files(paths: Sequence[Path], limit: int = LISTED) -> str:
+    """The same of file names."""
+    return list_names([path.name for path in paths], limit)
+
+
+def show_values(values: Sequence[int]) -> str:
+    """``{0, 1, 255}``; of long sets the first ones and the last."""
+    shown = [str(value) for value in values]
+    if len(shown) > LISTED:
+        shown = [*shown[: LISTED - 2], "…", shown[-1]]
+    return "{" + ", ".join(shown) + "}"
+
+
+def show_shape(shape: Sequence[int]) -> str:
+    """``96 × 128``."""
+    return " × ".join(map(str, shape))
+
+
+def plural(count: int, word: str) -> str:
+    """``1 channel``, ``3 channels``."""
+    return f"{count} {word}{'s' if count != 1 else ''}"

@@ -1,0 +1,196 @@
+"""Zarr v2 and v3, plain or OME-Zarr 0.4 and 0.5: one array of a store that is opened read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.errors import GroupNotFoundError, NodeNotFoundError
+from zarr.storage import LocalStore
+
+from crista.errors import ImageReadError
+from crista.geometry.axes import Array, Region
+from crista.geometry.spacing import spacing_from_units
+from crista.images.containers import (
+    axes_from_attributes,
+    missing_array_error,
+    normalise_inner,
+    several_arrays_error,
+    spacing_from_attributes,
+)
+from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, read_error
+
+MAX_COUNTED_CHUNKS = 10_000
+"""Chunk files are counted, to tell of missing ones, in stores of at most so many."""
+
+
+def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
+    """Describe the array `inner` of a store; without it the array itself, level 0 of an OME-Zarr, or the only array.
+
+    Raises
+    ------
+    ImageReadError
+        If the store is damaged, holds no such array, or several and none is named.
+    """
+    root = _open_node(path, "")
+    if isinstance(root, zarr.Array):
+        if inner:
+            raise read_error(path, f"is one array and holds no {inner!r}", "leave the inner path out")
+        return _describe(path, root, "", {}, ())
+    notes: tuple[str, ...] = ()
+    name, node = _named_node(path, root, inner) if inner else ("", root)
+    if isinstance(node, zarr.Array):
+        group, _, level = name.rpartition("/")
+        parent = root[group] if group else root
+        return _describe(path, node, name, _multiscale_of(parent), notes, level)
+    if not _multiscale_of(node) and "0" in node and "bioformats2raw.layout" in _ome(node):
+        node, name = node["0"], _join(name, "0")
+        notes = ("several images may lie in this store: the first is used",)
+    multiscale = _multiscale_of(node)
+    if multiscale:
+        level = str(multiscale["datasets"][0]["path"])
+        return _describe(path, node[level], _join(name, level), multiscale, notes, level)
+    found = [(key, array.shape) for key, array in _iter_arrays(node)]
+    if len(found) != 1:
+        raise (
+            several_arrays_error(path, found, is_label)
+            if found
+            else read_error(path, "zarr group without arrays", "export the image again")
+        )
+    return _describe(path, node[found[0][0]], _join(name, found[0][0]), {}, notes)
+
+
+def _open_node(path: Path, name: str) -> Any:
+    try:
+        return zarr.open(store=LocalStore(path, read_only=True), path=name, mode="r")
+    except (NodeNotFoundError, GroupNotFoundError, FileNotFoundError) as error:
+        raise read_error(path, f"not a zarr array or group ({error})", "copy the store again") from error
+
+
+def _named_node(path: Path, root: Any, inner: str) -> tuple[str, Any]:
+    for name in (inner.strip("/"), normalise_inner(inner)):
+        if name in root:
+            return name, root[name]
+    raise missing_array_error(path, inner, [(key, array.shape) for key, array in _iter_arrays(root)])
+
+
+def _join(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
+
+
+def _iter_arrays(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, node in sorted(group.members()):
+        if isinstance(node, zarr.Array):
+            if node.ndim >= 2:
+                yield prefix + key, node
+        else:
+            yield from _iter_arrays(node, f"{prefix}{key}/")
+
+
+def _ome(group: Any) -> Mapping[str, Any]:
+    """OME metadata: under ``ome`` since version 0.5, at the top before."""
+    attributes = dict(group.attrs)
+    ome: Mapping[str, Any] = attributes.get("ome", attributes)
+    return ome
+
+
+def _multiscale_of(group: Any) -> Mapping[str, Any]:
+    multiscales = _ome(group).get("multiscales") or [{}]
+    multiscale: Mapping[str, Any] = multiscales[0]
+    return multiscale
+
+
+def _describe(
+    path: Path, array: Any, name: str, multiscale: Mapping[str, Any], notes: tuple[str, ...], level: str = ""
+) -> Stored:
+    attributes = dict(array.attrs)
+    dimension_names = getattr(array.metadata, "dimension_names", None)
+    if dimension_names and None not in dimension_names:
+        attributes.setdefault("dimension_names", list(dimension_names))
+    axes = axes_from_attributes({"axes": multiscale["axes"]} if "axes" in multiscale else attributes, array.ndim)
+    spacing = _ome_spacing(multiscale, level) if multiscale else spacing_from_attributes(attributes)
+    return Stored(
+        shape=tuple(int(n) for n in array.shape),
+        dtype=np.dtype(array.dtype),
+        axes=axes or "?" * array.ndim,
+        source=_ZarrPixels(path, name),
+        spacing=spacing,
+        notes=notes + _missing_chunks(array),
+        inner=name or None,
+    )
+
+
+def _ome_spacing(multiscale: Mapping[str, Any], level: str) -> dict[str, float]:
+    """Micrometres per voxel: the scale of the level times that of the whole pyramid (OME-NGFF 0.4 and 0.5, §multiscales)."""
+    axes = multiscale.get("axes", [])
+    scale = [1.0] * len(axes)
+    found = False
+    dataset: Mapping[str, Any] = next((d for d in multiscale["datasets"] if str(d["path"]) == level), {})
+    for transform in (*dataset.get("coordinateTransformations", ()), *multiscale.get("coordinateTransformations", ())):
+        if transform.get("type") == "scale" and len(transform.get("scale", ())) == len(axes):
+            scale = [a * float(b) for a, b in zip(scale, transform["scale"], strict=True)]
+            found = True
+    spacing: dict[str, float] = {}
+    for axis, size in zip(axes, scale, strict=True) if found else ():
+        if isinstance(axis, Mapping) and axis.get("type", "space") == "space" and "unit" in axis:
+            converted = spacing_from_units((size,), (str(axis["unit"]),))
+            if converted is not None:
+                spacing[str(axis["name"])[:1].upper()] = converted.values[0]
+    return spacing
+
+
+def _missing_chunks(array: Any) -> tuple[str, ...]:
+    expected = int(array.nchunks)
+    if not 0 < expected <= MAX_COUNTED_CHUNKS:
+        return ()
+    missing = expected - int(array.nchunks_initialized)
+    if missing <= 0:
+        return ()
+    return (f"{missing} of {expected} chunks are not stored and read as the fill value {array.fill_value}",)
+
+
+@lru_cache(maxsize=32)
+def _open_array(path: Path, name: str, version: tuple[int, ...]) -> Any:  # noqa: ARG001 - part of the key
+    return _open_node(path, name)
+
+
+def _version(path: Path, name: str) -> tuple[int, ...]:
+    """Changes when the metadata of the array are written anew."""
+    folder = path / name
+    files = [folder / "zarr.json", folder / ".zarray"]
+    return tuple(file.stat().st_mtime_ns for file in files if file.exists())
+
+
+@dataclass(frozen=True)
+class _ZarrPixels:
+    """Pixels of one array."""
+
+    path: Path
+    name: str
+
+    def read(self, region: Region) -> Array:
+        with decoding_errors(self.path, "its metadata"):
+            array = _open_array(self.path, self.name, _version(self.path, self.name))
+        try:
+            return np.asarray(array[region])
+        except DECODING_ERRORS as error:
+            raise self._name_chunk(array, region, error) from error
+
+    def _name_chunk(self, array: Any, region: Region, error: Exception) -> ImageReadError:
+        """The error with the chunk that cannot be decoded."""
+        touched = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, array.chunks, strict=True)]
+        where = f"array {self.name}" if self.name else "the array"
+        for position in product(*touched):
+            try:
+                array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(position, array.chunks, strict=True))]
+            except DECODING_ERRORS:
+                where = f"chunk {'.'.join(map(str, position))}" + (f" of array {self.name}" if self.name else "")
+                break
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        return read_error(self.path, f"{where} cannot be decoded ({reason})", "copy the store again")

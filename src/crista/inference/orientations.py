@@ -1,0 +1,65 @@
+"""Test-time augmentation: the average prediction over flips and quarter turns of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crista.inference.engine import Engine, Scores
+
+Combine = Callable[[Scores, Scores], Scores]
+
+
+def orientations(ndim: int, group: Literal["auto", "full", "flips", "none"]) -> list[tuple[tuple[int, ...], int]]:
+    """(axes to flip, quarter turns in y-x) of every orientation; axes count from the end (-1 is x).
+
+    Full: 8 in 2D (4 turns, with and without a flip of x), 16 in 3D (those, with and without a flip of z; z is never exchanged
+    with y or x). Flips: 4 in 2D, 8 in 3D.
+    """
+    if group == "none":
+        return [((), 0)]
+    if group == "flips":
+        axes = range(-ndim, 0)
+        return [
+            (tuple(axis for axis, flip in zip(axes, flips, strict=True) if flip), 0)
+            for flips in product([False, True], repeat=ndim)
+        ]
+    depth = [(), (-3,)] if ndim == 3 else [()]
+    return [((*z, *x), turns) for z in depth for x in [(), (-1,)] for turns in range(4)]
+
+
+class OrientedEngine:
+    """Another engine's scores over several orientations of the input, brought back and combined."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        ndim: int,
+        group: Literal["auto", "full", "flips", "none"],
+        mode: Literal["mean", "min", "max"],
+    ) -> None:
+        self._engine = engine
+        self._orientations = orientations(ndim, group)
+        self._mode = mode
+
+    def __call__(self, images: NDArray[np.float32]) -> Scores:
+        """Combined scores; with several classes the minimum and the maximum are brought back to a sum of 1."""
+        turned = [self._oriented(images, flips, turns) for flips, turns in self._orientations]
+        combine: Combine = {"mean": np.add, "min": np.minimum, "max": np.maximum}[self._mode]
+        combined = reduce(combine, turned)
+        if self._mode == "mean":
+            return (combined / len(turned)).astype(np.float32)
+        if combined.shape[1] > 1:
+            combined = combined / combined.sum(axis=1, keepdims=True)
+        return combined.astype(np.float32)
+
+    def _oriented(self, images: NDArray[np.float32], flips: tuple[int, ...], turns: int) -> Scores:
+        turned = np.rot90(np.flip(images, flips), turns, axes=(-2, -1))
+        scores = self._engine(np.ascontiguousarray(turned))
+        return np.flip(np.rot90(scores, -turns, axes=(-2, -1)), flips)

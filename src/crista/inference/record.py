@@ -1,0 +1,86 @@
+"""Record: what is known of a finished image; its presence means that its files are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crista.images.image import ImagePair
+from crista.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """The measurement of one predicted image."""
+
+    name: str
+    key: str
+    """Identifies the network, the settings and the input that it was made with."""
+    seconds: Mapping[str, float]
+    """Time of each stage."""
+    confusions: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """(K, K) counts per stage: ``per_image``, ``full_image``, ``post_processing``, ``stack``; empty without label images."""
+    patch_iou: float | None = None
+    """Mean foreground IoU over the tiles of the image."""
+    files: tuple[str, ...] = ()
+    """Every file written for it."""
+
+    def save(self, folder: Path) -> None:
+        """Write the record aside and rename it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "name": self.name,
+            "key": self.key,
+            "seconds": dict(self.seconds),
+            "confusions": {stage: counts.tolist() for stage, counts in self.confusions.items()},
+            "patch_iou": self.patch_iou,
+            "files": list(self.files),
+        }
+        aside = folder / f".{self.name}.{os.getpid()}.tmp"
+        aside.write_text(json.dumps(content))
+        aside.replace(folder / f"{self.name}.json")
+
+
+def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
+    """The record of an image finished earlier with the same key and all its files still there, else None."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if content["key"] != key or not all(Path(file).is_file() for file in content["files"]):
+        return None
+    confusions = {stage: np.asarray(counts, np.int64) for stage, counts in content["confusions"].items()}
+    return ImageRecord(
+        content["name"], key, content["seconds"], confusions, content["patch_iou"], tuple(content["files"])
+    )
+
+
+def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """A digest of the values of all weights."""
+    digest = sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
+    """A digest of everything that the prediction of `pair` depends on."""
+    files = [pair.image.path] + ([pair.label.path] if pair.label is not None else [])
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    settings = [
+        plan.inference.model_dump_json(),
+        plan.classes.model_dump_json(),
+        plan.config.test.model_dump_json(),
+        plan.config.data.normalization.model_dump_json(),
+        str(plan.save_probabilities),
+    ]
+    return sha256(json.dumps([digest, stats, settings]).encode()).hexdigest()

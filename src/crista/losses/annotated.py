@@ -1,0 +1,40 @@
+"""What every loss does first: float32 logits, and nothing that comes from pixels without annotation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Logits and target, harmless where there is no annotation."""
+
+    logits: Tensor
+    """(N, K, [Z,] Y, X) float32; 0 and without gradient where `valid` is False."""
+    target: Tensor
+    """(N, [Z,] Y, X) int64 classes; 0 where `valid` is False."""
+    valid: Tensor | None
+    """(N, [Z,] Y, X) bool; None if every pixel counts."""
+
+
+def select_annotated(logits: Tensor, target: Tensor, ignore_index: int | None) -> Annotated:
+    """Check the shapes, and cut pixels whose target is `ignore_index` off.
+
+    Their logits are replaced before anything is computed, so that not even a NaN there reaches the loss or a
+    gradient. Raises ValueError if the shapes do not fit.
+    """
+    if logits.ndim != target.ndim + 1 or logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[1:]:
+        raise ValueError(
+            f"logits (N, K, [Z,] Y, X) of shape {tuple(logits.shape)} do not fit a target (N, [Z,] Y, X) of shape "
+            f"{tuple(target.shape)}"
+        )
+    # Half precision holds neither exp() of a logit nor a sum over many pixels.
+    precise, classes = logits.float(), target.long()
+    if ignore_index is None:
+        return Annotated(precise, classes, None)
+    valid = classes != ignore_index
+    zero = torch.zeros((), dtype=precise.dtype, device=precise.device)
+    return Annotated(torch.where(valid.unsqueeze(1), precise, zero), classes.masked_fill(~valid, 0), valid)

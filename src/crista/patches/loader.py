@@ -1,0 +1,83 @@
+"""Loader: batches of samples, prepared by threads while the network works."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from crista.patches.dataset import PatchSamples
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the network sees in one step."""
+
+    images: torch.Tensor
+    """(N, C, [Z,] Y, X) float32."""
+    targets: torch.Tensor
+    """(N, [Z,] Y, X) int64 classes, or the ignore value."""
+    names: tuple[str, ...]
+    """The image that each sample was cut from."""
+
+
+def shuffled_order(length: int, *, epoch: int, seed: int) -> list[int]:
+    """The order of the samples in one epoch; a function of seed and epoch only."""
+    order: list[int] = np.random.default_rng((seed, epoch, 0x5EED)).permutation(length).tolist()
+    return order
+
+
+def full_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices of each batch; the last is filled up from the start of the order, so that all steps weigh the same."""
+    count = -(-len(order) // batch_size)
+    return [[order[i % len(order)] for i in range(k * batch_size, (k + 1) * batch_size)] for k in range(count)]
+
+
+def rank_share(batch: Sequence[int], *, rank: int, world_size: int) -> list[int]:
+    """The part of a global batch that one process of a distributed run takes."""
+    size = len(batch) // world_size
+    return list(batch[rank * size : (rank + 1) * size])
+
+
+def uniform_batches(shapes: Sequence[tuple[int, ...]], batch_size: int) -> list[list[int]]:
+    """Neighbouring samples of equal shape, at most `batch_size` together (validation; nothing repeated or dropped)."""
+    batches: list[list[int]] = []
+    for index, shape in enumerate(shapes):
+        if batches and len(batches[-1]) < batch_size and shapes[batches[-1][-1]] == shape:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def iter_batches(
+    samples: PatchSamples, batches: Sequence[Sequence[int]], *, epoch: int, num_threads: int, ahead: int = 2
+) -> Iterator[Batch]:
+    """The batches in order, up to `ahead` of them prepared by `num_threads` threads while the caller computes.
+
+    The result does not depend on the number of threads: each sample has its own random generator. Closing the iterator
+    stops the threads.
+    """
+    pool = ThreadPoolExecutor(max_workers=num_threads, thread_name_prefix="crista-loader")
+    waiting: deque[Future[Batch]] = deque()
+    remaining = iter(batches)
+    try:
+        for batch in remaining:
+            waiting.append(pool.submit(_collate, samples, tuple(batch), epoch))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collate(samples: PatchSamples, indices: Sequence[int], epoch: int) -> Batch:
+    cut = [samples.sample(index, epoch) for index in indices]
+    images = torch.from_numpy(np.stack([sample.image for sample, _ in cut]))
+    targets = torch.from_numpy(np.stack([sample.label for sample, _ in cut])).long()
+    return Batch(images, targets, tuple(name for _, name in cut))

@@ -1,0 +1,131 @@
+"""Prepare: from a plan and image pairs to the samples of training and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crista.augmentations import build_pipeline
+from crista.images.image import ImagePair
+from crista.images.labels import LabelCoding
+from crista.patches.cutting import PixelCache
+from crista.patches.dataset import PatchSamples
+from crista.patches.normalization import ImageStatistics, compute_statistics
+from crista.patches.placing import GridPlacer, MappedPlacer, Placer, RandomPlacer, Replicated
+from crista.patches.probability_map import ProbabilityMaps
+from crista.patches.split import Source, Split, split_pairs, whole_sources
+from crista.plan.plan import Plan
+from crista.plan.topology import network_stride
+
+
+@dataclass(frozen=True)
+class PreparedSamples:
+    """Samples of training and validation, and how they came about."""
+
+    train: PatchSamples
+    validation: PatchSamples
+    split: Split
+
+
+def coding_of(plan: Plan) -> LabelCoding:
+    """How stored label values become classes."""
+    return LabelCoding(plan.classes.num_classes, plan.classes.ignore_index, plan.classes.mapping)
+
+
+def make_split(plan: Plan, train: Sequence[ImagePair], validation: Sequence[ImagePair]) -> Split:
+    """Training and validation sources; `validation` holds the images of DATA.VAL.PATH, if validation is not from training."""
+    if not plan.config.data.val.from_train:
+        notice = f"validation: the {len(validation)} images of DATA.VAL.PATH"
+        return Split(whole_sources(train), whole_sources(validation), notice)
+    gap = [max(1, size // 4) for size in plan.patch_size]
+    return split_pairs(train, plan.config.data.val, gap=gap, seed=plan.config.system.seed)
+
+
+def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: int) -> PreparedSamples:
+    """Read statistics, make probability maps, and put samples together.
+
+    Parameters
+    ----------
+    map_folder : where probability maps are kept
+    cache_bytes : images up to this many bytes in all stay in memory
+    """
+    data = plan.config.data
+    coding = coding_of(plan)
+    pipeline = build_pipeline(
+        plan.config.augmentor.transforms(plan.ndim), ndim=plan.ndim, ignore_index=plan.classes.ignore_index
+    )
+    train_cache = PixelCache(coding, limit_bytes=cache_bytes if data.train.in_memory else 0)
+    same = data.val.from_train and data.val.in_memory == data.train.in_memory
+    validation_cache = train_cache if same else PixelCache(coding, limit_bytes=cache_bytes if data.val.in_memory else 0)
+    statistics = _statistics(plan, [*split.train, *split.validation])
+    train = PatchSamples(
+        split.train,
+        statistics[: len(split.train)],
+        _train_placer(plan, split.train, map_folder, train_cache),
+        train_cache,
+        augment=pipeline,
+        seed=plan.config.system.seed,
+        repeat_to_rgb=data.force_rgb,
+    )
+    validation = PatchSamples(
+        split.validation,
+        statistics[len(split.train) :],
+        GridPlacer(
+            split.validation,
+            plan.patch_size,
+            overlap=_per_axis(data.val.overlap, plan.ndim),
+            padding=[int(value) for value in _per_axis(data.val.padding, plan.ndim)],
+            multiple=network_stride(plan.model, plan.ndim),
+        ),
+        validation_cache,
+        repeat_to_rgb=data.force_rgb,
+    )
+    return PreparedSamples(train, validation, split)
+
+
+def _statistics(plan: Plan, sources: Sequence[Source]) -> list[ImageStatistics]:
+    """Statistics of each source's whole image, computed once per image: just what prediction would use for it."""
+    known: dict[int, ImageStatistics] = {}
+    for source in sources:
+        key = id(source.pair)
+        if key not in known:
+            known[key] = compute_statistics(source.pair.image, plan.config.data.normalization)
+    return [known[id(source.pair)] for source in sources]
+
+
+def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> Placer:
+    train = plan.config.data.train
+    placer: Placer
+    if train.probability_map:
+        store = ProbabilityMaps(map_folder, w_foreground=train.w_foreground, w_background=train.w_background)
+        maps = [
+            store.load_or_compute(_map_name(source), cache.read(source, source.region)[1], plan.classes.ignore_index)
+            for source in sources
+        ]
+        placer = MappedPlacer(sources, plan.patch_size, maps)
+    elif train.extract_random_patch:
+        placer = RandomPlacer(sources, plan.patch_size)
+    else:
+        placer = GridPlacer(
+            sources,
+            plan.patch_size,
+            overlap=_per_axis(train.overlap, plan.ndim),
+            padding=[int(value) for value in _per_axis(train.padding, plan.ndim)],
+        )
+    return Replicated(placer, train.replicate) if train.replicate > 1 else placer
+
+
+def _map_name(source: Source) -> str:
+    """The image's name; a block of an image carries its corner too."""
+    corner = [axis.start for axis in source.region]
+    if not any(corner):
+        return source.pair.name
+    return f"{source.pair.name}_{'_'.join(map(str, corner))}"
+
+
+def _per_axis(values: Sequence[float] | None, ndim: int) -> list[float]:
+    """One value per axis; a single value, or equal ones, serve all."""
+    if values is None:
+        return [0.0] * ndim
+    return list(values) if len(values) == ndim else [values[0]] * ndim

@@ -1,0 +1,132 @@
+"""The part of the plan about learning: loss, optimizer, schedule, batch, epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, prod
+
+from crista.config.loss import LOSS_TERMS
+from crista.config.root import Config
+from crista.config.train import (
+    SGD,
+    Adam,
+    AdamW,
+    ConstantRate,
+    OneCycle,
+    Optimizer,
+    ReduceOnPlateau,
+    ScheduleShape,
+    Train,
+    WarmupCosine,
+)
+from crista.images.fingerprint import Fingerprint
+from crista.plan.ledger import Ledger
+from crista.plan.plan import LossTerm
+
+STEPS = 1500
+"""Optimizer steps of a training whose epochs are left out."""
+BATCH_VOXELS = {2: 6 * 256**2, 3: 2 * 64**3}
+"""Voxels of a batch whose size is left out."""
+
+
+def decide_loss(config: Config, ledger: Ledger) -> tuple[LossTerm, ...]:
+    """The terms and their weights."""
+    names = ledger.settle(
+        "LOSS.TYPE",
+        config.loss.type,
+        ("DICE", "CE"),
+        "Dice looks at the overlap that is measured, cross-entropy at each pixel; together they learn rare classes too",
+    )
+    weights = config.loss.weights or (1.0,) * len(names)
+    if len(weights) != len(names):
+        ledger.refuse("LOSS.WEIGHTS", f"has {len(weights)} values for {len(names)} terms", "give one weight per term of TYPE")
+        weights = (1.0,) * len(names)
+    return tuple(LossTerm(term=LOSS_TERMS[name](), weight=weight) for name, weight in zip(names, weights, strict=True))
+
+
+def decide_class_weights(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> tuple[float, ...] | None:
+    """Weights of the classes in the cross-entropy: none, typed in, or by the inverse square root of the frequency."""
+    if config.loss.class_rebalance == "none":
+        return None
+    if config.loss.class_rebalance == "manual":
+        given = tuple(config.loss.class_weights)
+        if len(given) != fingerprint.coding.num_classes:
+            ledger.refuse(
+                "LOSS.CLASS_WEIGHTS",
+                f"{len(given)} weights for {fingerprint.coding.num_classes} classes",
+                "give one weight per class, background first",
+            )
+        return given
+    frequencies = fingerprint.class_frequencies
+    if frequencies is None:
+        ledger.refuse(
+            "LOSS.CLASS_REBALANCE",
+            "the class frequencies are not known because the label images were not read",
+            "set DATA.TRAIN.CHECK_DATA: True, or give LOSS.CLASS_WEIGHTS",
+        )
+        return None
+    raw = [max(frequency, 1e-6) ** -0.5 for frequency in frequencies]
+    weights = tuple(round(weight * len(raw) / sum(raw), 4) for weight in raw)
+    shown = ", ".join(f"{frequency:.2%}" for frequency in frequencies)
+    ledger.note("LOSS.CLASS_WEIGHTS", weights, f"inverse square root of the class frequencies ({shown}), mean 1")
+    return weights
+
+
+def decide_optimizer(train: Train, ledger: Ledger) -> Optimizer:
+    """Optimizer and learning rate."""
+    name = ledger.settle("TRAIN.OPTIMIZER", train.optimizer, "ADAMW", "the fastest reliable start in few steps")
+    default = 1e-2 if name == "SGD" else 1e-3
+    rate = ledger.settle("TRAIN.LR", train.lr, default, f"the usual rate of {name} for U-Nets")
+    builders = {
+        "SGD": lambda: SGD(lr=rate, weight_decay=train.w_decay),
+        "ADAM": lambda: Adam(lr=rate, betas=train.opt_betas, weight_decay=train.w_decay),
+        "ADAMW": lambda: AdamW(lr=rate, betas=train.opt_betas, weight_decay=train.w_decay),
+    }
+    return builders[name]()
+
+
+def decide_schedule(train: Train, epochs: int, ledger: Ledger) -> ScheduleShape:
+    """The learning rate over time."""
+    asked = train.lr_scheduler
+    name = ledger.settle(
+        "TRAIN.LR_SCHEDULER.NAME", asked.name, "onecycle", "up and down once: ends with a small rate when the epochs end"
+    )
+    low = max(0.0, asked.min_lr)
+    patience = asked.reduceonplateau_patience
+    if patience < 0:
+        patience = max(1, (train.patience if train.patience > 0 else 15) // 3)
+    warmup = asked.warmup_cosine_decay_epochs
+    shapes = {
+        "": ConstantRate,
+        "onecycle": OneCycle,
+        "reduceonplateau": lambda: ReduceOnPlateau(factor=asked.reduceonplateau_factor, patience=patience, min_lr=low),
+        "warmupcosine": lambda: WarmupCosine(
+            warmup_epochs=warmup if warmup >= 0 else max(1, epochs // 10),
+            min_lr=low,
+            decay_fraction=asked.cosine_decay_fraction if asked.cosine_decay_fraction > 0 else 1.0,
+        ),
+    }
+    shape: ScheduleShape = shapes[name]()
+    return shape
+
+
+def decide_batch_size(train: Train, patch: Sequence[int], ledger: Ledger) -> int:
+    """Patches per step."""
+    decided = max(2, min(32, BATCH_VOXELS[len(patch)] // prod(patch)))
+    return ledger.settle(
+        "TRAIN.BATCH_SIZE", train.batch_size, decided, f"about {BATCH_VOXELS[len(patch)]:,} voxels per step, at least 2 patches"
+    )
+
+
+def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:
+    """Passes over the training samples: given, or about `STEPS` optimizer steps."""
+    if config.data.train.extract_random_patch:
+        samples = len(fingerprint.shapes)
+    else:
+        samples = sum(prod(ceil(n / p) for n, p in zip(shape, patch, strict=True)) for shape in fingerprint.shapes)
+    samples *= max(1, config.data.train.replicate)
+    steps = ceil(samples / batch)
+    decided = max(10, min(300, ceil(STEPS / steps)))
+    return ledger.settle(
+        "TRAIN.EPOCHS", config.train.epochs, decided, f"about {STEPS} steps of {steps} per epoch ({samples} patches)"
+    )

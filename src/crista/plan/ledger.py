@@ -1,0 +1,38 @@
+"""Ledger: the notes that the plan takes of its decisions and of what does not fit."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from crista.errors import Problem
+from crista.plan.plan import Decision
+
+Value = TypeVar("Value")
+
+
+class Ledger:
+    """Collects decisions, with reasons, and problems while a plan is made."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+        self.problems: list[Problem] = []
+
+    def settle(self, key: str, given: Value | None, decided: Value, reason: str) -> Value:
+        """`given` if the user gave it, else `decided`; notes either."""
+        value = decided if given is None else given
+        self.decisions.append(Decision(key=key, value=_show(value), reason=reason if given is None else "given"))
+        return value
+
+    def note(self, key: str, value: object, reason: str) -> None:
+        """A decision that no key overrides."""
+        self.decisions.append(Decision(key=key, value=_show(value), reason=reason))
+
+    def refuse(self, where: str, what: str, next_step: str = "") -> None:
+        """Something that does not fit."""
+        self.problems.append(Problem(where, what, next_step))
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(_show(item) for item in value) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)

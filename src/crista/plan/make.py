@@ -1,0 +1,123 @@
+"""make_plan: Config and fingerprint become a Plan."""
+
+from __future__ import annotations
+
+from crista.config.root import Config
+from crista.errors import PlanError
+from crista.images.fingerprint import Fingerprint
+from crista.plan.learning import (
+    decide_batch_size,
+    decide_class_weights,
+    decide_epochs,
+    decide_loss,
+    decide_optimizer,
+    decide_schedule,
+)
+from crista.plan.ledger import Ledger
+from crista.plan.network import decide_model, decide_patch_size
+from crista.plan.plan import Classes, Plan
+from crista.plan.tiling import decide_inference
+
+
+def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
+    """Fill in everything that `config` leaves out, from the facts about the training data.
+
+    Raises
+    ------
+    PlanError
+        With every setting that does not fit the data or the other settings.
+    """
+    ledger = Ledger()
+    ndim = 2 if fingerprint.ndim == 2 else 3
+    asked_ndim = int(config.problem.ndim[0]) if config.problem.ndim else None
+    ledger.settle("PROBLEM.NDIM", asked_ndim, ndim, f"the images have {ndim} spatial axes")
+    classes = _decide_classes(config, fingerprint, ledger)
+    patch = decide_patch_size(config, fingerprint, ledger)
+    model = decide_model(config, fingerprint, patch, ledger)
+    batch = decide_batch_size(config.train, patch, ledger)
+    epochs = decide_epochs(config, fingerprint, patch, batch, ledger)
+    if ledger.problems:
+        raise PlanError("in how the configuration and the data fit together", ledger.problems)
+    plan = Plan(
+        config=config,
+        ndim=ndim,
+        num_channels=fingerprint.num_channels,
+        classes=classes,
+        spacing=fingerprint.spacing,
+        patch_size=patch,
+        model=model,
+        loss=decide_loss(config, ledger),
+        class_weights=decide_class_weights(config, fingerprint, ledger),
+        optimizer=decide_optimizer(config.train, ledger),
+        schedule=decide_schedule(config.train, epochs, ledger),
+        batch_size=batch,
+        epochs=epochs,
+        patience=config.train.patience if config.train.patience >= 0 else None,
+        amp=config.train.amp,
+        inference=decide_inference(config, patch, model, batch, ledger),
+        save_probabilities=_decide_output(config, ledger),
+        decisions=tuple(ledger.decisions),
+    )
+    if ledger.problems:
+        raise PlanError("in how the configuration and the data fit together", ledger.problems)
+    return plan
+
+
+def plan_for_prediction(trained: Plan, config: Config) -> Plan:
+    """The plan of a trained network with the TEST, DATA.TEST, SYSTEM and PATHS sections of another configuration.
+
+    Classes, channels, normalisation and network stay those of the training.
+
+    Raises
+    ------
+    PlanError
+        If the new settings do not fit the network.
+    """
+    ledger = Ledger()
+    data = trained.config.data.model_copy(update={"test": config.data.test})
+    merged = trained.config.model_copy(
+        update={"data": data, "test": config.test, "system": config.system, "paths": config.paths}
+    )
+    inference = decide_inference(merged, trained.patch_size, trained.model, trained.batch_size, ledger)
+    save = _decide_output(merged, ledger)
+    if ledger.problems:
+        raise PlanError("in how the configuration and the network fit together", ledger.problems)
+    return trained.model_copy(
+        update={
+            "config": merged,
+            "inference": inference,
+            "save_probabilities": save,
+            "decisions": tuple(ledger.decisions),
+        }
+    )
+
+
+def _decide_classes(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> Classes:
+    coding = fingerprint.coding
+    given = config.data.n_classes
+    ledger.settle("DATA.N_CLASSES", given, coding.num_classes, "counted in the label images")
+    default = (
+        ("background", "foreground")
+        if coding.num_classes == 2
+        else ("background", *(f"class {i}" for i in range(1, coding.num_classes)))
+    )
+    names = config.data.class_names or default
+    if len(names) != coding.num_classes:
+        ledger.refuse("DATA.CLASS_NAMES", f"{len(names)} names for {coding.num_classes} classes", "one name per class")
+        names = default
+    ignore = config.loss.ignore_index
+    return Classes(names=names, ignore_index=ignore if ignore >= 0 else None, mapping=coding.mapping)
+
+
+def _decide_output(config: Config, ledger: Ledger) -> bool:
+    """Whether probabilities are written."""
+    argmax, raw = config.data.test.argmax_to_output, config.test.save_model_raw_output
+    if argmax is None and raw is not None:
+        argmax = not raw
+    settled = ledger.settle(
+        "DATA.TEST.ARGMAX_TO_OUTPUT",
+        argmax,
+        True,
+        "label images are small and what most people open; False writes one probability channel per class",
+    )
+    return not settled

@@ -1,0 +1,162 @@
+"""The part of the plan that shapes the network: patch, levels, pooling, kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from statistics import median
+
+from crista.config.model import Model
+from crista.config.root import Config
+from crista.images.fingerprint import Fingerprint
+from crista.plan.ledger import Ledger
+from crista.plan.topology import network_stride
+
+DEFAULT_FEATURES = (16, 32, 64, 128, 256)
+PATCH_VOXELS = {2: 256**2, 3: 64**3}
+"""Voxels of a decided patch: what a step of a few samples on a laptop's processor can bear."""
+MIN_BOTTLENECK = 4
+"""Voxels that must be left along an axis for it to be halved (nnU-Net, doi:10.1038/s41592-020-01008-z, uses the same)."""
+
+
+def decide_patch_size(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> tuple[int, ...]:
+    """(Z)YX voxels of a training patch: given, or as large as images and budget allow."""
+    ndim = fingerprint.ndim
+    given = config.data.patch_size
+    if given is not None:
+        _check_channels(given, fingerprint, ledger)
+        ledger.note("DATA.PATCH_SIZE", tuple(given), "given")
+        return tuple(given[:ndim])
+    typical = [round(median(axis)) for axis in zip(*fingerprint.shapes, strict=True)]
+    size = _fit_voxels(typical, fingerprint.spacing, PATCH_VOXELS[ndim])
+    ledger.note(
+        "DATA.PATCH_SIZE",
+        (*size, fingerprint.num_channels),
+        f"the typical image is {' × '.join(map(str, typical))}; at most {PATCH_VOXELS[ndim]} voxels per patch",
+    )
+    return size
+
+
+def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budget: int) -> tuple[int, ...]:
+    """The largest patch, of equal physical sides where the spacing is known, within the image and the budget."""
+    ndim = len(typical)
+    weights = [max(spacing) / value for value in spacing] if spacing is not None else [1.0] * ndim
+    scale = (budget / prod(weights)) ** (1 / ndim)
+    sides = [min(float(n), scale * weight) for n, weight in zip(typical, weights, strict=True)]
+    for _ in range(ndim):  # what an axis cannot use goes to the others
+        free = [i for i in range(ndim) if sides[i] < typical[i]]
+        if not free:
+            break
+        factor = (budget / prod(sides)) ** (1 / len(free))
+        sides = [min(float(typical[i]), side * factor) if i in free else side for i, side in enumerate(sides)]
+    return tuple(_rounded(side) for side in sides)
+
+
+def _rounded(side: float) -> int:
+    """To a multiple of the largest power of two that keeps the change small."""
+    for step in (32, 16, 8, 4, 2):
+        if side >= 2 * step:
+            return max(step, round(side / step) * step)
+    return max(1, round(side))
+
+
+def _check_channels(given: Sequence[int], fingerprint: Fingerprint, ledger: Ledger) -> None:
+    if given[-1] != fingerprint.num_channels:
+        plural = "channel" if fingerprint.num_channels == 1 else "channels"
+        ledger.refuse(
+            "DATA.PATCH_SIZE",
+            f"ends with {given[-1]} channels, the images have {fingerprint.num_channels} {plural}",
+            f"write {(*given[:-1], fingerprint.num_channels)}, or leave PATCH_SIZE out",
+        )
+
+
+def decide_model(
+    config: Config, fingerprint: Fingerprint, patch: tuple[int, ...], ledger: Ledger
+) -> Model:
+    """Every key of the network filled in; pooling and kernels follow patch and voxel size."""
+    asked, ndim = config.model, fingerprint.ndim
+    in_plane = min(patch[-2:])
+    levels = len(DEFAULT_FEATURES)
+    while levels > 2 and (in_plane % 2 ** (levels - 1) or in_plane // 2 ** (levels - 1) < MIN_BOTTLENECK):
+        levels -= 1
+    features = ledger.settle(
+        "MODEL.FEATURE_MAPS",
+        asked.feature_maps,
+        DEFAULT_FEATURES[:levels],
+        f"{levels} levels: the patch of {in_plane} pixels is halved to {in_plane // 2 ** (levels - 1)}",
+    )
+    count = len(features)
+    ratio = fingerprint.spacing[0] / min(fingerprint.spacing) if ndim == 3 and fingerprint.spacing else 1.0
+    filled = {
+        "feature_maps": tuple(features),
+        "dropout_values": _all(asked.dropout_values, count) or (0.0,) * count,
+        "conv_layers": _all(asked.conv_layers, count),
+        "yx_down": tuple(f or 2 for f in _all(asked.yx_down, count - 1) or (2,) * (count - 1)),
+        "normalization": ledger.settle(
+            "MODEL.NORMALIZATION",
+            asked.normalization,
+            "bn",
+            "batch normalisation: folded into the convolutions for prediction, and independent of the tile",
+        ),
+        "activation": ledger.settle("MODEL.ACTIVATION", asked.activation, "relu", "the cheapest, no worse in our tests"),
+    }
+    if ndim == 3:
+        filled["z_down"] = _decide_z_down(_all(asked.z_down, count - 1), patch[0], ratio, count, ledger)
+        filled["isotropy"] = _decide_isotropy(_all(asked.isotropy, count), filled["z_down"], ratio, ledger)
+    else:
+        filled["z_down"], filled["isotropy"] = (1,) * (count - 1), (True,) * count
+    model = asked.model_copy(update=filled)
+    _check_patch(patch, model, ndim, ledger)
+    return model
+
+
+def _all(values: Sequence[int] | None, count: int) -> tuple[int, ...] | None:
+    """One value repeated for all levels."""
+    if values is None:
+        return None
+    return tuple(values) * count if len(values) == 1 else tuple(values)
+
+
+def _decide_z_down(
+    given: tuple[int, ...] | None, depth: int, ratio: float, count: int, ledger: Ledger
+) -> tuple[int, ...]:
+    """Halve z where the voxels are no longer flat and enough slices are left."""
+    decided = []
+    for _ in range(count - 1):
+        pool = ratio < 2 and depth % 2 == 0 and depth // 2 >= MIN_BOTTLENECK
+        decided.append(2 if pool else 1)
+        depth //= decided[-1]
+        ratio = max(1.0, ratio / 2) if not pool else ratio
+    reason = "z is halved only while a voxel is less than twice as deep as wide and 4 slices are left"
+    if given is not None and any(factor == 0 for factor in given):
+        given = tuple(factor or own for factor, own in zip(given, decided, strict=True))
+    return ledger.settle("MODEL.Z_DOWN", given, tuple(decided), reason)
+
+
+def _decide_isotropy(
+    given: tuple[int, ...] | None, z_down: Sequence[int], ratio: float, ledger: Ledger
+) -> tuple[bool, ...]:
+    """Kernels are flat in z while a voxel is at least twice as deep as wide (nnU-Net's rule)."""
+    decided = []
+    for factor in (*z_down, 1):
+        decided.append(ratio < 2)
+        ratio *= factor / 2
+    asked = tuple(bool(value) for value in given) if given is not None else None
+    reason = "kernels have depth 1 while a voxel is at least twice as deep as wide (voxel size from the files)"
+    return ledger.settle("MODEL.ISOTROPY", asked, tuple(decided), reason)
+
+
+def _check_patch(patch: tuple[int, ...], model: Model, ndim: int, ledger: Ledger) -> None:
+    """A patch that the network cannot halve is refused, with the nearest sizes that it can."""
+    stride = network_stride(model, ndim)
+    for letter, size, multiple in zip("zyx"[-ndim:], patch, stride, strict=True):
+        if size % multiple:
+            low, high = size // multiple * multiple, -(-size // multiple) * multiple
+            nearest = f"{low} or {high}" if low else f"{high}"
+            key = "Z_DOWN" if letter == "z" else "YX_DOWN"
+            ledger.refuse(
+                "DATA.PATCH_SIZE",
+                f"{size} along {letter} cannot be halved {multiple.bit_length() - 1} times: it must be a multiple of "
+                f"{multiple}, because MODEL.FEATURE_MAPS has {len(model.feature_maps or ())} levels",
+                f"use {nearest}, fewer FEATURE_MAPS, or MODEL.{key} with 1 at some levels",
+            )

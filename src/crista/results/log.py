@@ -1,0 +1,82 @@
+"""Log: what a run said, line by line with the time, in log.txt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from functools import singledispatch
+from pathlib import Path
+
+from crista.plan.events import (
+    EpochFinished,
+    Event,
+    FileWritten,
+    ImageFinished,
+    Measured,
+    Said,
+    StageStarted,
+    TrainingFinished,
+    Warned,
+)
+from crista.results.train_log import format_number
+
+
+def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
+    """Pass the events on and append a line for each that people would want to read; runs are separated by a rule."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"---- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}\n")
+        for event in events:
+            text = describe(event)
+            if text:
+                file.write(f"{datetime.now().astimezone():%H:%M:%S} {text}\n")
+                file.flush()
+            yield event
+
+
+@singledispatch
+def describe(event: Event) -> str:  # noqa: ARG001 - the general case has no text
+    """One line about an event; empty for those that are not logged."""
+    return ""
+
+
+@describe.register
+def _(event: Said) -> str:
+    return event.text
+
+
+@describe.register
+def _(event: Warned) -> str:
+    return f"warning: {event.text}"
+
+
+@describe.register
+def _(event: StageStarted) -> str:
+    return f"== {event.stage}"
+
+
+@describe.register
+def _(event: EpochFinished) -> str:
+    shown = "  ".join(f"{key} {format_number(value)}" for key, value in event.metrics.items() if key != "epoch")
+    return f"epoch {event.epoch}/{event.num_epochs}  {shown}{'  best so far' if event.is_best else ''}"
+
+
+@describe.register
+def _(event: TrainingFinished) -> str:
+    return f"training finished: {event.reason}; best network: {event.best_checkpoint}"
+
+
+@describe.register
+def _(event: ImageFinished) -> str:
+    shown = "  ".join(f"{key} IoU {value:.4f}" for key, value in event.metrics.items())
+    return f"image {event.index}/{event.num_images} {event.name}  {shown}".rstrip()
+
+
+@describe.register
+def _(event: FileWritten) -> str:
+    return f"{event.what}: {event.path}" if event.what != "prediction" else ""
+
+
+@describe.register
+def _(event: Measured) -> str:
+    return "\n".join(f"{key}: {value:.4f}" for key, value in event.metrics.items())

@@ -1,0 +1,40 @@
+"""Recorder: turns the events of a training into its log, its TensorBoard scalars and its charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from crista.plan.events import EpochFinished, Event, TrainingStarted
+from crista.results.charts import draw_charts
+from crista.results.run_folder import RunFolder
+from crista.results.tensorboard import ScalarLog
+from crista.results.train_log import TrainLog
+
+
+def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Event]:
+    """Pass the events on, writing what they tell.
+
+    The log and TensorBoard get a row per epoch; the charts are drawn at the end of every epoch and, whatever happens, at the end
+    of the training. After a kill the rows of the checkpoint are what counts.
+    """
+    log = TrainLog(folder.train_log)
+    scalars: ScalarLog | None = None
+    try:
+        for event in events:
+            if isinstance(event, TrainingStarted):
+                done = len(event.history)
+                log = TrainLog(folder.train_log, last_epoch=done)
+                for row in event.history[len(log.rows) :]:
+                    log.append(int(row["epoch"]), row)
+                scalars = ScalarLog(folder.tensorboard, last_epoch=done)
+            elif isinstance(event, EpochFinished):
+                log.append(event.epoch, event.metrics)
+                if scalars is not None:
+                    scalars.write(event.epoch, event.metrics)
+                draw_charts(log.rows, folder.charts, folder.job)
+            yield event
+    finally:
+        if scalars is not None:
+            scalars.close()
+        if log.rows:
+            draw_charts(log.rows, folder.charts, folder.job)

@@ -1,0 +1,35 @@
+"""Start: what a run leaves in its folder before the first step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from crista.config.root import Config
+from crista.models import build_model, describe_model
+from crista.plan.plan import Plan
+from crista.results.atomic import atomic_write
+from crista.results.model_plot import draw_model
+from crista.results.run_folder import RunFolder
+
+
+def start_run(folder: RunFolder, config_text: str, config: Config) -> None:
+    """Keep the YAML as given; a run from Python keeps what it set."""
+    text = config_text or json.dumps(config.model_dump(mode="json", by_alias=True, exclude_unset=True), indent=2)
+    atomic_write(folder.config_file, text)
+
+
+def write_plan(folder: RunFolder, plan: Plan) -> Path:
+    """Write plan.json: every number, and the reason of each decision."""
+    atomic_write(folder.plan_json, plan.model_dump_json(indent=2, by_alias=True))
+    return folder.plan_json
+
+
+def draw_network(folder: RunFolder, plan: Plan) -> Path:
+    """Draw the network with shapes and parameter counts."""
+    model = build_model(
+        plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim
+    )
+    layers = describe_model(model, plan.model, input_shape=(plan.num_channels, *plan.patch_size))
+    draw_model(layers, folder.model_plot, f"{plan.model.architecture}, {folder.job}")
+    return folder.model_plot

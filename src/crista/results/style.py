@@ -1,0 +1,54 @@
+"""Colours and the figure that all drawings share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crista.results.atomic import aside
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#22303c"
+MUTED = "#5b6a77"
+FAINT = "#8a97a3"
+BLUE = "#0072b2"
+ORANGE = "#d55e00"
+GREEN = "#009e73"
+SKY = "#56b4e9"
+AMBER = "#e69f00"
+PURPLE = "#cc79a7"
+YELLOW = "#f0e442"
+"""Colours of Okabe and Ito, told apart with any kind of colour vision (Wong 2011, doi:10.1038/nmeth.1618)."""
+
+CLASS_COLOURS = (AMBER, SKY, YELLOW, "#b2df8a", "#e31a1c", "#80cdc1", "#bf812d", "#c2a5cf", "#fddbc7")
+"""Colours of the classes 1, 2, …; they repeat after the last."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, without pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def dress(axes: Axes) -> None:
+    """Light grid, no box."""
+    axes.grid(color="#dfe4e8", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9)
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 120) -> None:
+    """Write a PNG, complete or not at all. No date inside: the same figure gives the same bytes."""
+    with aside(path) as part:
+        figure.savefig(part, dpi=dpi, format="png", metadata={"Software": None})

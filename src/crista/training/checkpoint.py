@@ -1,0 +1,122 @@
+"""Checkpoints: plain tensors and JSON, written aside and renamed, loaded without pickle."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+from zipfile import BadZipFile
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from crista.errors import CheckpointError
+from crista.plan.plan import Plan
+
+FORMAT = "crista checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and how far its training is."""
+
+    plan: Plan
+    """Everything needed to build the network and to prepare its input."""
+    weights: Mapping[str, torch.Tensor]
+    epoch: int
+    """Finished epochs."""
+    history: tuple[Mapping[str, float], ...] = ()
+    """One row of the training log per finished epoch."""
+    optimizer: Mapping[str, Any] | None = None
+    """State of the optimizer; only in the checkpoint to resume from."""
+    scaler: Mapping[str, Any] | None = None
+    """State of the loss scaling of mixed precision."""
+    finished: bool = False
+    """Whether training ended by itself (not killed)."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint`; a kill at any moment leaves the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "plan": checkpoint.plan.model_dump_json(by_alias=True),
+        "weights": dict(checkpoint.weights),
+        "epoch": checkpoint.epoch,
+        "history": [dict(row) for row in checkpoint.history],
+        "optimizer": checkpoint.optimizer,
+        "scaler": checkpoint.scaler,
+        "finished": checkpoint.finished,
+    }
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint of crista; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, of another program, or of a newer format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint. Train first, or set PATHS.CHECKPOINT_FILE to an existing file")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, BadZipFile, OSError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({reason}). It may be damaged, or hold Python objects, which crista "
+            "never unpickles; use another checkpoint or train again"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint written by crista")
+    if content["version"] > VERSION:
+        raise CheckpointError(f"{path}: format version {content['version']} is newer than this crista; update crista")
+    try:
+        plan = Plan.model_validate_json(content["plan"])
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: its plan cannot be read by this version of crista: {error}") from error
+    return Checkpoint(
+        plan=plan,
+        weights=cast("Mapping[str, torch.Tensor]", content["weights"]),
+        epoch=content["epoch"],
+        history=tuple(content["history"]),
+        optimizer=content["optimizer"],
+        scaler=content["scaler"],
+        finished=content["finished"],
+    )
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], *, skip_unmatched: bool, where: str) -> list[str]:
+    """Put `weights` into `model`; returns the names of those left out.
+
+    With `skip_unmatched` layers whose name or shape does not fit keep their initial values; otherwise they are an error
+    that lists them.
+    """
+    own = model.state_dict()
+    fits = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    left_out = [name for name in own if name not in fits] + [name for name in weights if name not in own]
+    if left_out and not skip_unmatched:
+        shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
+        raise CheckpointError(
+            f"{where}: {len(left_out)} layers do not fit this network ({shown}). Use the MODEL and DATA settings that the "
+            "checkpoint was trained with, or set MODEL.SKIP_UNMATCHED_LAYERS: True to load the layers that fit"
+        )
+    model.load_state_dict({**own, **fits})
+    return left_out

@@ -1,0 +1,81 @@
+"""Distributed training: who this process is among those that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process and its peers."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for the peers."""
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def join_processes(device: torch.device) -> Processes:
+    """Join the peers named by torchrun's environment (NCCL on GPUs, gloo on CPUs); alone if there are none."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1 or "RANK" not in os.environ:
+        return Processes()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def leave_processes() -> None:
+    """Leave the process group, if this process joined one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def sum_over_processes(
+    values: NDArray[np.float64], processes: Processes, device: torch.device
+) -> NDArray[np.float64]:
+    """The sum of `values` over all processes (no gradient)."""
+    if processes.world_size == 1:
+        return values
+    tensor = torch.from_numpy(values).to(device)
+    dist.all_reduce(tensor)
+    summed: NDArray[np.float64] = tensor.cpu().numpy()
+    return summed
+
+
+def choose_device(wanted: str | None) -> tuple[torch.device, str]:
+    """The device for `wanted` (``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: a GPU if there is one) and why, in one line.
+
+    Raises
+    ------
+    ValueError
+        If the wanted device does not exist here.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if wanted is None:
+        if torch.cuda.is_available():
+            device = torch.device("cuda", local % torch.cuda.device_count())
+            return device, f"device: {torch.cuda.get_device_name(device)} (use --gpu or SYSTEM.DEVICE to choose another)"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "device: Apple GPU (use SYSTEM.DEVICE: cpu to choose the processor)"
+        return torch.device("cpu"), f"device: CPU, {torch.get_num_threads()} threads (no GPU found)"
+    device = torch.device(wanted)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ValueError(f"device {wanted} was asked for; {found} GPUs are usable here. Leave --gpu out to run on the CPU")
+    return device, f"device: {device}"

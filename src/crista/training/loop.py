@@ -1,0 +1,286 @@
+"""The training loop: plain PyTorch, as a generator of events.
+
+Everything random is a function of the seed, the epoch and the sample, and the learning rate a function of the step and of the
+losses so far; so the state to resume from is the weights, the optimizer and the rows of the log, and a resumed training ends in
+the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from crista.errors import TrainingError
+from crista.losses import all_reduce_sum, build_loss
+from crista.metrics.overlap import foreground_iou
+from crista.models import build_model
+from crista.patches.dataset import PatchSamples
+from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
+from crista.plan.events import CheckpointSaved, EpochFinished, Event, Said, StepFinished, TrainingFinished, TrainingStarted
+from crista.plan.plan import Plan
+from crista.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from crista.training.distributed import Processes
+from crista.training.optimizer import OPTIMIZERS
+from crista.training.precision import Precision
+from crista.training.schedule import SCHEDULES, Progress, Schedule
+from crista.training.validation import confusion_of, validate, validation_batches
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train on, where, and where to keep it."""
+
+    plan: Plan
+    train: PatchSamples
+    validation: PatchSamples
+    best_path: Path
+    """Checkpoint of the epoch with the lowest validation loss."""
+    last_path: Path
+    """Checkpoint to resume from."""
+    device: torch.device
+    processes: Processes = field(default_factory=Processes)
+    num_threads: int = 1
+    """Threads that prepare patches."""
+    start_weights: Mapping[str, torch.Tensor] | None = None
+    """Weights to start from (fine-tuning)."""
+
+
+class _State:
+    """The network, its optimizer, and the rows of the log so far."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        plan = job.plan
+        torch.manual_seed(plan.config.system.seed)
+        model = build_model(
+            plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim
+        )
+        if job.start_weights is not None:
+            skip = plan.config.model.skip_unmatched_layers
+            load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
+        layout = torch.channels_last if plan.ndim == 2 else torch.channels_last_3d
+        self.model: nn.Module = model.to(job.device, memory_format=layout)
+        self.optimizer = OPTIMIZERS.build(plan.optimizer, model=self.model)
+        self.precision = Precision(plan.amp, job.device)
+        self.history: list[Mapping[str, float]] = []
+        self.network = _wrapped(self.model, job)
+        parallel = job.processes.world_size > 1
+        weights = plan.class_weights
+        self.loss = build_loss(
+            plan.loss, classes=plan.classes, class_weights=weights, **({"reduce_sum": all_reduce_sum} if parallel else {})
+        ).to(job.device)
+        self.validation_loss = build_loss(plan.loss, classes=plan.classes, class_weights=weights).to(job.device)
+
+    def resume(self, checkpoint: Checkpoint, where: Path) -> None:
+        """Continue from `checkpoint`."""
+        load_weights(self.model, checkpoint.weights, skip_unmatched=False, where=str(where))
+        if checkpoint.optimizer is not None:
+            self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        self.precision.load(checkpoint.scaler)
+        self.history = list(checkpoint.history)
+
+    def losses(self) -> list[float]:
+        """Validation loss of each finished epoch."""
+        return [row["val_loss"] for row in self.history]
+
+    def checkpoint(self, plan: Plan, *, resumable: bool, finished: bool) -> Checkpoint:
+        """The present state; `resumable` adds what only a continued training needs."""
+        return Checkpoint(
+            plan=plan,
+            weights=self.model.state_dict(),
+            epoch=len(self.history),
+            history=tuple(self.history),
+            optimizer=self.optimizer.state_dict() if resumable else None,
+            scaler=self.precision.state() if resumable else None,
+            finished=finished,
+        )
+
+
+def train(job: TrainingJob) -> Generator[Event, None, None]:
+    """Train, or go on with the training that `job.last_path` holds; yields an event per step and per epoch.
+
+    Raises
+    ------
+    TrainingError
+        If the loss or a gradient is not finite; no update has been made with it.
+    """
+    plan, state = job.plan, _State(job)
+    finished = yield from _resume(job, state)
+    yield TrainingStarted(tuple(state.history), plan.epochs)
+    if finished:
+        yield TrainingFinished("already trained", job.best_path)
+        return
+    schedule = SCHEDULES.build(plan.schedule)
+    batches = validation_batches(job.validation, plan.batch_size)
+    for epoch in range(len(state.history) + 1, plan.epochs + 1):
+        started = time.perf_counter()
+        row = yield from _train_epoch(job, state, schedule, epoch)
+        validation_loss, confusion = validate(
+            state.model,
+            state.validation_loss,
+            job.validation,
+            batches,
+            classes=plan.classes,
+            device=job.device,
+            processes=job.processes,
+            num_threads=job.num_threads,
+        )
+        is_best = validation_loss < min(state.losses(), default=float("inf"))
+        row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
+        row["seconds"] = time.perf_counter() - started
+        state.history.append(row)
+        stop = _patience_is_over(state.losses(), plan.patience)
+        if job.processes.is_main:
+            yield from _save(job, state, is_best=is_best, finished=stop or epoch == plan.epochs)
+        yield EpochFinished(epoch, plan.epochs, row, is_best)
+        if stop:
+            yield TrainingFinished(f"no better validation loss for {plan.patience} epochs", job.best_path)
+            return
+    yield TrainingFinished("all epochs are done", job.best_path)
+
+
+def _resume(job: TrainingJob, state: _State) -> Generator[Event, None, bool]:
+    """Load the checkpoint of an unfinished training of the same plan; True if that training is finished."""
+    if not job.last_path.is_file():
+        return False
+    checkpoint = load_checkpoint(job.last_path, device=job.device)
+    if training_key(checkpoint.plan) != training_key(job.plan):
+        yield Said("the settings differ from those of the training found here: training starts anew")
+        return False
+    state.resume(checkpoint, job.last_path)
+    if checkpoint.finished and job.best_path.is_file():
+        return True
+    yield Said(f"resuming after epoch {checkpoint.epoch} of {job.plan.epochs}")
+    return False
+
+
+def training_key(plan: Plan) -> str:
+    """What must be equal for a training to be continued: every setting that changes the weights."""
+    unrelated = {
+        "config": {"test": True, "paths": True, "system": True, "data": {"test": True}},
+        "inference": True,
+        "decisions": True,
+        "save_probabilities": True,
+    }
+    return f"{plan.config.system.seed} {plan.model_dump_json(exclude=unrelated)}"
+
+
+def _train_epoch(
+    job: TrainingJob, state: _State, schedule: Schedule, epoch: int
+) -> Generator[Event, None, dict[str, float]]:
+    """All optimizer steps of one epoch; returns its row of the log."""
+    plan, processes = job.plan, job.processes
+    seed = plan.config.system.seed
+    torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + processes.rank)  # dropout only
+    order = shuffled_order(len(job.train), epoch=epoch, seed=seed)
+    groups = full_batches(order, plan.batch_size * processes.world_size)
+    share = [rank_share(group, rank=processes.rank, world_size=processes.world_size) for group in groups]
+    steps = -(-len(share) // plan.config.train.accum_iter)
+    progress = {"steps_per_epoch": steps, "num_epochs": plan.epochs, "validation_losses": tuple(state.losses())}
+    state.model.train()
+    losses: list[float] = []
+    confusion = np.zeros((plan.classes.num_classes,) * 2, np.int64)
+    waited = rate = 0.0
+    batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads))
+    for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
+        rate = schedule(plan.optimizer.lr, Progress(step=(epoch - 1) * steps + step, **progress))  # type: ignore[arg-type]
+        loss, counts = _step(job, state, [batch for batch, _ in micro], rate)
+        losses.append(loss)
+        confusion += counts
+        waited += sum(seconds for _, seconds in micro)
+        yield StepFinished(epoch, step + 1, steps)
+    return {
+        "epoch": float(epoch),
+        "loss": float(np.mean(losses)),
+        "iou": foreground_iou(confusion),
+        "lr": rate,
+        "data_wait": waited,
+    }
+
+
+def _step(job: TrainingJob, state: _State, batches: Sequence[Batch], rate: float) -> tuple[float, Any]:
+    """One optimizer step over `batches` (several when gradients are accumulated)."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    total, counts = 0.0, 0
+    for batch in batches:
+        images = _to_device(batch.images, job.device, job.plan.ndim)
+        targets = batch.targets.to(job.device, non_blocking=True)
+        with state.precision.autocast():
+            logits = state.network(images)
+        loss = state.loss(logits.float(), targets) / len(batches)
+        value = float(loss.detach())
+        _refuse_non_finite(value, "loss", batch)
+        state.precision.backward(loss)
+        total += value
+        counts = counts + confusion_of(logits, batch, job.plan.classes)
+    norm = state.precision.gradient_norm(state.optimizer, state.model, job.plan.config.train.gradient_clip_norm)
+    if not state.precision.scales:
+        _refuse_non_finite(norm, "norm of the gradient", *batches)
+    state.precision.step(state.optimizer)
+    return total, counts
+
+
+def _refuse_non_finite(value: float, what: str, *batches: Batch) -> None:
+    if np.isfinite(value):
+        return
+    names = sorted({name for batch in batches for name in batch.names})
+    raise TrainingError(
+        f"the {what} became {value}; training stopped before the update, the last checkpoint is good. The batch held patches "
+        f"of: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}. Look at these images (crista check), lower TRAIN.LR, or "
+        "set TRAIN.GRADIENT_CLIP_NORM: 1.0, and run the same command again to resume"
+    )
+
+
+def _save(job: TrainingJob, state: _State, *, is_best: bool, finished: bool) -> Iterator[Event]:
+    if is_best:
+        save_checkpoint(job.best_path, state.checkpoint(job.plan, resumable=False, finished=finished))
+        yield CheckpointSaved(job.best_path)
+    save_checkpoint(job.last_path, state.checkpoint(job.plan, resumable=True, finished=finished))
+    yield CheckpointSaved(job.last_path)
+
+
+def _patience_is_over(losses: Sequence[float], patience: int | None) -> bool:
+    return patience is not None and len(losses) - 1 - int(np.argmin(losses)) >= patience
+
+
+def _wrapped(model: nn.Module, job: TrainingJob) -> nn.Module:
+    if job.processes.world_size == 1:
+        return model
+    if job.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return nn.parallel.DistributedDataParallel(model, device_ids=[job.device.index])
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def _to_device(images: torch.Tensor, device: torch.device, ndim: int) -> torch.Tensor:
+    layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
+    return images.to(device, non_blocking=True, memory_format=layout)
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds that it was waited for."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started
+
+
+def _grouped(batches: Iterator[tuple[Batch, float]], size: int) -> Iterator[list[tuple[Batch, float]]]:
+    group: list[tuple[Batch, float]] = []
+    for item in batches:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,59 @@
+"""Precision: float32 everywhere, or mixed precision on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Precision:
+    """Autocast and loss scaling, or nothing.
+
+    bfloat16 where the GPU has it (no scaling needed), else float16 with loss scaling; never on a CPU, where it is slower.
+    """
+
+    def __init__(self, wanted: bool | None, device: torch.device) -> None:
+        self._device = device
+        self._enabled = device.type == "cuda" and wanted is not False
+        self._dtype = torch.bfloat16 if self._enabled and torch.cuda.is_bf16_supported() else torch.float16
+        self.scales = self._enabled and self._dtype == torch.float16
+        """Whether the loss is scaled; a step with an infinite gradient is then skipped and the scale lowered."""
+        self._scaler = torch.amp.GradScaler("cuda", enabled=self.scales)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context of the forward pass."""
+        if not self._enabled:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._dtype)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of `loss`."""
+        self._scaler.scale(loss).backward() if self.scales else loss.backward()
+
+    def gradient_norm(self, optimizer: torch.optim.Optimizer, model: nn.Module, limit: float) -> float:
+        """Norm of the whole gradient, which is clipped to `limit` if that is above 0."""
+        if self.scales:
+            self._scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), limit if limit > 0 else float("inf"))
+        return float(norm)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """One update."""
+        if self.scales:
+            self._scaler.step(optimizer)
+            self._scaler.update()
+        else:
+            optimizer.step()
+
+    def state(self) -> Mapping[str, Any] | None:
+        """For the checkpoint."""
+        return self._scaler.state_dict() if self.scales else None
+
+    def load(self, state: Mapping[str, Any] | None) -> None:
+        """From the checkpoint."""
+        if self.scales and state:
+            self._scaler.load_state_dict(dict(state))

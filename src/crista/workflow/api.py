@@ -1,0 +1,149 @@
+"""The Python interface: the same verbs as the command line, with the same effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from crista.images.check import DatasetReport
+from crista.plan.events import Event, Measured
+from crista.plan.make import make_plan
+from crista.plan.plan import Plan
+from crista.results.run_folder import RunFolder
+from crista.samples import write_sample
+from crista.workflow import demo as demo_job
+from crista.workflow.evaluate import Evaluation, evaluate_folders
+from crista.workflow.request import ConfigLike, Request, load_any, request_prediction, request_run, request_training
+from crista.workflow.run import check as check_events
+from crista.workflow.run import run as run_events
+
+OnEvent = Callable[[Event], object]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind."""
+
+    folder: RunFolder
+    """Every path of its results."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Figures over the test set, empty without labels."""
+
+
+def silent(event: Event) -> None:  # noqa: ARG001 - the general listener
+    """Listen to nothing."""
+
+
+def listen(events: Generator[Event, None, Result], on_event: OnEvent) -> Result:
+    """Run a generator of events to its end; returns what it returns."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        on_event(event)
+
+
+def run(
+    config: ConfigLike,
+    *,
+    result_dir: Path | str,
+    name: str | None = None,
+    run_id: int = 1,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> Outcome:
+    """Train, predict and measure as the configuration says.
+
+    Parameters
+    ----------
+    config : a YAML file, a tree of keys, or a Config
+    result_dir, name, run_id : where the results go: ``<result_dir>/<name>/…/<name>_<run_id>``
+    overrides : changes of single keys, ``TRAIN.EPOCHS=20``
+    on_event : called with every event
+    """
+    return finish(request_run(config, result_dir=result_dir, name=name, run_id=run_id, overrides=overrides), on_event)
+
+
+def train(
+    config: ConfigLike,
+    *,
+    result_dir: Path | str,
+    name: str | None = None,
+    run_id: int = 1,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> Outcome:
+    """Only train; arguments as `run`."""
+    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
+    return finish(request_training(config, **where), on_event)
+
+
+def predict(
+    checkpoint: Path | str,
+    images: Path | str,
+    *,
+    labels: Path | str | None = None,
+    result_dir: Path | str,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> Outcome:
+    """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given."""
+    request = request_prediction(
+        checkpoint, images, labels=labels, result_dir=result_dir, name=name, overrides=overrides
+    )
+    return finish(request, on_event)
+
+
+def evaluate(
+    labels: Path | str,
+    predictions: Path | str,
+    *,
+    num_classes: int | None = None,
+    ignore_index: int | None = None,
+    on_event: OnEvent = silent,
+) -> Evaluation:
+    """Compare predicted label images with true ones; see `crista.workflow.evaluate.evaluate_folders`."""
+    events = evaluate_folders(Path(labels), Path(predictions), num_classes=num_classes, ignore_index=ignore_index)
+    return listen(events, on_event)
+
+
+def check(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> DatasetReport:
+    """Check the data of a configuration; the report lists all problems and warnings."""
+    return listen(check_events(load_any(config, overrides).config), on_event)
+
+
+def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> Plan:
+    """Every number of the training that the configuration describes, each with its reason."""
+    loaded = load_any(config, (*overrides, "TRAIN.ENABLE=True"))
+    report = listen(check_events(loaded.config), on_event)
+    report.raise_if_problems()
+    assert report.fingerprint is not None
+    return make_plan(loaded.config, report.fingerprint)
+
+
+def demo(folder: Path | str, *, sample: str = "cells_2d", on_event: OnEvent = silent) -> Outcome:
+    """Make a built-in sample data set in `folder`, train on it, predict its test images and measure them."""
+    settings = demo_job.SETTINGS[sample]
+    data = Path(folder) / "data" / sample
+    write_sample(sample, data, num_train=settings.num_train, num_test=settings.num_test, shape=settings.shape, seed=0)
+    request = demo_job.request_demo(Path(folder), data, sample)
+    return finish(request, on_event)
+
+
+def finish(request: Request, on_event: OnEvent) -> Outcome:
+    """Run a request to its end."""
+    metrics: dict[str, float] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, Measured):
+            metrics.update(event.metrics)
+        on_event(event)
+
+    listen(run_events(request), note)
+    return Outcome(request.folder, metrics)

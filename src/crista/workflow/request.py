@@ -1,0 +1,103 @@
+"""Request: one run, made from a YAML file, a tree of keys, or a checkpoint and a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crista.config.load import LoadedConfig, config_from_dict, load_config
+from crista.config.root import Config
+from crista.plan.plan import Plan
+from crista.results.run_folder import RunFolder
+
+ConfigLike = Config | Mapping[str, Any] | Path | str
+"""A configuration, a tree of keys (any case), or the path of a YAML file."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run: what is wanted and where its results go."""
+
+    config: Config
+    result_dir: Path
+    name: str = "crista"
+    run_id: int = 1
+    config_text: str = ""
+    """The YAML as given; kept in `config_files`."""
+    notices: tuple[str, ...] = ()
+    """What the loader of the configuration had to say."""
+    folder: RunFolder = field(init=False)
+
+    def __post_init__(self) -> None:
+        folder = RunFolder(self.result_dir, self.name, self.run_id, self.config.paths)
+        object.__setattr__(self, "folder", folder)
+
+
+def load_any(config: ConfigLike, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Load a configuration of any form; `overrides` are ``TRAIN.EPOCHS=20``."""
+    if isinstance(config, Config):
+        config = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(config, Mapping):
+        return config_from_dict(config, overrides)
+    return load_config(Path(config), overrides)
+
+
+def request_run(
+    config: ConfigLike,
+    *,
+    result_dir: Path | str,
+    name: str | None = None,
+    run_id: int = 1,
+    overrides: Sequence[str] = (),
+) -> Request:
+    """The run of a configuration; without `name` it is called as its YAML file."""
+    loaded = load_any(config, overrides)
+    default = Path(config).stem if isinstance(config, str | Path) else "crista"
+    return Request(loaded.config, Path(result_dir), name or default, run_id, loaded.text, loaded.notices)
+
+
+def request_training(config: ConfigLike, **where: Any) -> Request:
+    """The training part of a configuration; arguments as `request_run`."""
+    request = request_run(config, **where)
+    settings = request.config
+    changed = settings.model_copy(
+        update={
+            "train": settings.train.model_copy(update={"enable": True}),
+            "test": settings.test.model_copy(update={"enable": False}),
+        }
+    )
+    return Request(changed, request.result_dir, request.name, request.run_id, request.config_text, request.notices)
+
+
+def request_prediction(
+    checkpoint: Path | str,
+    images: Path | str,
+    *,
+    labels: Path | str | None = None,
+    result_dir: Path | str,
+    name: str | None = None,
+    run_id: int = 1,
+    overrides: Sequence[str] = (),
+) -> Request:
+    """Prediction of a folder (or one file) with a checkpoint; with `labels` it is measured too.
+
+    The TEST settings are those that the checkpoint was trained with, changed by `overrides`.
+    """
+    from crista.training.checkpoint import load_checkpoint  # torch is slow to import
+
+    path = Path(checkpoint)
+    plan: Plan = load_checkpoint(path).plan
+    tree = plan.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    tree.setdefault("TRAIN", {})["ENABLE"] = False
+    tree.setdefault("TEST", {})["ENABLE"] = True
+    tree.setdefault("MODEL", {})["LOAD_CHECKPOINT"] = True
+    tree.setdefault("PATHS", {})["CHECKPOINT_FILE"] = str(path)
+    test = tree.setdefault("DATA", {}).setdefault("TEST", {})
+    test.update(PATH=str(images), LOAD_GT=labels is not None)
+    test.update({"GT_PATH": str(labels)} if labels is not None else {})
+    test.pop("USE_VAL_AS_TEST", None)
+    loaded = config_from_dict(tree, overrides)
+    default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
+    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, ())

@@ -1,0 +1,259 @@
+"""The whole story as one generator: check, plan, train, predict, measure, show.
+
+Everything that calls crista (command line, Python, windows) goes through here and listens to the events.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import torch
+
+from crista.config.root import Config
+from crista.errors import ConfigError, Problem
+from crista.images.check import DatasetReport, check_dataset
+from crista.inference.engine import Engine, build_engine
+from crista.inference.orientations import OrientedEngine
+from crista.inference.predictor import Predictor
+from crista.inference.record import weights_digest
+from crista.inference.stage import OutputFolders, PredictionJob, predict_images
+from crista.patches.prepare import PreparedSamples, coding_of, make_split, prepare_samples
+from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
+from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
+from crista.plan.make import make_plan, plan_for_prediction
+from crista.plan.plan import Plan
+from crista.results.log import record_log
+from crista.results.outcome import measure, write_outcome
+from crista.results.recorder import record_training
+from crista.results.run_folder import RunFolder
+from crista.results.start import draw_network, start_run, write_plan
+from crista.training.checkpoint import Checkpoint, load_checkpoint
+from crista.training.distributed import Processes, choose_device, join_processes, leave_processes
+from crista.training.loop import TrainingJob, train
+from crista.workflow.request import Request
+
+Events = Generator[Event, None, None]
+
+
+def run(request: Request) -> Events:
+    """Do everything that the configuration asks for.
+
+    Raises
+    ------
+    CristaError
+        Before anything is trained or written under a final name, if configuration or data cannot be used.
+    """
+    config, folder = request.config, request.folder
+    _require_a_stage(config)
+    limit_threads(config)
+    device, why = choose_device(config.system.device)
+    processes = join_processes(device)
+    events = _run(request, device, processes)
+    try:
+        yield Said(why)
+        if processes.is_main:
+            yield from record_log(events, folder.log_txt)
+        else:
+            for _ in events:
+                pass
+    finally:
+        events.close()
+        leave_processes()
+
+
+def _run(request: Request, device: torch.device, processes: Processes) -> Events:
+    config, folder = request.config, request.folder
+    for notice in request.notices:
+        yield Said(notice)
+    trained = _starting_checkpoint(config, folder)
+    report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
+    report.raise_if_problems()
+    if config.train.enable:
+        assert report.fingerprint is not None
+        plan = make_plan(config, report.fingerprint)
+    else:
+        assert trained is not None
+        plan = plan_for_prediction(trained.plan, config)
+    yield StageStarted("plan")
+    for decision in plan.decisions:
+        if decision.reason != "given":
+            yield Said(f"{decision.key} = {decision.value}: {decision.reason}")
+    if processes.is_main:
+        start_run(folder, request.config_text, config)
+        yield FileWritten(write_plan(folder, plan), "plan")
+    if config.train.enable:
+        yield from train_stage(request, plan, report, device, processes, trained)
+        processes.barrier()
+        trained = load_checkpoint(folder.checkpoint_best, device=device)
+    if config.test.enable and processes.is_main:
+        assert trained is not None
+        yield from test_stage(request, plan, report, trained, device)
+    processes.barrier()
+
+
+def check(config: Config, trained: Plan | None = None) -> Generator[Event, None, DatasetReport]:
+    """Check the data that the run needs; yields a warning or a line for each finding, returns the report."""
+    yield StageStarted("check")
+    fold_as_test = config.data.test.use_val_as_test
+    report = check_dataset(
+        config if trained is None else with_classes(config, trained),
+        need_train=config.train.enable,
+        need_test=config.test.enable and not fold_as_test,
+        coding=coding_of(trained) if trained is not None else None,
+    )
+    for notice in report.notices:
+        yield Said(notice)
+    for warning in report.warnings:
+        yield Warned(str(warning))
+    return report
+
+
+def with_classes(config: Config, trained: Plan) -> Config:
+    """`config` with the data settings that a trained network has settled: its classes, channels and dimensions."""
+    patch = (*trained.patch_size, trained.num_channels)
+    data = config.data.model_copy(update={"n_classes": trained.classes.num_classes, "patch_size": patch})
+    problem = config.problem.model_copy(update={"ndim": f"{trained.ndim}D"})
+    return config.model_copy(update={"data": data, "problem": problem})
+
+
+def train_stage(
+    request: Request,
+    plan: Plan,
+    report: DatasetReport,
+    device: torch.device,
+    processes: Processes,
+    start: Checkpoint | None,
+) -> Events:
+    """Train, with log, charts, samples of augmented patches and the drawing of the network."""
+    folder = request.folder
+    split = make_split(plan, report.train, report.val)
+    yield Said(split.notice)
+    samples = prepare_samples(plan, split, map_folder=folder.prob_map, cache_bytes=cache_bytes())
+    if processes.is_main:
+        yield from _show_samples(plan, samples, folder)
+        yield FileWritten(draw_network(folder, plan), "drawing of the network")
+    job = TrainingJob(
+        plan=plan,
+        train=samples.train,
+        validation=samples.validation,
+        best_path=folder.checkpoint_best,
+        last_path=folder.checkpoint_last,
+        device=device,
+        processes=processes,
+        num_threads=loader_threads(request.config),
+        start_weights=start.weights if start is not None else None,
+    )
+    yield StageStarted("train", plan.epochs)
+    events = train(job)
+    yield from record_training(events, folder) if processes.is_main else events
+
+
+def test_stage(
+    request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint, device: torch.device
+) -> Events:
+    """Predict the test images, clean, write and measure them, and write the report."""
+    folder, pairs = request.folder, report.test
+    if request.config.data.test.use_val_as_test:
+        pairs = tuple(source.pair for source in make_split(plan, report.train, report.val).validation)
+    yield Said("predictions are written as TIFF")
+    job = PredictionJob(
+        predictor=Predictor(plan, build_predicting_engine(plan, trained, device)),
+        pairs=pairs,
+        folders=output_folders(folder),
+        digest=weights_digest(trained.weights),
+        full_image=request.config.test.full_img or bool(request.config.test.stats.full_img),
+    )
+    records = yield from predict_images(job)
+    measurement = measure(records, plan)
+    yield from write_outcome(folder, plan, pairs, records, measurement)
+    yield Measured(measurement.summary)
+
+
+def output_folders(folder: RunFolder) -> OutputFolders:
+    """Where predictions of a run go."""
+    return OutputFolders(
+        per_image=folder.per_image,
+        per_image_binarized=folder.per_image_binarized,
+        full_image=folder.full_image,
+        full_image_binarized=folder.full_image_binarized,
+        full_post_processing=folder.full_post_processing,
+        as_3d_stack=folder.as_3d_stack,
+        state=folder.state,
+    )
+
+
+def build_predicting_engine(plan: Plan, trained: Checkpoint, device: torch.device) -> Engine:
+    """The trained network, over several orientations with TEST.AUGMENTATION."""
+    engine = build_engine(plan, trained.weights, device)
+    test = plan.config.test
+    if not test.augmentation:
+        return engine
+    return OrientedEngine(engine, ndim=plan.ndim, group=test.augmentation_group, mode=test.augmentation_mode)
+
+
+def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Events:
+    """Pictures of what the network is shown, before training begins."""
+    augmentor = plan.config.augmentor
+    if augmentor.enable and augmentor.aug_samples:
+        written = list(
+            write_augmented_samples(
+                samples.train, folder.aug, count=augmentor.aug_num_samples, draw_grid=augmentor.draw_grid
+            )
+        )
+        yield FileWritten(folder.aug, f"{len(written)} pictures of augmented samples")
+    if plan.config.data.train.probability_map:
+        written = list(write_mark_images(samples.train, folder.aug, count=max(1, augmentor.aug_num_samples)))
+        yield FileWritten(folder.aug, f"{len(written)} pictures of patches drawn by the probability map")
+    if plan.config.data.check_generators:
+        written = list(write_checked_samples(samples.train, folder.gen_check, folder.gen_mask_check))
+        yield FileWritten(folder.gen_check, f"{len(written)} patches as the network gets them")
+
+
+def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None:
+    """The checkpoint to predict with or to start from; None for a training from scratch."""
+    if config.train.enable and not config.model.load_checkpoint:
+        return None
+    if config.paths.checkpoint_file:
+        return load_checkpoint(Path(config.paths.checkpoint_file))
+    last = config.model.load_checkpoint_epoch == "last_on_train"
+    path = folder.checkpoint_last if last else folder.checkpoint_best
+    if config.train.enable and not path.is_file():
+        raise ConfigError(
+            "in the configuration",
+            [
+                Problem(
+                    "MODEL.LOAD_CHECKPOINT",
+                    f"is True, but PATHS.CHECKPOINT_FILE is empty and this run has no checkpoint ({path})",
+                    "set PATHS.CHECKPOINT_FILE, or MODEL.LOAD_CHECKPOINT: False to train from scratch",
+                )
+            ],
+        )
+    return load_checkpoint(path)
+
+
+def _require_a_stage(config: Config) -> None:
+    if not config.train.enable and not config.test.enable:
+        raise ConfigError(
+            "in the configuration",
+            [Problem("TRAIN.ENABLE", "and TEST.ENABLE are both False: there is nothing to do", "set one of them to True")],
+        )
+
+
+def limit_threads(config: Config) -> None:
+    """Use SYSTEM.NUM_CPUS cores for the network (-1: all)."""
+    if config.system.num_cpus > 0:
+        torch.set_num_threads(config.system.num_cpus)
+
+
+def loader_threads(config: Config) -> int:
+    """Threads that prepare patches: SYSTEM.NUM_WORKERS, else one per four cores, at least one."""
+    if config.system.num_workers >= 0:
+        return max(1, config.system.num_workers)
+    return max(1, min(8, (os.cpu_count() or 1) // 4))
+
+
+def cache_bytes() -> int:
+    """Bytes of images to keep in memory: two fifths of what the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 2 // 5

@@ -1,0 +1,120 @@
+"""Listing: what counts as an image, in which order, and what is said where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crista.errors import DataError
+from crista.images.listing import list_images
+
+
+def make(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return folder
+
+
+def names_of(folder: Path) -> list[str]:
+    return [path.name for path in list_images(folder)]
+
+
+def message_of(folder: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        list_images(folder)
+    assert len(caught.value.problems) == 1
+    return str(caught.value)
+
+
+def test_numbers_sort_by_value_and_capitals_as_small_letters(tmp_path: Path) -> None:
+    make(tmp_path, "s10.tif", "s2.tif", "S1.tif", "a.png", "B.png")
+    assert names_of(tmp_path) == ["a.png", "B.png", "S1.tif", "s2.tif", "s10.tif"]
+
+
+def test_hidden_system_and_sidecar_files_are_skipped(tmp_path: Path) -> None:
+    make(tmp_path, "a.tif", ".DS_Store", "._a.tif", "Thumbs.db", "desktop.ini", "README.txt", "stats.csv")
+    assert names_of(tmp_path) == ["a.tif"]
+
+
+def test_unknown_formats_are_kept_to_be_refused_by_name(tmp_path: Path) -> None:
+    make(tmp_path, "a.czi", "noextension")
+    assert names_of(tmp_path) == ["a.czi", "noextension"]
+
+
+def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
+    make(tmp_path / "a.zarr", ".zgroup")
+    make(tmp_path / "b.ome.zarr")
+    make(tmp_path / "plain", "zarr.json")
+    assert names_of(tmp_path) == ["a.zarr", "b.ome.zarr", "plain"]
+    for name in ("a.zarr", "b.ome.zarr", "plain"):
+        assert list_images(tmp_path / name) == [tmp_path / name]
+
+
+def test_subfolders_beside_images_are_left_alone(tmp_path: Path) -> None:
+    make(tmp_path, "a.tif", "old/b.tif")
+    assert names_of(tmp_path) == ["a.tif"]
+
+
+def test_a_folder_named_like_an_image_is_kept(tmp_path: Path) -> None:
+    make(tmp_path / "a.tif")
+    assert names_of(tmp_path) == ["a.tif"]
+
+
+def test_one_file_is_a_list_of_one(tmp_path: Path) -> None:
+    make(tmp_path, "a.tif", "b.tif")
+    assert list_images(tmp_path / "b.tif") == [tmp_path / "b.tif"]
+
+
+def test_broken_links_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").symlink_to(tmp_path / "missing.tif")
+    assert names_of(tmp_path) == ["a.tif"]
+
+
+def test_missing_folder_names_the_nearest_parent_and_similar_names(tmp_path: Path) -> None:
+    make(tmp_path / "train" / "images")
+    make(tmp_path / "train" / "labels")
+    message = message_of(tmp_path / "train" / "image")
+    assert f"the nearest existing folder is {tmp_path / 'train'}" in message
+    assert "did you mean images instead of image?" in message
+    deep = message_of(tmp_path / "trian" / "images")
+    assert f"the nearest existing folder is {tmp_path}" in deep
+    assert "did you mean train instead of trian?" in deep
+
+
+def test_missing_folder_with_nothing_similar_lists_what_is_there(tmp_path: Path) -> None:
+    make(tmp_path / "train", "x.tif")
+    assert "correct the path (it holds train)" in message_of(tmp_path / "qqqq")
+    assert "it is empty" in message_of(make(tmp_path / "empty") / "qqqq")
+
+
+def test_a_path_below_a_file_and_a_broken_link_are_told(tmp_path: Path) -> None:
+    make(tmp_path, "a.tif")
+    assert "is a file, not a folder" in message_of(tmp_path / "a.tif" / "x")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assert "is a link to" in message_of(tmp_path / "link")
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    message = message_of(tmp_path)
+    assert f"no images found in {tmp_path}" in message
+    assert ".tif" in message
+    assert "subfolders" not in message
+
+
+def test_only_hidden_files(tmp_path: Path) -> None:
+    message = message_of(make(tmp_path, ".DS_Store", "._a.tif", "notes.txt"))
+    assert f"no images found in {tmp_path} (only .DS_Store, ._a.tif, notes.txt)" in message
+
+
+def test_only_subfolders(tmp_path: Path) -> None:
+    make(tmp_path, "patient 1/a.tif", "patient 2/deeper/b.png", "empty/readme.txt")
+    message = message_of(tmp_path)
+    assert f"no images found in {tmp_path}, but some in subfolders: patient 1, patient 2/deeper" in message or (
+        f"no images found in {tmp_path}, but some in subfolders: deeper" not in message
+        and "patient 1" in message
+        and "patient 2/deeper" in message
+    )

@@ -1,0 +1,176 @@
+"""Charts, the drawing of the network, and overlays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crista.results.charts import draw_charts
+from crista.results.model_plot import draw_model, shorten
+from crista.results.overlays import ERRORS, OverlayText, class_colour, colour_errors, draw_overlay, to_picture
+
+
+def rows(num_epochs: int) -> list[dict[str, float]]:
+    return [
+        {"epoch": e, "loss": 1 / e, "val_loss": 1.1 / e, "val_iou": 1 - 1 / e, "lr": 1e-3 / e} for e in range(1, num_epochs + 1)
+    ]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_one_chart_per_metric(tmp_path: Path) -> None:
+    written = draw_charts(rows(30), tmp_path, "job_1")
+    assert [path.name for path in written] == ["job_1_loss.png", "job_1_IoU.png", "job_1_lr.png"]
+    for path in written:
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"epoch": 1, "loss": 0.5}],
+        [{"epoch": 1, "loss": float("nan"), "val_loss": float("inf")}],
+        [{"epoch": 1, "loss": 0.5, "val_loss": 0.5}, {"epoch": 2, "loss": 0.5, "val_loss": 0.5}],
+        [{"epoch": 1, "loss": 100.0, "seconds": 0.0}, {"epoch": 2, "loss": 0.001, "seconds": 0.0}],
+    ],
+    ids=["one epoch", "not finite", "constant", "decades"],
+)
+def test_charts_of_unusual_runs(tmp_path: Path, values: list[dict[str, float]]) -> None:
+    assert all(path.stat().st_size > 1000 for path in draw_charts(values, tmp_path, "j"))
+
+
+def test_no_rows_no_charts(tmp_path: Path) -> None:
+    assert draw_charts([], tmp_path, "j") == []
+
+
+def test_charts_are_reproducible_and_mark_the_best_epoch(tmp_path: Path) -> None:
+    first, again = draw_charts(rows(9), tmp_path / "a", "j"), draw_charts(rows(9), tmp_path / "b", "j")
+    other = draw_charts(rows(9), tmp_path / "c", "j", best_epoch=2)
+    assert first[0].read_bytes() == again[0].read_bytes()
+    assert first[0].read_bytes() != other[0].read_bytes()
+
+
+DRAW_ALONE = """
+import sys
+from pathlib import Path
+from crista.results.charts import draw_charts
+draw_charts([{"epoch": 1, "loss": 1.0}], Path(sys.argv[1]), "j")
+assert "matplotlib.pyplot" not in sys.modules
+assert "torch" not in sys.modules
+"""
+
+
+def test_drawing_needs_no_display_and_no_global_state(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRAW_ALONE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "j_loss.png").exists()
+
+
+@dataclass(frozen=True)
+class Block:
+    name: str
+    side: str
+    level: int
+    shape: tuple[int, ...] = (16, 32, 256, 256)
+    kind: str = "upsampling 2×2×2, attention, residual, 2 convolutions 3×3×3"
+    parameters: int = 1234567
+
+
+def u_net(num_levels: int) -> list[Block]:
+    down = [Block(f"encoder {i + 1}", "encoder", i) for i in range(num_levels - 1)]
+    up = [Block(block.name.replace("en", "de", 1), "decoder", block.level) for block in reversed(down)]
+    return [*down, Block("bottleneck", "bottleneck", num_levels - 1), *up, Block("head", "head", 0)]
+
+
+@pytest.mark.parametrize("num_levels", [1, 3, 6])
+def test_network_is_drawn(tmp_path: Path, num_levels: int) -> None:
+    draw_model(u_net(num_levels), tmp_path / "m.png", "U-Net")
+    size = size_of(tmp_path / "m.png")
+    assert size[0] > 600
+    assert size[1] > 100 * num_levels
+
+
+def test_boxes_do_not_overlap() -> None:
+    from crista.results.model_plot import HEIGHT, WIDTH, _arrange
+
+    layers = [Block("input", "encoder", 0), *u_net(5)[:-1], Block("output", "decoder", 0), Block("head", "head", 0)]
+    spots, size = _arrange(layers)
+    for i, (x, y) in enumerate(spots):
+        assert WIDTH / 2 <= x <= size[0] - WIDTH / 2
+        assert HEIGHT / 2 <= y <= size[1] - HEIGHT / 2 - 0.9
+        assert all(abs(x - u) >= WIDTH or abs(y - v) >= HEIGHT for u, v in spots[i + 1 :])
+
+
+def test_long_text_is_cut() -> None:
+    assert shorten("abcdef", 4) == "abc…"
+    assert shorten("abcd", 4) == "abcd"
+
+
+def rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def test_errors_have_their_colours() -> None:
+    truth = np.array([[1, 1, 0, 2, 0, 255]])
+    prediction = np.array([[1, 0, 1, 1, 0, 1]])
+    shown = colour_errors(np.zeros((1, 6, 3)), prediction, truth, 255)
+    colours = dict(ERRORS)
+    right, missed, extra, wrong = (rgb(colours[name]) for name, _ in ERRORS)
+    np.testing.assert_allclose(shown[0, 0], 0.55 * 0.2 + 0.45 * right, atol=1e-9)
+    for pixel, colour in ((1, missed), (2, extra), (3, wrong)):
+        np.testing.assert_allclose(shown[0, pixel], 0.1 * 0.2 + 0.9 * colour, atol=1e-9)
+    np.testing.assert_allclose(shown[0, 4], 0.2)
+    assert np.ptp(shown[0, 5]) < 0.1  # not measured: grey
+
+
+def test_error_colours_are_not_class_colours() -> None:
+    assert not {colour for _, colour in ERRORS} & {class_colour(value) for value in range(1, 20)}
+
+
+def test_picture_of_one_two_and_more_channels() -> None:
+    ramp = np.linspace(0, 1000, 101).reshape(1, 1, 101)
+    grey = to_picture(ramp)
+    assert grey.shape == (1, 101, 3)
+    assert grey.min() == 0
+    assert grey.max() == 1
+    assert (grey[..., 0] == grey[..., 2]).all()
+    two = to_picture(np.concatenate([ramp, 0 * ramp]))
+    assert two[0, -1].tolist() == [0, 1, 0]
+    assert to_picture(np.zeros((5, 4, 4), np.uint8)).tolist() == np.zeros((4, 4, 3)).tolist()
+    holes = to_picture(np.where(ramp > 500, np.nan, ramp))
+    assert np.isfinite(holes).all()
+    assert not to_picture(np.full((1, 2, 2), np.nan)).any()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("shape", [(40, 60), (5, 40, 30), (1, 2000)])
+def test_overlay_is_written(tmp_path: Path, shape: tuple[int, ...], labelled: bool) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 4000, (1, *shape)).astype(np.uint16)
+    label = rng.integers(0, 3, shape).astype(np.uint8) if labelled else None
+    text = OverlayText("a.tif", ("background", "cell"), ignore_index=2)
+    draw_overlay(image, rng.integers(0, 3, shape).astype(np.uint8), label, tmp_path / "o.png", text=text)
+    assert min(size_of(tmp_path / "o.png")) > 100
+
+
+def test_volume_shows_the_middle_and_the_fullest_slice() -> None:
+    from crista.results.overlays import _choose_slices
+
+    label = np.zeros((7, 8, 8), np.uint8)
+    label[5, 2:4] = 1
+    assert _choose_slices(np.zeros_like(label), label) == [3, 5]
+    assert _choose_slices(label, None) == [3, 5]
+    assert _choose_slices(np.zeros_like(label[:1]), None) == [0]
+    assert _choose_slices(label[0], None) == [None]
