@@ -78,9 +78,7 @@ def test_probability_0_is_the_identity(config_class: type[Augmentation], shape: 
 
 
 @pytest.mark.parametrize(("config_class", "shape"), cases())
-def test_probability_1_changes_the_image_and_keeps_the_form(
-    config_class: type[Augmentation], shape: tuple[int, ...]
-) -> None:
+def test_probability_1_changes_the_image_and_keeps_the_form(config_class: type[Augmentation], shape: tuple[int, ...]) -> None:
     sample = blobs(shape)
     before = (sample.image.copy(), sample.label.copy())
     sample.image.flags.writeable = sample.label.flags.writeable = False
@@ -111,9 +109,7 @@ def test_the_same_generator_state_gives_the_same_result(config_class: type[Augme
 
 
 @pytest.mark.parametrize(("config_class", "shape"), cases())
-def test_no_class_is_invented_and_the_global_random_state_stays(
-    config_class: type[Augmentation], shape: tuple[int, ...]
-) -> None:
+def test_no_class_is_invented_and_the_global_random_state_stays(config_class: type[Augmentation], shape: tuple[int, ...]) -> None:
     sample = blobs(shape)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     pipeline = build_pipeline([make(config_class)], ndim=len(shape), ignore_index=255)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
+from crista.errors import ImageReadError
 from crista.geometry.axes import to_canonical
 from crista.geometry.spacing import Spacing
 from crista.images.open import open_image
@@ -73,9 +75,7 @@ def _ome_zarr(version: str) -> Callable[[Path, Array], object]:
         group = zarr.create_group(str(path), zarr_format=2 if version == "0.4" else 3)
         level = group.create_array("s0", shape=array.shape, chunks=(1, 3, 8, 8), dtype=array.dtype)
         level[:] = array
-        axes = [{"name": "c", "type": "channel"}] + [
-            {"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"
-        ]
+        axes = [{"name": "c", "type": "channel"}] + [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
         scale = [1.0] + [value * 1000 for value in SPACING]
         transforms = [{"type": "scale", "scale": scale}]
         multiscale = {"axes": axes, "datasets": [{"path": "s0", "coordinateTransformations": transforms}]}
@@ -129,9 +129,13 @@ FORMATS = [
     Format("imagej.tif", "ZCYX", (5, 2, 21, 30), "uint16", _imagej, SPACING),
     Format("a.ome.tif", "CZYX", (2, 5, 45, 50), "uint8", _ome, SPACING),
     Format(
-        "ours.tif", "CZYX", (2, 5, 21, 30), "float32",
-        lambda path, array: write_image(path, array, "CZYX", spacing=Spacing(SPACING)), SPACING,
-    ),  # fmt: skip
+        "ours.tif",
+        "ZCYX",
+        (5, 2, 21, 30),
+        "float32",
+        lambda path, array: write_image(path, array, "ZCYX", spacing=Spacing(SPACING)),
+        SPACING,
+    ),
     Format("grey.png", "YX", (21, 30), "uint8", _picture),
     Format("grey16.png", "YX", (21, 30), "uint16", _picture),
     Format("rgb.png", "YXC", (21, 30, 3), "uint8", _picture),
@@ -220,6 +224,40 @@ def test_an_image_travels_to_another_process(case: Format, tmp_path: Path) -> No
     copy = pickle.loads(pickle.dumps(image))
 
     np.testing.assert_array_equal(copy.read(), expected)
+
+
+def _damage(content: bytes, random: np.random.Generator) -> bytes:
+    """A copy that ends early, or with a few bytes changed, mostly near its start where the headers are."""
+    if random.random() < 0.2:
+        return content[: int(random.integers(len(content)))]
+    damaged = bytearray(content)
+    for _ in range(int(random.integers(1, 6))):
+        place = int(random.integers(min(len(content), int(random.choice([64, 512, len(content)])))))
+        rubbish = [random.bytes(1), b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f"][int(random.integers(4))]
+        damaged[place : place + len(rubbish)] = rubbish
+    return bytes(damaged)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", FORMATS, ids=lambda case: case.name)
+def test_a_damaged_file_gives_pixels_or_an_error_that_names_it(case: Format, tmp_path: Path) -> None:
+    path = tmp_path / case.name
+    case.write(path, _pixels(case))
+    headers = [file for file in path.rglob("*") if file.name in ("zarr.json", ".zarray")] or [path]
+    part = max(headers, key=lambda file: len(file.parts))
+    content, random = part.read_bytes(), np.random.default_rng(2)
+
+    messages = []
+    for attempt in range(20):
+        part.write_bytes(_damage(content, random))
+        os.utime(part, ns=(attempt, attempt))
+        try:
+            assert open_image(path).read().size > 0
+        except ImageReadError as error:
+            messages.append(str(error))
+
+    assert messages
+    assert all(case.name in message for message in messages)
 
 
 @pytest.mark.parametrize("case", FORMATS, ids=lambda case: case.name)

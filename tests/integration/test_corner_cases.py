@@ -1,14 +1,14 @@
-"""Every case of the corner-case corpus through the check of a data set: read, warned of, or refused with the right words.
+"""Every case of the corner-case corpus through the check of a data set: read, warned of, or refused rightly.
 
-The corpus (``$CRISTA_DATA/corner_cases``) is described by its own manifest. All cases run in one process with 2 GB of
-address space, so that no reader can allocate what a header claims; a traceback in any of them fails its test.
+The corpus (``$CRISTA_DATA/corner_cases``) is described by its own manifest. All cases run in one process with
+2 GB of address space, so that no reader can allocate what a header claims; a traceback in any of them fails
+its test.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -24,9 +24,8 @@ from crista.images.check import DatasetReport, check_dataset
 
 ADDRESS_SPACE = 2 * 2**30
 NUM_CASES = 113
-COMPANION = "tif_lzw"
-"""A sound 2D pair that joins the cases whose only label image is empty: a training set without any foreground is an error,
-a single file without foreground is not."""
+SOUND = "tif_lzw"
+"""A sound 2D pair that stands beside files that are made by the test."""
 WITHOUT_FOREGROUND = {
     "mask_all_background",
     "constant_image",
@@ -35,6 +34,7 @@ WITHOUT_FOREGROUND = {
     "size_7x200",
     "size_31x45",
 }
+"""Cases whose only label image is all background: they are read, checked and told; a training on them is refused."""
 CLASSES = {"mask_nonconsecutive": 3, "mask_onehot_channels": 5}
 """DATA.N_CLASSES where it is not 2."""
 
@@ -108,7 +108,7 @@ CHOICE_WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
-# --- what runs in the process of its own ------------------------------------------------------------------------------
+# --- what runs in the process of its own ----------------------------------------------------------
 
 
 def run_all(corpus: Path, scratch: Path) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def run_all(corpus: Path, scratch: Path) -> dict[str, Any]:
 
 
 def _folder_of(case: dict[str, Any], corpus: Path, scratch: Path) -> Path:
-    """The case, unpacked, made, or joined by a sound pair where that is needed."""
+    """The case, unpacked or made where that is needed."""
     name = case["id"]
     if "packed_in" in case:
         return scratch / name
@@ -137,14 +137,6 @@ def _folder_of(case: dict[str, Any], corpus: Path, scratch: Path) -> Path:
         return _make(name, corpus, scratch)
     if not (corpus / name / "x").exists():
         return _copy_to_both_sides(case, corpus, scratch)
-    if name in WITHOUT_FOREGROUND:
-        made = scratch / name
-        for side in ("x", "y"):
-            (made / side).mkdir(parents=True)
-            for source in sorted((corpus / name / side).iterdir()):
-                (made / side / source.name).symlink_to(source)
-            (made / side / "sound.tif").symlink_to(corpus / COMPANION / side / "a.tif")
-        return made
     return corpus / name
 
 
@@ -167,9 +159,9 @@ def _make(name: str, corpus: Path, scratch: Path) -> Path:
     if name != "broken_symlink":
         raise ValueError(f"nothing is known about making {name}")
     (made / "x" / "a.tif").symlink_to(made / "missing.tif")
-    (made / "x" / "good1.tif").symlink_to(corpus / COMPANION / "x" / "a.tif")
+    (made / "x" / "good1.tif").symlink_to(corpus / SOUND / "x" / "a.tif")
     for label in ("a.tif", "good1.tif"):
-        (made / "y" / label).symlink_to(corpus / COMPANION / "y" / "a.tif")
+        (made / "y" / label).symlink_to(corpus / SOUND / "y" / "a.tif")
     return made
 
 
@@ -207,7 +199,9 @@ def _check(config: Config, *, need_train: bool = True, need_test: bool = False) 
 def _to_json(report: DatasetReport) -> dict[str, Any]:
     return {
         "ndim": report.ndim,
-        "pairs": [[pair.image.path.name, pair.label.path.name if pair.label else None] for pair in report.train],
+        "pairs": [
+            [pair.image.path.name, pair.label.path.name if pair.label else None] for pair in report.train
+        ],
         "shapes": [list(pair.image.spatial_shape) for pair in report.train],
         "num_test": len(report.test),
         "problems": [str(problem) for problem in report.problems],
@@ -226,20 +220,22 @@ def _run_extras(corpus: Path, scratch: Path) -> dict[str, Any]:
         "hdf5 one file twice": _check(_config(hdf5, hdf5, "", "3D")),
         "hdf5 inner paths": _check(_config(hdf5, hdf5, "", None, **inner, **{raw: "raw", label: "label"})),
         "hdf5 without inner paths": _check(_config(hdf5, hdf5, "", None, **inner)),
-        "zarr inner paths": _check(_config(zarr, zarr, "", None, **inner, **{raw: "0", label: "labels/mito/0"})),
+        "zarr inner paths": _check(
+            _config(zarr, zarr, "", None, **inner, **{raw: "0", label: "labels/mito/0"})
+        ),
         "slices in 3D": _check(
             _config(corpus / "tif_slices_as_files/x", corpus / "tif_slices_as_files/y", "", "3D")
         ),
     }
     for name in sorted(WITHOUT_FOREGROUND):
         folder = {"PATH": str(corpus / name / "x"), "GT_PATH": str(corpus / name / "y"), "LOAD_GT": True}
-        config = Config.model_validate({"DATA": {"N_CLASSES": 2, "TEST": folder | {"CHECK_DATA": False}}})
+        config = Config.model_validate({"DATA": {"N_CLASSES": 2, "TEST": folder}})
         results[f"{name} to predict"] = _check(config, need_train=False, need_test=True)
         results[f"{name} alone"] = _check(_config(corpus / name / "x", corpus / name / "y", name, None))
     return results
 
 
-# --- the tests --------------------------------------------------------------------------------------------------------
+# --- the tests ------------------------------------------------------------------------------------
 
 _ROOT = os.environ.get("CRISTA_DATA")
 _CORPUS = Path(_ROOT) / "corner_cases" if _ROOT else None
@@ -268,7 +264,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return loaded
 
 
-def require_words(text: str, words: tuple[str, ...]) -> None:
+def check_words(text: str, words: tuple[str, ...]) -> None:
     missing = [word for word in words if word.lower() not in text.lower()]
     assert not missing, f"{missing} not in:\n{text}"
 
@@ -297,14 +293,14 @@ def test_usable_data_have_no_problem(results: dict[str, Any], name: str, way: st
     result = results[name][way]
     assert result["problems"] == []
     assert result["fingerprint"] is not None
-    assert len(result["pairs"]) == len(BY_ID[name]["x"]) + (name in WITHOUT_FOREGROUND)
+    assert len(result["pairs"]) == len(BY_ID[name]["x"])
 
 
 @pytest.mark.parametrize("way", ["given", "inferred"])
 @pytest.mark.parametrize("name", sorted(WARNING_WORDS) if CASES else [])
 def test_oddities_are_told(results: dict[str, Any], name: str, way: str) -> None:
     result = results[name][way]
-    require_words("\n".join([*result["warnings"], *result["notices"]]), WARNING_WORDS[name])
+    check_words("\n".join([*result["warnings"], *result["notices"]]), WARNING_WORDS[name])
 
 
 @pytest.mark.parametrize("way", ["given", "inferred"])
@@ -314,17 +310,17 @@ def test_unusable_data_are_refused(results: dict[str, Any], name: str, way: str)
         # The manifest allows a natural-order pairing that is listed, and that is what happens.
         result = results[name][way]
         assert result["pairs"] == [["1.tif", "01.tif"], ["2.tif", "02.tif"], ["10.tif", "10.tif"]]
-        require_words(said(result), ("natural order", "1.tif with 01.tif"))
+        check_words(said(result), ("natural order", "1.tif with 01.tif"))
         return
     problems = "\n".join(results[name][way]["problems"])
     assert problems
-    require_words(problems, ERROR_WORDS[name])
+    check_words(problems, ERROR_WORDS[name])
 
 
 @pytest.mark.parametrize("way", ["given", "inferred"])
 @pytest.mark.parametrize("name", sorted(CHOICE_WORDS) if CASES else [])
 def test_choices_are_not_silent(results: dict[str, Any], name: str, way: str) -> None:
-    require_words(said(results[name][way]), CHOICE_WORDS[name])
+    check_words(said(results[name][way]), CHOICE_WORDS[name])
 
 
 def test_broken_files_do_not_hide_the_sound_ones(results: dict[str, Any]) -> None:
@@ -340,15 +336,18 @@ def test_slices_of_a_volume_are_2d_images_and_no_volumes(results: dict[str, Any]
     result = results["tif_slices_as_files"]["inferred"]
     assert [image for image, _ in result["pairs"]] == [f"s{i}.tif" for i in range(12)]
     assert all(image == label for image, label in result["pairs"])
-    require_words("\n".join(results["slices in 3D"]["problems"]), ("12 files", "s0.tif", "s9.tif", "volume"))
+    check_words("\n".join(results["slices in 3D"]["problems"]), ("12 files", "s0.tif", "s9.tif", "volume"))
     assert len(results["slices in 3D"]["problems"]) == 2  # one for the images, one for the labels
 
 
 def test_one_hdf5_file_for_image_and_label(results: dict[str, Any]) -> None:
     problems = "\n".join(results["hdf5 one file twice"]["problems"])
-    require_words(problems, ("DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA",))
+    check_words(problems, ("DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA",))
     missing = "\n".join(results["hdf5 without inner paths"]["problems"])
-    require_words(missing, ("DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_RAW_PATH", "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_GT_PATH"))
+    check_words(
+        missing,
+        ("DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_RAW_PATH", "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_GT_PATH"),
+    )
     result = results["hdf5 inner paths"]
     assert result["problems"] == []
     assert result["shapes"] == [[20, 48, 64]]
@@ -362,17 +361,24 @@ def test_labels_inside_an_ome_zarr(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_FOREGROUND))
-def test_empty_labels_alone_cannot_train_but_can_be_predicted(results: dict[str, Any], name: str) -> None:
-    require_words("\n".join(results[f"{name} alone"]["problems"]), ("no label image holds foreground",))
+def test_empty_labels_are_told_and_can_be_predicted(results: dict[str, Any], name: str) -> None:
+    """That no training starts on them is for the plan to say: tests/unit/test_plan.py."""
+    check_words("\n".join(results[f"{name} alone"]["warnings"]), ("no label image holds foreground",))
     assert results[f"{name} to predict"]["problems"] == []
     assert results[f"{name} to predict"]["num_test"] == 1
 
 
 def test_no_case_takes_long(results: dict[str, Any]) -> None:
-    slow = {name: results[name]["inferred"]["seconds"] for name in BY_ID if results[name]["inferred"]["seconds"] > 10}
+    slow = {
+        name: results[name]["inferred"]["seconds"]
+        for name in BY_ID
+        if results[name]["inferred"]["seconds"] > 10
+    }
     assert not slow
 
 
 if __name__ == "__main__":
+    import resource  # POSIX only
+
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     Path(sys.argv[3]).write_text(json.dumps(run_all(Path(sys.argv[1]), Path(sys.argv[2]))))

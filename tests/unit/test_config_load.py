@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crista.config.load import config_from_dict, load_config, parse_config
+from crista.config.model import ResidualUNet
 from crista.config.root import Config
 from crista.errors import ConfigError
 
@@ -31,7 +32,9 @@ def test_empty_file_is_all_defaults(text):
     assert loaded.text == text
 
 
-@pytest.mark.parametrize("size", ["(256, 256, 1)", "[256, 256, 1]", "'256, 256, 1'", "(256,256,1)", "\n    - 256\n    - 256\n    - 1"])
+@pytest.mark.parametrize(
+    "size", ["(256, 256, 1)", "[256, 256, 1]", "'256, 256, 1'", "(256,256,1)", "\n    - 256\n    - 256\n    - 1"]
+)
 def test_patch_size_spellings(size):
     assert parse(f"DATA:\n  PATCH_SIZE: {size}\n").data.patch_size == (256, 256, 1)
 
@@ -93,7 +96,7 @@ def test_byte_order_mark_windows_lines_and_aliases():
 
 
 def test_merge_key():
-    config = parse("DATA:\n  TRAIN: &shared {IN_MEMORY: False, PADDING: (1, 1)}\n  TEST:\n    <<: *shared\n    IN_MEMORY: True\n")
+    config = parse("DATA:\n  TRAIN: &shared {IN_MEMORY: False, PADDING: [1, 1]}\n  TEST:\n    <<: *shared\n    IN_MEMORY: True\n")
     assert config.data.test.padding == (1, 1)
     assert config.data.test.in_memory
 
@@ -171,6 +174,20 @@ def test_text_of_a_dictionary_says_the_same():
     assert config_from_dict({}).text == ""
 
 
+def test_a_config_made_in_python_comes_back_from_its_dictionary():
+    config = Config(model=ResidualUNet(feature_maps=(8, 16)), train={"epochs": 3})
+    tree = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert config_from_dict(tree).config == config
+    assert tree["MODEL"] == {"ARCHITECTURE": "resunet", "FEATURE_MAPS": [8, 16]}
+
+
+@pytest.mark.parametrize("tree", [{"train": None, "train.epochs": 3}, {"train.epochs": 3, "train": None}])
+def test_an_empty_section_beside_a_dotted_key(tree):
+    loaded = config_from_dict(tree)
+    assert loaded.config.train.epochs == 3
+    assert parse_config(loaded.text).config == loaded.config
+
+
 def test_problem_in_a_dictionary_names_the_key():
     with pytest.raises(ConfigError, match=r"  TRAIN\.EPOCHS: must be at least 1, but is 0"):
         config_from_dict({"train": {"epochs": 0}})
@@ -216,7 +233,7 @@ def test_file_that_is_not_text(tmp_path):
         ("TRAIN:\n  EPOCHS: 3\n    LR: 1\n", "line 3, column 7", "a colon stands where none can be: LR: 1"),
         ("TRAIN: a: b\n", "line 1, column 9", "a colon stands where none can be: TRAIN: a: b"),
         ("TRAIN:\n  EPOCHS: 3\n  LR\n", "line 3, column 3", "a key without a colon: LR"),
-        ('DATA:\n  X: "C:\\data"\n', "line 2, column 6", 'a backslash in double quotes is an escape sign: X: "C:\\data"'),
+        ('DATA:\n  X: "C:\\data"\n', "line 2, column 10", 'a backslash in double quotes is an escape sign: X: "C:\\data"'),
         ("TRAIN:\n  NAME: 'x\n", "line 2, column 9", "a quote is opened and not closed: NAME: 'x"),
         ("A: [1, 2\nB: 3\n", "line 2, column 2", "a bracket is not closed, or a comma is missing: B: 3"),
         ("TRAIN:\n    A: 1\n  B: 2\n", "line 3, column 3", "the line is not indented like the lines above it: B: 2"),

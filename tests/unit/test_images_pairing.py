@@ -40,7 +40,8 @@ def test_double_extensions_count_as_one() -> None:
 
 
 def test_capitals_and_unicode_forms_pair_with_a_notice() -> None:
-    composed, decomposed = unicodedata.normalize("NFC", "café.tif"), unicodedata.normalize("NFD", "café.tif")
+    composed = unicodedata.normalize("NFC", "café.tif")
+    decomposed = unicodedata.normalize("NFD", "café.tif")
     pairs, (notice,) = paired(("A.tif", composed), ("a.tif", decomposed))
     assert pairs == [("A.tif", "a.tif"), (composed, decomposed)]
     assert "capitals or in the Unicode form: A.tif with a.tif" in notice
@@ -56,7 +57,10 @@ def test_names_that_differ_in_capitals_only_pair_exactly_where_both_exist() -> N
     ("images", "labels"),
     [
         (("image_001.tif", "image_002.tif"), ("mask_001.tif", "mask_002.tif")),
-        (("training-0001.tif", "training-0002.tif"), ("training_groundtruth-0001.tif", "training_groundtruth-0002.tif")),
+        (
+            ("training-0001.tif", "training-0002.tif"),
+            ("training_groundtruth-0001.tif", "training_groundtruth-0002.tif"),
+        ),
         (("a_1.tif", "a_2.tif", "a_10.tif"), ("a_1_mask.tif", "a_2_mask.tif", "a_10_mask.tif")),
         (("im1.tif", "im2.tif"), ("im1_label.png", "im2_label.png")),
         (("t1_001.tif", "t1_002.tif"), ("t2_001.tif", "t2_002.tif")),

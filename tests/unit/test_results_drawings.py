@@ -174,3 +174,14 @@ def test_volume_shows_the_middle_and_the_fullest_slice() -> None:
     assert _choose_slices(label, None) == [3, 5]
     assert _choose_slices(np.zeros_like(label[:1]), None) == [0]
     assert _choose_slices(label[0], None) == [None]
+
+
+def test_summary_of_a_real_network_fits_the_drawing(tmp_path: Path) -> None:
+    from crista.config.model import UNet
+    from crista.models import build_model, describe_model
+
+    levels = {"feature_maps": (4, 8), "z_down": (2,), "yx_down": (2,), "isotropy": (True, True), "dropout_values": (0.0, 0.0)}
+    config = UNet(**levels, activation="elu", normalization="bn", conv_layers=(2, 2))
+    layers = describe_model(build_model(config, num_channels=1, num_logits=1, ndim=2), config, input_shape=(1, 32, 32))
+    draw_model(layers, tmp_path / "m.png", "U-Net")
+    assert size_of(tmp_path / "m.png")[0] > 600

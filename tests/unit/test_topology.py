@@ -151,7 +151,7 @@ def test_unresolved_and_contradicting_values_are_refused():
         network_stride(UNet(**(BASE | {"yx_down": (2, 0)})), 2)
     config = UNet(**(BASE | {"feature_maps": None, "conv_layers": (1, 2, 3, 4)}))
     config = config.model_copy(update={"feature_maps": (2, 2, 2)})
-    with pytest.raises(ValueError, match="MODEL.CONV_LAYERS has 4 values for 3 levels"):
+    with pytest.raises(ValueError, match="CONV_LAYERS has 4 values for 3 levels"):
         network_stride(config, 2)
 
 

@@ -14,6 +14,7 @@ from crista.config.base import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Angle = Annotated[float, Field(ge=-360, le=360)]
+ShearAngle = Annotated[float, Field(ge=-80, le=80)]
 ZoomFactor = Annotated[float, Field(ge=0.1, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
 Border = Literal["constant", "reflect", "wrap", "symmetric"]
@@ -190,7 +191,7 @@ class Augmentor(Section):
     """Shear in the y-x plane."""
     shear_prob: Probability | None = None
     """Its probability. Left out: DA_PROB, else 0.5."""
-    shear_range: tuple[Angle, Angle] = (-20.0, 20.0)
+    shear_range: tuple[ShearAngle, ShearAngle] = (-20.0, 20.0)
     """Range of angles in degrees."""
     shift: bool = False
     """Shift along y and x."""
@@ -283,65 +284,62 @@ class Augmentor(Section):
         """The augmentations that are switched on, in the order in which they are applied; none with ENABLE: False."""
         if not self.enable:
             return ()
-        border = self.affine_mode
-        elastic_border: Border = "symmetric" if self.e_mode == "nearest" else self.e_mode
-        candidates: list[tuple[bool, Augmentation]] = [
-            (self.zflip and ndim == 3, DepthFlip(probability=self._chance(self.zflip_prob))),
-            (self.vflip, VerticalFlip(probability=self._chance(self.vflip_prob))),
-            (self.hflip, HorizontalFlip(probability=self._chance(self.hflip_prob))),
-            (self.rot90, Rotation90(probability=self._chance(self.rot90_prob))),
-            (
-                self.zoom,
-                Zoom(
-                    probability=self._chance(self.zoom_prob),
-                    factors=self.zoom_range,
-                    in_z=self.zoom_in_z and ndim == 3,
-                    border=border,
-                ),
-            ),
+        candidates = [*self._flips(ndim), *self._deformations(ndim), *self._intensity_changes()]
+        return tuple(augmentation for switched_on, augmentation in candidates if switched_on)
+
+    def _flips(self, ndim: int) -> list[tuple[bool, Augmentation]]:
+        chance = self._chance
+        return [
+            (self.zflip and ndim == 3, DepthFlip(probability=chance(self.zflip_prob))),
+            (self.vflip, VerticalFlip(probability=chance(self.vflip_prob))),
+            (self.hflip, HorizontalFlip(probability=chance(self.hflip_prob))),
+            (self.rot90, Rotation90(probability=chance(self.rot90_prob))),
+        ]
+
+    def _deformations(self, ndim: int) -> list[tuple[bool, Augmentation]]:
+        chance, border = self._chance, self.affine_mode
+        beyond: Border = "symmetric" if self.e_mode == "nearest" else self.e_mode
+        in_z = self.zoom_in_z and ndim == 3
+        return [
+            (self.zoom, Zoom(probability=chance(self.zoom_prob), factors=self.zoom_range, in_z=in_z, border=border)),
             (
                 self.random_rot,
-                Rotation(probability=self._chance(self.random_rot_prob), degrees=self.random_rot_range, border=border),
+                Rotation(probability=chance(self.random_rot_prob), degrees=self.random_rot_range, border=border),
             ),
-            (self.shear, Shear(probability=self._chance(self.shear_prob), degrees=self.shear_range, border=border)),
-            (self.shift, Shift(probability=self._chance(self.shift_prob), fractions=self.shift_range, border=border)),
+            (self.shear, Shear(probability=chance(self.shear_prob), degrees=self.shear_range, border=border)),
+            (self.shift, Shift(probability=chance(self.shift_prob), fractions=self.shift_range, border=border)),
             (
                 self.elastic,
-                Elastic(
-                    probability=self._chance(self.elastic_prob),
-                    alpha=self.e_alpha,
-                    sigma=self.e_sigma,
-                    border=elastic_border,
-                ),
-            ),
-            (self.brightness, Brightness(probability=self._chance(self.brightness_prob), factors=self.brightness_factor)),
-            (self.contrast, Contrast(probability=self._chance(self.contrast_prob), factors=self.contrast_factor)),
-            (self.gamma_contrast, Gamma(probability=self._chance(self.gamma_contrast_prob), gammas=self.gc_gamma)),
-            (self.g_blur, GaussianBlur(probability=self._chance(self.g_blur_prob), sigmas=self.g_sigma)),
-            (self.median_blur, MedianBlur(probability=self._chance(self.median_blur_prob), kernels=self.mb_kernel)),
-            (
-                self.gaussian_noise,
-                GaussianNoise(
-                    probability=self._chance(self.gaussian_noise_prob),
-                    mean=self.gaussian_noise_mean,
-                    variance=self.gaussian_noise_var,
-                    use_image_statistics=self.gaussian_noise_use_input_img_mean_and_var,
-                ),
-            ),
-            (self.poisson_noise, PoissonNoise(probability=self._chance(self.poisson_noise_prob))),
-            (self.dropout, Dropout(probability=self._chance(self.dropout_prob), fractions=self.drop_range)),
-            (
-                self.cutout,
-                Cutout(
-                    probability=self._chance(self.cutout_prob),
-                    iterations=self.cout_nb_iterations,
-                    sizes=self.cout_size,
-                    value=self.cout_cval,
-                    apply_to_label=self.cout_apply_to_mask,
-                ),
+                Elastic(probability=chance(self.elastic_prob), alpha=self.e_alpha, sigma=self.e_sigma, border=beyond),
             ),
         ]
-        return tuple(augmentation for switched_on, augmentation in candidates if switched_on)
+
+    def _intensity_changes(self) -> list[tuple[bool, Augmentation]]:
+        chance = self._chance
+        noise = GaussianNoise(
+            probability=chance(self.gaussian_noise_prob),
+            mean=self.gaussian_noise_mean,
+            variance=self.gaussian_noise_var,
+            use_image_statistics=self.gaussian_noise_use_input_img_mean_and_var,
+        )
+        cutout = Cutout(
+            probability=chance(self.cutout_prob),
+            iterations=self.cout_nb_iterations,
+            sizes=self.cout_size,
+            value=self.cout_cval,
+            apply_to_label=self.cout_apply_to_mask,
+        )
+        return [
+            (self.brightness, Brightness(probability=chance(self.brightness_prob), factors=self.brightness_factor)),
+            (self.contrast, Contrast(probability=chance(self.contrast_prob), factors=self.contrast_factor)),
+            (self.gamma_contrast, Gamma(probability=chance(self.gamma_contrast_prob), gammas=self.gc_gamma)),
+            (self.g_blur, GaussianBlur(probability=chance(self.g_blur_prob), sigmas=self.g_sigma)),
+            (self.median_blur, MedianBlur(probability=chance(self.median_blur_prob), kernels=self.mb_kernel)),
+            (self.gaussian_noise, noise),
+            (self.poisson_noise, PoissonNoise(probability=chance(self.poisson_noise_prob))),
+            (self.dropout, Dropout(probability=chance(self.dropout_prob), fractions=self.drop_range)),
+            (self.cutout, cutout),
+        ]
 
     def _chance(self, own: float | None) -> float:
         if own is not None:

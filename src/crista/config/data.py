@@ -134,9 +134,7 @@ class TrainData(FolderSection):
     @model_validator(mode="after")
     def _check_probability_map(self) -> TrainData:
         if self.probability_map and not self.extract_random_patch:
-            raise ValueError(
-                "PROBABILITY_MAP chooses the centres of random patches: set EXTRACT_RANDOM_PATCH: True as well"
-            )
+            raise ValueError("PROBABILITY_MAP chooses the centres of random patches: set EXTRACT_RANDOM_PATCH: True as well")
         if self.probability_map and self.w_foreground + self.w_background <= 0:
             raise ValueError("W_FOREGROUND and W_BACKGROUND must not both be 0")
         return self

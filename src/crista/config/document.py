@@ -64,10 +64,13 @@ class Document:
         return default if entry is None else entry.value
 
     def tree(self) -> dict[str, Any]:
-        """The keys as nested dictionaries."""
+        """The keys as nested dictionaries; a key below one that has a value of its own stays dotted."""
         tree: dict[str, Any] = {}
         for key, entry in self.entries.items():
             *parents, leaf = key.split(".")
+            if any(".".join(parents[:depth]) in self.entries for depth in range(1, len(parents) + 1)):
+                tree[key] = entry.value
+                continue
             section = tree
             for parent in parents:
                 section = section.setdefault(parent, {})
@@ -256,7 +259,7 @@ _SYNTAX = (
         "the line is not indented like the lines above it",
         "give all keys of a section the same indentation",
     ),
-    ("expected a single document", "a second document starts here", "keep one configuration per file; remove the line ---"),
+    ("found another document", "a second document starts here", "keep one configuration per file; remove the line ---"),
     ("cannot start any token", "this sign cannot start a value", "put the value in quotes"),
     ("found undefined alias", "an alias (*name) without its anchor (&name)", "put text that starts with * in quotes"),
 )

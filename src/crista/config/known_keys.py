@@ -103,8 +103,9 @@ KNOWN: dict[str, Known] = {
     "AUGMENTOR.SHUFFLE_TRAIN_DATA_EACH_EPOCH": _DEAD,
     "AUGMENTOR.SHUFFLE_VAL_DATA_EACH_EPOCH": _DEAD,
     **{
-        f"AUGMENTOR.{name}": _unsupported(False, "leave it out, or use CUTOUT, DROPOUT, G_BLUR or GAUSSIAN_NOISE",
-                                          needs=("AUGMENTOR.ENABLE",))
+        f"AUGMENTOR.{name}": _unsupported(
+            False, "leave it out, or use CUTOUT, DROPOUT, G_BLUR or GAUSSIAN_NOISE", needs=("AUGMENTOR.ENABLE",)
+        )
         for name in _AUGMENTATIONS
     },
     **{f"AUGMENTOR.{name}_PROB": _PART for name in _AUGMENTATIONS},
@@ -167,6 +168,11 @@ def find_known(key: str) -> Known | None:
     if key in KNOWN:
         return KNOWN[key]
     return next((known for name, known in KNOWN.items() if name.endswith("*") and key.startswith(name[:-1])), None)
+
+
+def is_known_section(name: str) -> bool:
+    """Whether BiaPy has keys below `name`."""
+    return any(key.startswith(f"{name}.") for key in KNOWN)
 
 
 def judge_known_key(document: Document, key: str, known: Known) -> str | Problem | None:

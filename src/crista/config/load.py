@@ -16,7 +16,7 @@ from crista.config.base import coerce
 from crista.config.document import Document, read_mapping, read_overrides, read_text
 from crista.config.effects import idle_keys
 from crista.config.fields import Key, all_keys, all_sections, show_value
-from crista.config.known_keys import check_architecture, find_known, judge_known_key
+from crista.config.known_keys import check_architecture, find_known, is_known_section, judge_known_key
 from crista.config.messages import (
     key_path,
     line_of,
@@ -94,6 +94,7 @@ def _check(document: Document, problems: list[Problem], overrides: Sequence[str]
     given, found = read_overrides(overrides)
     problems = [*problems, *found]
     document.overlay(given)
+    problems += unknown_keys(document, _unknown_empty_sections(document))
     renamed, found = apply_renamed_keys(document)
     problems += found
     if as_switch(document.value("PROBLEM.PRINT_OLD_KEY_CHANGES", True)) is False:
@@ -120,16 +121,15 @@ def _sort_out(document: Document, problems: list[Problem]) -> list[str]:
         if key in all_sections():
             if document.value(key) is not None:
                 problems.append(scalar_for_section(document, key))
-        elif known is None:
+        elif known is None and not (document.value(key) is None and is_known_section(key)):
             unknown.append(key)
             continue
-        else:
+        elif known is not None:
             outcome = judge_known_key(document, key, known)
             problems += [outcome] if isinstance(outcome, Problem) else []
             notices += [outcome] if isinstance(outcome, str) else []
         idle.append(key)
     problems += unknown_keys(document, unknown)
-    problems += unknown_keys(document, _unknown_empty_sections(document))
     for key in (*unknown, *idle):
         del document.entries[key]
     return notices
@@ -137,8 +137,8 @@ def _sort_out(document: Document, problems: list[Problem]) -> list[str]:
 
 def _unknown_empty_sections(document: Document) -> list[str]:
     """Sections such as ``TRIAN: {}`` that hold nothing and exist nowhere."""
-    sections = [name for name in document.sections if not any(key.startswith(f"{name}.") for key in document.entries)]
-    return [name for name in sections if name not in all_sections() and find_known(f"{name}.X") is None]
+    empty = [name for name in document.sections if not any(key.startswith(f"{name}.") for key in document.entries)]
+    return [name for name in empty if name not in all_sections() and not is_known_section(name)]
 
 
 def _prepare_values(document: Document, problems: list[Problem]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from crista.config.base import coerce
 from crista.config.document import Document
 from crista.config.fields import Key, all_keys, all_sections, show_value
 from crista.errors import Problem
@@ -77,7 +78,7 @@ def line_of(problem: Problem) -> float:
 
 def wrong_value(document: Document, key: Key, error: ErrorDetails | None = None) -> Problem:
     """The value of `key` is of the wrong type, out of range, or not among the choices."""
-    given = document.value(key.path)
+    given = _as_read(key, document.value(key.path))
     indices = [part for part in error["loc"] if isinstance(part, int)] if error is not None else []
     item = ""
     if indices and isinstance(given, list | tuple) and len(given) > 1 and indices[0] < len(given):
@@ -86,6 +87,8 @@ def wrong_value(document: Document, key: Key, error: ErrorDetails | None = None)
     else:
         given_item = given
     hint = nearest_choice(key, given_item)
+    if isinstance(given, str) and given.startswith("(") and not given.endswith(")"):
+        hint = "between { and } a list takes square brackets: [1, 2]"
     return Problem(
         document.place(key.path),
         f"must be {_requirement(key, error)}, but is {show_value(given)}{item}",
@@ -107,6 +110,12 @@ def mentioned_keys(section: str, message: str) -> list[str]:
     words = re.findall(r"[A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*", message)
     paths = [word if word in all_keys() else f"{section}.{word}" for word in words]
     return [path for path in dict.fromkeys(paths) if path in all_keys()]
+
+
+def _as_read(key: Key, value: Any) -> Any:
+    """``(256, 0, 1)`` given as text is shown as the numbers that it was read as."""
+    read = coerce(value, key.annotation) if isinstance(value, str) else value
+    return value if read == [value] else read
 
 
 def _requirement(key: Key, error: ErrorDetails | None) -> str:

@@ -63,6 +63,12 @@ class UNetFamily(Section):
     """Load the layers whose name and shape fit, and list the others."""
 
     @model_validator(mode="after")
+    def _name_the_network(self) -> UNetFamily:
+        # `ResidualUNet()` in Python sets no key, and dumped without its name it would come back as the default network
+        self.model_fields_set.add("architecture")
+        return self
+
+    @model_validator(mode="after")
     def _check_levels(self) -> UNetFamily:
         if self.kernel_size % 2 == 0:
             raise ValueError(f"KERNEL_SIZE {self.kernel_size} must be odd, e.g. 3")
@@ -80,9 +86,7 @@ class UNetFamily(Section):
         ):
             uniform = values is not None and len(set(values)) == 1
             if values is not None and not uniform and len(values) != wanted:
-                raise ValueError(
-                    f"{key} has {len(values)} values; with {levels} FEATURE_MAPS it takes {wanted} (or one for all)"
-                )
+                raise ValueError(f"{key} has {len(values)} values; with {levels} FEATURE_MAPS it takes {wanted} (or one for all)")
         return self
 
 
@@ -117,8 +121,6 @@ def _architecture(values: Any) -> str:
 
 
 Model = Annotated[
-    Annotated[UNet, Tag("unet")]
-    | Annotated[ResidualUNet, Tag("resunet")]
-    | Annotated[AttentionUNet, Tag("attention_unet")],
+    Annotated[UNet, Tag("unet")] | Annotated[ResidualUNet, Tag("resunet")] | Annotated[AttentionUNet, Tag("attention_unet")],
     Discriminator(_architecture),
 ]

@@ -176,7 +176,5 @@ def _check_testing(config: Config) -> list[Problem]:
             )
         )
     if ndim == "3D" and stack:
-        problems.append(
-            Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", "is for 2D images, and PROBLEM.NDIM is 3D", "leave it out")
-        )
+        problems.append(Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", "is for 2D images, and PROBLEM.NDIM is 3D", "leave it out"))
     return problems

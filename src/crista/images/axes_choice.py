@@ -77,6 +77,8 @@ def choose_axes(
     AxesError
         If the given letters do not fit, or the array does not fit the task.
     """
+    if min(shape, default=0) < 0:
+        raise AxesError(f"negative lengths in its shape {shape}", "its header is damaged: export the file again")
     if 0 in shape:
         raise AxesError(f"empty image: its shape is {shape}", "remove the file or export it again")
     naming = _Naming(found, tuple(range(len(shape))), shape)

@@ -11,14 +11,16 @@ from crista.images.image import Image
 
 BLOCK_VOXELS = 2**22
 CHUNK_MULTIPLE = 64
-"""Blocks of chunked files start on multiples of this, the usual chunk length, so that few chunks are decoded twice."""
+"""Blocks of chunked files start on multiples of this, the usual chunk length: few chunks are decoded
+twice."""
 CHUNKED_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5", ".n5")
 
 
 def iter_blocks(image: Image, max_voxels: int = BLOCK_VOXELS) -> Iterator[Region]:
     """Regions of at most about `max_voxels` values (all channels counted) that partition the image, in order.
 
-    Chunked stores are cut into boxes, everything else into slabs of whole planes or rows, as the pixels lie in the file.
+    Chunked stores are cut into boxes, everything else into slabs of whole planes or rows, as the pixels lie
+    in the file.
     """
     budget = max(1, max_voxels // image.num_channels)
     chunked = image.path.is_dir() or image.path.suffix.lower() in CHUNKED_EXTENSIONS

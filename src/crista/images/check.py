@@ -33,7 +33,7 @@ from crista.images.scan import ImageScan, scan_image
 from crista.images.wording import list_files, list_names
 
 SCAN_LIMIT = 2**31
-"""Test images above so many bytes are not read in advance; prediction meets their pixels once, tile by tile."""
+"""Test images above so many bytes are not read in advance; prediction meets their pixels tile by tile."""
 MAX_THREADS = 4
 
 Found = TypeVar("Found")
@@ -66,7 +66,7 @@ class DatasetReport:
 
 @dataclass(frozen=True)
 class _Split:
-    """One split, read: `scans` and `summaries` stand beside `pairs` (None where nothing was or could be read)."""
+    """One split, read: `scans` and `summaries` stand beside `pairs` (None where nothing was read)."""
 
     role: Role
     pairs: tuple[ImagePair, ...] = ()
@@ -197,25 +197,24 @@ def _read_split(config: Config, role: Role, pairs: tuple[ImagePair, ...], findin
         findings.notices.append(f"not read in advance, larger than {SCAN_LIMIT >> 30} GB: {names}")
     read_labels = _needs_label_values(config, role)
 
-    def read(pair: ImagePair) -> tuple[ImageScan | None, LabelSummary | None, list[Problem]]:
-        problems: list[Problem] = []
-        scan = summary = None
-        try:
-            scan = scan_image(pair.image) if pair not in large else None
-        except ImageReadError as error:
-            problems.append(as_problem(pair.image.path, error))
-        try:
-            summary = summarise_label(pair.label) if read_labels and pair.label is not None else None
-        except ImageReadError as error:
-            problems.append(as_problem(pair.image.path if pair.label is None else pair.label.path, error))
-        return scan, summary, problems
+    unreadable: list[tuple[Path, Problem]] = []
 
+    def read(image: Image | None, measure: Callable[[Image], Found]) -> Found | None:
+        if image is None:
+            return None
+        try:
+            return measure(image)
+        except ImageReadError as error:
+            unreadable.append((image.path, as_problem(image.path, error)))
+            return None
+
+    images = [pair.image if pair not in large else None for pair in pairs]
+    labels = [pair.label if read_labels else None for pair in pairs]
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(read, pairs))
-    findings.problems.extend(problem for _, _, problems in results for problem in problems)
-    return _Split(
-        role, pairs, tuple(scan for scan, _, _ in results), tuple(summary for _, summary, _ in results)
-    )
+        scans = tuple(pool.map(lambda image: read(image, scan_image), images))
+        summaries = tuple(pool.map(lambda label: read(label, summarise_label), labels))
+    findings.problems.extend(merge_equal(sorted(unreadable, key=lambda item: str(item[0]))))
+    return _Split(role, pairs, scans, summaries)
 
 
 def _needs_label_values(config: Config, role: Role) -> bool:
@@ -234,7 +233,8 @@ def _check_pixels(split: _Split, findings: _Findings) -> None:
             what = f"holds no finite value: all {scan.num_nonfinite} pixels are NaN or infinite"
             findings.problems.append(Problem(path, what, "remove it, or export it again"))
         elif scan.num_nonfinite:
-            what = f"holds NaN or infinite values ({scan.num_nonfinite} pixels): they are replaced by 0 after normalisation"
+            what = f"holds NaN or infinite values ({scan.num_nonfinite} pixels): "
+            what += "they are replaced by 0 after normalisation"
             findings.warnings.append(Problem(path, what, "check where they come from"))
     constant = [(pair, scan) for pair, scan in split.scanned if scan.is_constant]
     if constant:
@@ -288,9 +288,11 @@ def _decide(
     data = config.data
     num_classes = None if data.n_classes is None else max(2, data.n_classes)
     ignore_index = config.loss.ignore_index if config.loss.ignore_index >= 0 else None
-    source = next((splits[role] for role in ("train", "test") if role in splits), None)
-    if coding is None and source is not None and source.labelled:
-        section = _section(config, source.role)
+    role: Role = "train" if "train" in splits else "test"
+    source = splits.get(role)
+    plain = LabelCoding(num_classes or 2, ignore_index)
+    if coding is None and source is not None and source.labelled and not _is_empty_test(source, plain):
+        section = _section(config, role)
         where = str(section.gt_path or section.path)
         decision = decide_coding(
             source.labelled, num_classes=num_classes, ignore_index=ignore_index, where=where
@@ -299,13 +301,18 @@ def _decide(
         findings.warnings.extend(decision.warnings)
         coding = decision.coding
     else:
-        source = None
-    if coding is None and num_classes is not None and not any(split.labelled for split in splits.values()):
-        coding = LabelCoding(num_classes, ignore_index)
+        unread = source is not None and not source.labelled and num_classes is None
+        coding, source = coding or (None if unread else plain), None
     for split in splits.values():
         if split is not source:
             _check_against(split, coding, findings)
     return coding
+
+
+def _is_empty_test(split: _Split, plain: LabelCoding) -> bool:
+    """Whether these are test labels without any foreground: nothing to train on, but a fair test."""
+    values = {value for _, summary in split.labelled for value in summary.values}
+    return split.role == "test" and values <= {0, plain.ignore_index} and not check_summaries(split.labelled)
 
 
 def _check_against(split: _Split, coding: LabelCoding | None, findings: _Findings) -> None:

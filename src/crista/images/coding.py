@@ -16,8 +16,8 @@ from crista.images.wording import list_names, show_values
 MAX_UNSTATED_CLASSES = 8
 """More values than this are taken for classes only when DATA.N_CLASSES says so."""
 LOSSY_RUN = 2.0
-"""Values whose runs along x are shorter than this (median, without the two commonest values) are no objects: they are the
-grey values of a border that was smoothed or compressed."""
+"""Values whose runs along x are shorter than this (median, without the two commonest values) are no objects:
+they are the grey values of a border that was smoothed or compressed."""
 MAX_CONSECUTIVE = 32
 """Up to so many values without a gap are thin objects rather than grey values."""
 
@@ -63,8 +63,8 @@ def decide_coding(
     Returns
     -------
     CodingDecision
-        Values 0 to K-1 stay; two values (0 and 255) become 0 and 1, and K values with gaps become 0 to K-1 in their
-        order, each with a warning. Everything else is a problem that names the values and the files.
+        Values 0 to K-1 stay; two values (0 and 255) become 0 and 1, and K values with gaps become 0 to K-1 in
+        their order, each with a warning. Everything else is a problem that names the values and the files.
     """
     broken = check_summaries(summaries)
     union = {value for _, summary in summaries for value in summary.values}
@@ -88,15 +88,15 @@ def decide_coding(
 
 
 def _no_foreground(seen: _Seen) -> CodingDecision | None:
+    """Nothing but background can be read and predicted; the plan of a training refuses it."""
     if set(seen.values) - {0}:
         return None
     what = "no label image holds foreground: every pixel is 0"
     if seen.ignore_index is not None:
         what += f" or the ignore value {seen.ignore_index}"
-    problem = Problem(
-        seen.where, what, "check that these are the label images, and that their values are classes"
-    )
-    return CodingDecision(None, (problem,))
+    advice = "nothing can be learnt from such a set alone: check that these are the label images"
+    coding = LabelCoding(seen.allowed, seen.ignore_index)
+    return CodingDecision(coding, warnings=(Problem(seen.where, what, advice),))
 
 
 def _plain_classes(seen: _Seen) -> CodingDecision | None:
@@ -124,8 +124,10 @@ def _ignore_suspected(seen: _Seen) -> CodingDecision | None:
     files = _files_with(seen.summaries, lambda value: value == 255)
     problem = Problem(
         _first(seen.summaries, lambda value: value == 255),
-        f"the value 255 occurs beside the classes {show_values(rest)} (in {files}); often it marks pixels without annotation",
-        f"set LOSS.IGNORE_INDEX: 255 to leave these pixels out; if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
+        f"the value 255 occurs beside the classes {show_values(rest)} (in {files}); "
+        "often it marks pixels without annotation",
+        "set LOSS.IGNORE_INDEX: 255 to leave these pixels out; "
+        f"if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
     )
     return CodingDecision(None, (problem,))
 
@@ -168,7 +170,8 @@ def _lossy(seen: _Seen) -> CodingDecision | None:
             [f"{name} holds {count} values" for name, count in good]
         )
     half = (summary.values[0] + summary.values[-1]) // 2
-    next_step = f"for two classes threshold it (label > {half}) and save it losslessly (TIFF or PNG); better, export it anew"
+    next_step = f"for two classes threshold it (label > {half}) and save it losslessly (TIFF or PNG); "
+    next_step += "better, export it anew"
     return CodingDecision(None, (Problem(str(path), what, next_step),))
 
 
@@ -229,12 +232,14 @@ def _unexpected(seen: _Seen) -> Problem:
     outside = [value for value in seen.values if value not in allowed]
     next_step = f"set DATA.N_CLASSES: {seen.values[-1] + 1}, or correct the label images"
     if seen.values[-1] >= MAX_UNSTATED_CLASSES:
-        next_step = f"write the classes {show_values(allowed)}, or set DATA.N_CLASSES to the number of values ({len(seen.values)})"
+        next_step = f"write the classes {show_values(allowed)}, "
+        next_step += f"or set DATA.N_CLASSES to the number of values ({len(seen.values)})"
     if 255 in outside:
         next_step += "; if 255 means 'not annotated', set LOSS.IGNORE_INDEX: 255"
     return Problem(
         _first(seen.summaries, lambda value: value in outside),
-        f"label values {show_values(seen.values)}, but DATA.N_CLASSES: {seen.num_classes} allows {show_values(allowed)}; "
+        f"label values {show_values(seen.values)}, "
+        f"but DATA.N_CLASSES: {seen.num_classes} allows {show_values(allowed)}; "
         f"{show_values(outside)} occur in {_files_with(seen.summaries, lambda value: value in outside)}",
         next_step,
     )

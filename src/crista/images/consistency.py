@@ -43,7 +43,8 @@ def check_channels(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
     groups = _group(images, lambda image: effective_channels(image, data))
     if len(groups) > 1:
         listed = "; ".join(
-            f"{list_files([image.path for image in group])} {'has' if len(group) == 1 else 'have'} {plural(count, 'channel')}"
+            f"{list_files([image.path for image in group])} "
+            f"{'has' if len(group) == 1 else 'have'} {plural(count, 'channel')}"
             for count, group in sorted(groups.items())
         )
         next_step = "convert them to the same number of channels"
@@ -60,7 +61,8 @@ def check_channels(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
         next_step = f"set DATA.PATCH_SIZE: {size}"
         if found == 1 and wanted == 3:
             next_step += ", or DATA.FORCE_RGB: True to repeat the channel three times"
-        what = f"{data.patch_size} asks for {plural(wanted, 'channel')}, the images have {found} ({images[0].path.name})"
+        what = f"{data.patch_size} asks for {plural(wanted, 'channel')}, "
+        what += f"the images have {found} ({images[0].path.name})"
         yield Problem("DATA.PATCH_SIZE", what, next_step)
 
 
@@ -145,7 +147,8 @@ def check_spacings(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
 
 
 def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
-    """What the readers have to tell, equal notes of several files as one: warnings, and notices about guessed axes."""
+    """What the readers tell: warnings (equal ones of several files as one), and notices about guessed
+    axes."""
     images = [image for pair in pairs for image in (pair.image, pair.label) if image is not None]
     notes: dict[str, list[Image]] = defaultdict(list)
     guesses: dict[str, list[Image]] = defaultdict(list)
@@ -163,7 +166,9 @@ def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
         )
         for note, group in notes.items()
     ]
-    notices = [f"{list_files([image.path for image in group])}: axes {guess}" for guess, group in guesses.items()]
+    notices = [
+        f"{list_files([image.path for image in group])}: axes {guess}" for guess, group in guesses.items()
+    ]
     return warnings, notices
 
 

@@ -1,4 +1,4 @@
-"""The pairs of one split, opened: every unreadable file and every mismatch is collected, none stops the others."""
+"""The pairs of one split, opened: unreadable files and mismatches are collected, none stops the others."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def open_pairs(
     Parameters
     ----------
     ndim : spatial axes of the task
-        None: seen from the files. A label image tells a stack from channels where the image has no metadata; files of
-        different dimensions are a problem.
+        None: seen from the files. A label image tells a stack from channels where the image has no metadata;
+        files of different dimensions are a problem.
     with_labels : whether label images are opened too
     role : which section it is; messages name its keys
     """
@@ -112,16 +112,20 @@ class _Opener:
             if image.resolve() == label.resolve() and not (apart and _is_container(image))
         ]
         if same:
-            what = f"{list_files(same)}: image and label are the same file, so the image would be its own label"
+            what = (
+                f"{list_files(same)}: image and label are the same file, so the image would be its own label"
+            )
             next_step = "give the folder of the label images"
             if _is_container(same[0]):
                 inside = [f"labels/{path.name}" for path in sorted(same[0].glob("labels/*")) if path.is_dir()]
                 found = f" (found: {list_names(inside)})" if inside else ""
                 next_step += (
-                    f"; for image and label inside one file{found} set {self.key}.INPUT_ZARR_MULTIPLE_DATA: True "
-                    "and the two inner paths, …_RAW_PATH and …_GT_PATH"
+                    f"; for image and label inside one file{found} set "
+                    f"{self.key}.INPUT_ZARR_MULTIPLE_DATA: True and the two inner paths, "
+                    "…_RAW_PATH and …_GT_PATH"
                 )
-                self._open_one(same[0], None, is_label=False)  # says which arrays there are, if there are several
+                # Opening it says which arrays there are, if there are several.
+                self._open_one(same[0], None, is_label=False)
             self.problems.append(Problem(f"{self.key}.GT_PATH", what, next_step))
         return bool(same)
 
@@ -177,7 +181,7 @@ class _Opener:
         return None
 
     def reopen(self, pair: ImagePair, ndim: int) -> ImagePair | None:
-        """The pair with every file at the inferred number of axes; None if one of them does not allow that."""
+        """The pair with every file at the inferred number of axes; None if one does not allow that."""
         if all(member is None or member.ndim == ndim for member in (pair.image, pair.label)):
             return pair
         return self.open((pair.image.path, pair.label.path if pair.label is not None else None), ndim)
@@ -199,7 +203,8 @@ class _Opener:
             pair.image for pair in pairs if pair.image.spacing and not _close(pair.image.spacing, spacing)
         ]
         if stored:
-            replaced = f"the voxel size stored in {list_files([image.path for image in stored])} ({stored[0].spacing})"
+            files = list_files([image.path for image in stored])
+            replaced = f"the voxel size stored in {files} ({stored[0].spacing})"
             self.notices.append(f"{self.key}.RESOLUTION ({spacing}) replaces {replaced}")
         return tuple(_with_spacing(pair, spacing) for pair in pairs)
 
@@ -214,8 +219,11 @@ def _is_container(path: Path) -> bool:
 
 
 def _vote(pair: ImagePair) -> int | None:
-    """Spatial axes of a pair. Where image and label disagree, what was read from metadata beats a guess, and of two
-    guesses the smaller wins (the third axis is channels then). None for a stack of one slice."""
+    """Spatial axes of a pair; None for a stack of one slice.
+
+    Where image and label disagree, what was read from metadata beats a guess, and of two guesses the smaller
+    wins (the third axis is channels then).
+    """
     members = [member for member in (pair.image, pair.label) if member is not None]
     if all(member.ndim == 3 and member.spatial_shape[0] == 1 for member in members):
         return None

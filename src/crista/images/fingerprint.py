@@ -40,9 +40,9 @@ class Fingerprint:
     coding: LabelCoding
     """What the label values mean."""
     class_counts: tuple[int, ...] | None
-    """Pixels of each class over all training labels, ignored pixels left out; None if the labels were not read."""
+    """Pixels of each class over all training labels, ignored ones left out; None if labels were not read."""
     intensity: tuple[Intensity, ...]
-    """Per stored channel, over all training images."""
+    """Per channel that the network gets, over all training images."""
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -71,6 +71,8 @@ def build_fingerprint(
 ) -> Fingerprint:
     """Gather the facts about `pairs` (at least one), whose images were scanned in the same order."""
     images = [pair.image for pair in pairs]
+    # DATA.FORCE_RGB repeats single channels, so that grey and RGB images stand side by side.
+    channels = [scan.channels * (num_channels // len(scan.channels)) for scan in scans]
     return Fingerprint(
         ndim=images[0].ndim,
         num_channels=num_channels,
@@ -78,9 +80,7 @@ def build_fingerprint(
         spacing=median_spacing([image.spacing for image in images]),
         coding=coding,
         class_counts=class_counts,
-        intensity=tuple(
-            Intensity.merge(list(parts)) for parts in zip(*(scan.channels for scan in scans), strict=True)
-        ),
+        intensity=tuple(Intensity.merge(list(parts)) for parts in zip(*channels, strict=True)),
     )
 
 

@@ -31,8 +31,10 @@ def check_values(path: Path, summary: LabelSummary, coding: LabelCoding) -> Prob
 
 
 def check_summaries(summaries: Summaries) -> list[Problem]:
-    """Files that are no label image at all: NaN, fractions, negative values, differing channels. Equal findings in many
-    files become one problem."""
+    """Files that are no label image at all: NaN, fractions, negative values, differing channels.
+
+    The same finding in many files is one problem.
+    """
     groups: dict[str, list[tuple[Path, tuple[str, str]]]] = defaultdict(list)
     for path, summary in summaries:
         broken = _broken(summary)
@@ -52,14 +54,14 @@ def _broken(summary: LabelSummary) -> tuple[str, str] | None:
     if summary.channels == "different":
         colours = f" ({summary.num_colours} distinct colours: colour-coded?)" if summary.num_colours else ""
         return (
-            f"the label image has {summary.num_channels} channels that differ{colours}; it must have one channel with a "
-            "class per pixel (equal channels and one-hot channels are understood)",
+            f"the label image has {summary.num_channels} channels that differ{colours}; "
+            "it must have one channel with a class per pixel (equal and one-hot channels are understood)",
             "save it with one channel and classes 0, 1, 2…",
         )
     if summary.num_nan:
         return (
             f"the label image holds NaN or infinite values ({summary.num_nan} pixels)",
-            "give these pixels a class, or a value for 'not annotated' such as 255 with LOSS.IGNORE_INDEX: 255",
+            "give these pixels a class, or 255 for 'not annotated' with LOSS.IGNORE_INDEX: 255",
         )
     if summary.num_fractional:
         return (

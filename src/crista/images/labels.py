@@ -56,8 +56,8 @@ class LabelSummary:
     """Pixels with a finite value that is no whole number."""
     fractional_example: float | None
     channels: Channels
-    """`one`; `equal`: all channels are the same, the first is used; `one-hot`: exactly one channel is not 0 in each pixel,
-    its index is the class; `different`: no label image."""
+    """`one`; `equal`: all channels are the same, the first is used; `one-hot`: exactly one channel is not 0
+    in each pixel, its index is the class; `different`: no label image."""
     num_channels: int
     num_colours: int | None = None
     """Distinct values of three differing channels (at most `MAX_VALUES` + 1)."""
@@ -103,11 +103,9 @@ class _Tally:
         if self.overflow or not values.size:
             return
         distinct, counts = count_values(values)
-        if len(distinct) > MAX_VALUES:
-            self.overflow = True
-            return
-        counter.update(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
-        self.overflow = len(counter) > MAX_VALUES
+        self.overflow = len(distinct) > MAX_VALUES
+        counter.update(dict(zip(distinct[:MAX_VALUES].tolist(), counts[:MAX_VALUES].tolist(), strict=True)))
+        self.overflow = self.overflow or len(counter) > MAX_VALUES
 
 
 def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -158,7 +156,7 @@ def summarise_label(image: Image) -> LabelSummary:
 
 
 def _is_one_hot(block: Array) -> bool:
-    """Whether each pixel of a C(Z)YX block has exactly one channel that is not 0, all of these of one value."""
+    """Whether each pixel of a C(Z)YX block has exactly one channel that is not 0, all of one value."""
     hot = block != 0
     return bool((np.count_nonzero(hot, axis=0) == 1).all() and len(np.unique(block[hot])) == 1)
 
@@ -176,8 +174,8 @@ def read_label(label: Image, coding: LabelCoding, region: Region | None = None) 
     Raises
     ------
     ImageReadError
-        A value that `coding` does not know, a number that is not whole, or channels that are neither: the file and
-        the value are named.
+        A value that `coding` does not know, a number that is not whole, or channels that are neither: the
+        file and the value are named.
     """
     values = _single_channel(label, label.read(region))
     if values.dtype.kind == "f":
@@ -217,7 +215,8 @@ def _require_whole(label: Image, values: Array) -> Array:
     finite = np.isfinite(values)
     if not finite.all():
         raise ImageReadError(
-            f"{label.path}: the label image holds NaN or infinite values ({np.count_nonzero(~finite)} pixels read); "
+            f"{label.path}: the label image holds NaN or infinite values "
+            f"({np.count_nonzero(~finite)} pixels read); "
             "give these pixels a class, or an ignore value (LOSS.IGNORE_INDEX)"
         )
     fractional = values != np.trunc(values)
@@ -232,6 +231,7 @@ def _require_whole(label: Image, values: Array) -> Array:
 def _unknown_value(label: Image, coding: LabelCoding, value: int) -> str:
     allowed = ", ".join(str(known) for known in sorted(coding.class_of))
     return (
-        f"{label.path}: the label image holds the value {value}; {coding.num_classes} classes are coded as {allowed}. "
+        f"{label.path}: the label image holds the value {value}; "
+        f"{coding.num_classes} classes are coded as {allowed}. "
         "Correct the label image, or set DATA.N_CLASSES or LOSS.IGNORE_INDEX (a value without annotation)"
     )

@@ -10,6 +10,7 @@ from natsort import natsorted, ns
 
 from crista.errors import DataError, Problem
 from crista.images.open import SUPPORTED_EXTENSIONS
+from crista.images.wording import list_names
 
 SYSTEM_FILES = frozenset(
     {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"}
@@ -57,8 +58,8 @@ def sort_naturally(paths: Sequence[Path]) -> list[Path]:
 def list_images(folder: Path) -> list[Path]:
     """The image files of `folder` in natural order; a file or a Zarr store given instead is the only one.
 
-    Hidden files, system files, notes and tables are skipped. Broken links and folders with the name of an image are
-    kept, so that opening them says what is wrong.
+    Hidden files, system files, notes and tables are skipped. Broken links and folders with the name of an
+    image are kept, so that opening them says what is wrong.
 
     Raises
     ------
@@ -69,7 +70,11 @@ def list_images(folder: Path) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         raise DataError("with the folders", [_missing(folder)])
-    found = [path for path in folder.iterdir() if _is_candidate(path)]
+    try:
+        found = [path for path in folder.iterdir() if _is_candidate(path)]
+    except PermissionError:
+        problem = Problem(str(folder), "no permission to list it", "change its permissions (chmod +rx)")
+        raise DataError("with the folders", [problem]) from None
     if not found:
         raise DataError("with the folders", [_empty(folder)])
     return sort_naturally(found)
@@ -104,13 +109,11 @@ def _missing(folder: Path) -> Problem:
 
 
 def _empty(folder: Path) -> Problem:
-    nested = sort_naturally(list({path.parent for path in _iter_nested(folder)}))
+    nested = natsorted({path.parent.relative_to(folder).as_posix() for path in _iter_nested(folder)})
     if nested:
-        listed = ", ".join(path.relative_to(folder).as_posix() for path in nested[:5])
-        more = f" and {len(nested) - 5} more" if len(nested) > 5 else ""
         return Problem(
             str(folder),
-            f"no images found in {folder}, but some in subfolders: {listed}{more}",
+            f"no images found in {folder}, but some in subfolders: {list_names(nested, 5)}",
             "give one of them as the path, or move the images up",
         )
     others = sorted(path.name for path in folder.iterdir())
@@ -120,7 +123,7 @@ def _empty(folder: Path) -> Problem:
 
 
 def _iter_nested(folder: Path) -> Iterator[Path]:
-    """Images below `folder`; stops after many folders, so that a wrong path to a whole disk is answered soon."""
+    """Images below `folder`; stops after many folders, so that the path of a whole disk is answered soon."""
     waiting, visited = [folder], 0
     while waiting and visited < MAX_SUBFOLDERS:
         visited += 1

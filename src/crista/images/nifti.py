@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from crista.geometry.axes import Array, Region
@@ -53,13 +54,12 @@ def read_nifti_header(path: Path) -> Stored:
     if len(shape) not in _AXES:
         what = f"NIfTI of shape {stored_shape}: time series and vectors are not supported"
         raise read_error(path, what, "split it into volumes of axes x, y, z and channels")
-    dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
+    dtype, offset = _pixel_type(path, header), max(int(header["vox_offset"]), header.single_vox_offset)
     ratio = BEST_COMPRESSION if is_compressed else 1.0
     check_claimed_size(path, num_bytes(shape, dtype) + offset, path.stat().st_size, ratio)
     mapped = MappedPixels(path, offset, shape, dtype, "F")
     pixels = _CompressedVolume(path, offset, shape, dtype) if is_compressed else mapped
-    slope, intercept = header.get_slope_inter()
-    scaled = _ScaledPixels(pixels, 1.0 if slope is None else float(slope), float(intercept or 0.0))
+    scaled = _ScaledPixels(pixels, *_scaling(path, header))
     spacing, notes = _spacing(header)
     if len(shape) == 4:
         notes.append(f"the fourth axis ({shape[3]}) is taken as channels")
@@ -73,11 +73,29 @@ def _parse_header(file: Any) -> Any:
     rest = file.read(536)
     is_second = 540 in (int.from_bytes(start, "little"), int.from_bytes(start, "big"))
     header_class: Any = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
-    return header_class((start + rest)[: 540 if is_second else 348])
+    # Unchecked, because nibabel prints what it repairs; what matters here is checked here.
+    return header_class((start + rest)[: 540 if is_second else 348], check=False)
+
+
+def _pixel_type(path: Path, header: Any) -> np.dtype:
+    try:
+        dtype: np.dtype = header.get_data_dtype()
+        return dtype
+    except HeaderDataError as error:
+        raise read_error(path, f"unknown pixel type ({error})", "its header is damaged: export it again") from error
+
+
+def _scaling(path: Path, header: Any) -> tuple[float, float]:
+    """Slope and intercept; 1 and 0 where the header names none."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise read_error(path, f"unusable scaling ({error})", "its header is damaged: export it again") from error
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
 
 
 def _spacing(header: Any) -> tuple[dict[str, float], list[str]]:
-    sizes = tuple(float(value) for value in header.get_zooms()[:3])
+    sizes = tuple(abs(float(value)) for value in header.get_zooms()[:3])
     unit = header.get_xyzt_units()[0]
     notes = ["no unit of length in the header: millimetres are assumed"] if unit == _NO_UNIT else []
     name = {"meter": "m", "micron": "um"}.get(unit, "mm" if unit == _NO_UNIT else unit)

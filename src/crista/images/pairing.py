@@ -32,9 +32,10 @@ class _Match:
 def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Pairs in the order of `images`, and notices about pairs whose names are not the same.
 
-    Tried in this order: equal names; names equal but for capitals or the Unicode form; names equal but for leading zeros
-    (1 and 01); names that differ by one constant part (image_001 and mask_001). One image and one label are a pair
-    whatever their names. Every pairing but the first is told in a notice that lists the first pairs.
+    Tried in this order: equal names; names equal but for capitals or the Unicode form; names equal but for
+    leading zeros (1 and 01); names that differ by one constant part (image_001 and mask_001). One image and
+    one label are a pair whatever their names. Every pairing but the first is told in a notice that lists the
+    first pairs.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def _match_numbers(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
 
 
 def _match_renamed(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
-    """Pair by the one replacement (of a part of the image name by a part of the label name) that fits most names."""
+    """Pair by the one replacement of a part of the image name by a part of the label name that fits most."""
     image_units, label_units = [_units(path) for path in images], [_units(path) for path in labels]
     counts = Counter(
         difference
@@ -170,7 +171,8 @@ def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[P
     lonely_labels = [path.name for index, path in enumerate(labels) if index not in taken]
     problems = []
     if len(images) != len(labels):
-        what = f"{plural(len(images), 'image')} in {image_folder}, {plural(len(labels), 'label')} in {label_folder}"
+        what = f"{plural(len(images), 'image')} in {image_folder}, "
+        what += f"{plural(len(labels), 'label')} in {label_folder}"
         problems.append(Problem("", what, "there must be one label per image, of the same name"))
     if lonely_images:
         what = f"without a label of the same name in {label_folder}: {list_names(lonely_images, LISTED)}"

@@ -45,7 +45,8 @@ class ImageScan:
     """What one pass over an image found."""
 
     digest: str
-    """Equal for images of equal shape, dtype and pixels (volumes of many blocks: only among files of one format)."""
+    """Equal for images of equal shape, dtype and pixels (volumes of many blocks: among files of one
+    format)."""
     num_nonfinite: int
     """NaN and infinite pixels, all channels together."""
     channels: tuple[Intensity, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+import tokenize
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,8 +33,9 @@ DECODING_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
     lzma.LZMAError,
+    tokenize.TokenError,
 )
-"""What decoders of third parties raise on damaged files; Pillow even raises SyntaxError for a broken PNG."""
+"""What decoders raise on damaged files; Pillow even raises SyntaxError for a PNG, and NumPy TokenError for a header."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def check_claimed_size(path: Path, claimed: int, available: int, max_ratio: floa
     ImageReadError
         If `claimed` exceeds `available` × `max_ratio`.
     """
-    if claimed > available * max_ratio:
+    if claimed < 0 or claimed > available * max_ratio:
         raise read_error(
             path,
             f"size does not fit the file: its header claims {claimed:,} bytes of pixels, the file has {available:,} bytes",

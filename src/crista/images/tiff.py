@@ -41,7 +41,6 @@ BEST_OTHER_COMPRESSION = 65536.0
 """The same for every other codec; zstd and LZMA squeeze constant images to almost nothing."""
 
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
-_ALPHA = (1, 2)
 
 
 def read_tiff_header(path: Path) -> Stored:
@@ -53,6 +52,7 @@ def read_tiff_header(path: Path) -> Stored:
         If the file is truncated, or claims more pixels than it can hold.
     """
     with TiffFile(path) as tif:
+        _check_page_chain(path, tif)
         series = tif.series[0]
         keyframe = series.keyframe
         shape, axes = tuple(int(n) for n in series.shape), _letters_of(tif, series, path)
@@ -69,6 +69,25 @@ def read_tiff_header(path: Path) -> Stored:
             source = _TiffPages(path, shape, series.dtype, split)
         stored = Stored(shape, series.dtype, axes, source, read_tiff_spacing(tif, series), notes)
         return _without_alpha(stored, keyframe)
+
+
+def _check_page_chain(path: Path, tif: TiffFile) -> None:
+    """Follow the chain of page headers to its end; tifffile takes a broken chain for a shorter stack."""
+    form, file, size = tif.tiff, tif.filehandle, path.stat().st_size
+    if tif.is_ndpi:
+        return
+    offset, seen = tif.pages.first.offset, set[int]()
+    while offset and offset not in seen:
+        seen.add(offset)
+        file.seek(offset)
+        head = file.read(form.tagnosize)
+        count = int.from_bytes(head, "little" if form.byteorder == "<" else "big")
+        file.seek(offset + form.tagnosize + count * form.tagsize)
+        link = file.read(form.offsetsize)
+        if len(head) < form.tagnosize or len(link) < form.offsetsize:
+            what = f"truncated: the header of page {len(seen)} should lie at byte {offset:,} of {size:,}"
+            raise read_error(path, what, "copy or export it again")
+        offset = int.from_bytes(link, "little" if form.byteorder == "<" else "big")
 
 
 def _letters_of(tif: TiffFile, series: Any, path: Path) -> str:
@@ -113,6 +132,9 @@ def _check_size(path: Path, tif: TiffFile, series: Any) -> None:
         missing = sum(page is None for page in pages)
         what = f"{missing} of {len(pages)} planes are missing (truncated, or they lie in files that are not here)"
         raise read_error(path, what, "copy all files of the set, or export one file per image")
+    if keyframe.dtype is None:
+        what = f"pixels of {keyframe.bitspersample} bits in sample format {keyframe.sampleformat} are not supported"
+        raise read_error(path, what, "export it with 8, 16 or 32 bits")
     claimed = num_bytes(series.shape, series.dtype) * keyframe.bitspersample // (8 * series.dtype.itemsize)
     ratio = BEST_COMPRESSION.get(int(keyframe.compression), BEST_OTHER_COMPRESSION)
     check_claimed_size(path, claimed, size, ratio)
@@ -134,12 +156,14 @@ def _check_strips(path: Path, page: Any, size: int) -> None:
 
 
 def _without_alpha(stored: Stored, keyframe: Any) -> Stored:
-    """RGBA as RGB, so that a picture gives the same numbers as TIFF and as PNG."""
+    """RGBA as RGB, so that a picture gives the same numbers as TIFF and as PNG.
+
+    Four separate planes stay four channels: old versions of tifffile called any four planes a picture with alpha.
+    """
     extra = tuple(int(value) for value in keyframe.extrasamples)
-    if int(keyframe.photometric) != 2 or extra not in ((1,), (2,)) or stored.axes.count("C") != 1:
-        return stored
-    position = stored.axes.index("C")
-    if stored.shape[position] != keyframe.samplesperpixel:
+    position = stored.axes.find("C")
+    is_picture = int(keyframe.photometric) == 2 and int(keyframe.planarconfig) == 1 and extra in ((1,), (2,))
+    if not is_picture or position < 0 or stored.shape[position] != keyframe.samplesperpixel:
         return stored
     shape = tuple(n - 1 if i == position else n for i, n in enumerate(stored.shape))
     notes = (*stored.notes, "the alpha channel is dropped")

@@ -19,7 +19,7 @@ def filter_prediction(sink: PredictionSink, plan: Plan, scratch: Scratch) -> NDA
     (the median keeps the order of values). With more classes each probability is filtered and the largest chosen: a median of
     class numbers would invent classes.
     """
-    filters = plan.config.test.post_processing.filters
+    filters = plan.config.test.post_processing.filters_for(sink.labels.ndim)
     source: NDArray[Any] = sink.labels if sink.probabilities is None else sink.probabilities
     by_labels = plan.classes.num_classes == 2
     if by_labels:

@@ -23,7 +23,10 @@ Write = tuple[Region, Scores]
 class Assembler(Protocol):
     """Takes the scores of tiles in order and hands over final regions."""
 
-    tiles: Sequence[Tile]
+    @property
+    def tiles(self) -> Sequence[Tile]:
+        """All tiles, in order."""
+        ...
 
     def add(self, tile: Tile, scores: Scores) -> Iterator[Write]:
         """Add the scores (L, (Z)YX) of a tile's read region; yields the regions that are final now."""
@@ -38,7 +41,12 @@ class HaloAssembler:
     """Each tile writes its inside; the halo is thrown away. Nothing is kept."""
 
     def __init__(self, tiles: Sequence[Tile]) -> None:
-        self.tiles = tiles
+        self._tiles = tiles
+
+    @property
+    def tiles(self) -> Sequence[Tile]:
+        """All tiles, in order."""
+        return self._tiles
 
     def add(self, tile: Tile, scores: Scores) -> Iterator[Write]:
         """The inside of the tile is final at once."""
@@ -68,10 +76,15 @@ class BlendedAssembler:
         self._shape = tuple(shape)
         self._axes = [_windows(n, t, o) for n, t, o in zip(shape, size, overlap, strict=True)]
         self._windows = list(product(*self._axes))
-        self.tiles = [_tile(windows, shape) for windows in self._windows]
-        self._weights = {id(tile): windows for tile, windows in zip(self.tiles, self._windows, strict=True)}
+        self._tiles = [_tile(windows, shape) for windows in self._windows]
+        self._weights = {id(tile): windows for tile, windows in zip(self._tiles, self._windows, strict=True)}
         self._origin = 0
         self._sums: Scores | None = None
+
+    @property
+    def tiles(self) -> Sequence[Tile]:
+        """All tiles, in order."""
+        return self._tiles
 
     def add(self, tile: Tile, scores: Scores) -> Iterator[Write]:
         """Add weighted scores; rows before this tile are final."""

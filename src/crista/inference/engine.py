@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from crista.models import build_model, fold_batch_norm
+from crista.models import build_model, fold_batch_norm, to_layout
 from crista.plan.plan import Plan
 
 Scores = NDArray[np.float32]
@@ -30,7 +30,7 @@ class TorchEngine:
 
     def __init__(self, model: nn.Module, plan: Plan, device: torch.device) -> None:
         self._layout = torch.channels_last if plan.ndim == 2 else torch.channels_last_3d
-        self._model = fold_batch_norm(model).eval().to(device, memory_format=self._layout)
+        self._model = to_layout(fold_batch_norm(model).eval(), device, plan.ndim)
         self._device = device
         self._mixed = device.type == "cuda" and plan.amp is not False
 
@@ -64,8 +64,8 @@ def build_engine(plan: Plan, weights: Mapping[str, torch.Tensor], device: torch.
 def labels_of(scores: NDArray[Any], threshold: float) -> NDArray[np.uint8]:
     """Classes ([Z,] Y, X) of scores (L, [Z,] Y, X): above `threshold` for L = 1, else the largest (the first of equals)."""
     if scores.shape[0] == 1:
-        return (scores[0] > threshold).astype(np.uint8)
-    return scores.argmax(axis=0).astype(np.uint8)
+        return np.asarray(scores[0] > threshold, np.uint8)
+    return np.asarray(scores.argmax(axis=0), np.uint8)
 
 
 def probabilities_of(scores: NDArray[Any]) -> NDArray[Any]:

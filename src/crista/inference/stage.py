@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.geometry.spacing import Spacing
 from crista.geometry.tiles import whole
 from crista.images.image import ImagePair
 from crista.images.write import write_image
@@ -48,6 +47,8 @@ class PredictionJob:
     folders: OutputFolders
     digest: str
     """Digest of the network's weights."""
+    names: Sequence[str]
+    """Name of the results of each image, all different."""
     full_image: bool = False
     """Predict whole images without patches as well."""
 
@@ -65,17 +66,17 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
     yield StageStarted("predict", len(job.pairs))
     records = []
     stack = _Stack(job) if job.plan.config.test.analize_2d_imgs_as_3d_stack else None
-    for index, pair in enumerate(job.pairs, 1):
+    for index, (pair, name) in enumerate(zip(job.pairs, job.names, strict=True), 1):
         key = record_key(job.digest, job.plan, pair)
-        record = load_record(job.folders.state, pair.name, key) if stack is None else None
+        record = load_record(job.folders.state, name, key) if stack is None else None
         if record is not None:
-            yield Said(f"{pair.name}: predicted before with the same network and settings, kept")
+            yield Said(f"{name}: predicted before with the same network and settings, kept")
         else:
-            record = yield from _predict_image(job, pair, key, stack)
+            record = yield from _predict_image(job, _Output(job, pair, name), key, stack)
             record.save(job.folders.state)
         records.append(record)
         scores = {stage: foreground_iou(counts) for stage, counts in record.confusions.items()}
-        yield ImageFinished(pair.name, index, len(job.pairs), scores)
+        yield ImageFinished(name, index, len(job.pairs), scores)
     if stack is not None:
         records.append((yield from stack.finish()))
     return records
@@ -84,7 +85,9 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
 class _Output:
     """What is gathered about one image while it is predicted."""
 
-    def __init__(self, job: PredictionJob, pair: ImagePair) -> None:
+    def __init__(self, job: PredictionJob, pair: ImagePair, name: str) -> None:
+        self.pair = pair
+        self.name = name
         self.read: ReadLabel | None = label_reader(pair.label, job.plan) if pair.label is not None else None
         self.plan = job.plan
         self.confusions: dict[str, Counts] = {}
@@ -96,36 +99,35 @@ class _Output:
         if self.read is not None:
             self.confusions[stage] = image_confusion(labels, self.read, self.plan)
 
-    def write(self, path: Path, array: NDArray[np.generic], spacing: Spacing | None) -> FileWritten:
+    def write(self, folder: Path, array: NDArray[np.generic]) -> FileWritten:
         """Write a label image (Z)YX or probabilities K(Z)YX."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.tif"
         axes = "ZYX"[-self.plan.ndim :] if array.ndim == self.plan.ndim else "C" + "ZYX"[-self.plan.ndim :]
-        write_image(path, array, axes, spacing=spacing)
+        write_image(path, array, axes, spacing=self.pair.image.spacing)
         self.files.append(str(path))
         return FileWritten(path, "prediction")
 
 
 def _predict_image(
-    job: PredictionJob, pair: ImagePair, key: str, stack: _Stack | None
+    job: PredictionJob, output: _Output, key: str, stack: _Stack | None
 ) -> Generator[Event, None, ImageRecord]:
-    output = _Output(job, pair)
-    patches = (
-        PatchScores(job.plan, pair.image.spatial_shape, output.read) if output.read is not None else None
-    )
+    shape = output.pair.image.spatial_shape
+    patches = PatchScores(job.plan, shape, output.read) if output.read is not None else None
     with Scratch(job.folders.state) as scratch:
-        sink = yield from _predict_into_sink(job, pair, output, scratch, patches)
+        sink = yield from _predict_into_sink(job, output, scratch, patches)
         if stack is not None:
-            stack.add(pair, sink, output.read)
+            stack.add(output.pair, sink, output.read)
         if job.full_image:
-            sink = yield from _predict_into_sink(job, pair, output, scratch, None, whole_image=True)
-        if job.plan.config.test.post_processing.filters and stack is None:
+            sink = yield from _predict_into_sink(job, output, scratch, None, whole_image=True)
+        if job.plan.config.test.post_processing.filters_for(job.plan.ndim) and stack is None:
             started = time.perf_counter()
             cleaned = filter_prediction(sink, job.plan, scratch)
             output.seconds["post_processing"] = time.perf_counter() - started
             output.measure("post_processing", cleaned)
-            yield output.write(job.folders.full_post_processing / f"{pair.name}.tif", cleaned, pair.image.spacing)
+            yield output.write(job.folders.full_post_processing, cleaned)
     return ImageRecord(
-        pair.name,
+        output.name,
         key,
         output.seconds,
         output.confusions,
@@ -136,7 +138,6 @@ def _predict_image(
 
 def _predict_into_sink(
     job: PredictionJob,
-    pair: ImagePair,
     output: _Output,
     scratch: Scratch,
     patches: PatchScores | None,
@@ -152,28 +153,30 @@ def _predict_into_sink(
         else (folders.per_image, folders.per_image_binarized)
     )
     plan, started = job.plan, time.perf_counter()
+    image = output.pair.image
     sink = PredictionSink(
-        pair.image.spatial_shape,
+        image.spatial_shape,
         plan.classes.num_classes,
         plan.config.test.threshold,
         scratch=scratch,
         keep_probabilities=plan.save_probabilities or _filters_need_probabilities(plan),
     )
-    for done, total in job.predictor.predict(pair.image, sink, whole_image=whole_image, on_tile=patches):
-        yield TileFinished(pair.name, done, total)
+    for done, total in job.predictor.predict(image, sink, whole_image=whole_image, on_tile=patches):
+        yield TileFinished(output.name, done, total)
     output.seconds[stage] = time.perf_counter() - started
     output.measure(stage, sink.labels)
     started = time.perf_counter()
     kept = sink.probabilities if plan.save_probabilities else None
-    yield output.write(raw / f"{pair.name}.tif", kept if kept is not None else sink.labels, pair.image.spacing)
-    yield output.write(binarized / f"{pair.name}.tif", sink.labels, pair.image.spacing)
+    yield output.write(raw, kept if kept is not None else sink.labels)
+    yield output.write(binarized, sink.labels)
     output.seconds["writing"] = output.seconds.get("writing", 0.0) + time.perf_counter() - started
     return sink
 
 
 def _filters_need_probabilities(plan: Plan) -> bool:
     """Two classes: the median of labels is the label of the median. More: probabilities are filtered."""
-    return plan.classes.num_classes > 2 and bool(plan.config.test.post_processing.filters)
+    ndim = 3 if plan.config.test.analize_2d_imgs_as_3d_stack else plan.ndim
+    return plan.classes.num_classes > 2 and bool(plan.config.test.post_processing.filters_for(ndim))
 
 
 class _Stack:
@@ -187,7 +190,6 @@ class _Stack:
         self._sink: PredictionSink | None = None
         self._truth: NDArray[np.uint8] | None = None
         self._count = 0
-        self._spacing = job.pairs[0].image.spacing
 
     def add(self, pair: ImagePair, sink: PredictionSink, read: ReadLabel | None) -> None:
         """Put the prediction of one image at the next slice."""
@@ -214,7 +216,7 @@ class _Stack:
             before = folders.as_3d_stack / "stack.tif"
             yield self._write(before, self._sink.labels)
             files.append(str(before))
-            if self._job.plan.config.test.post_processing.filters:
+            if self._job.plan.config.test.post_processing.filters_for(3):
                 cleaned = filter_prediction(self._sink, self._job.plan, scratch)
                 confusions.update(self._measured("post_processing", cleaned))
                 after = folders.full_post_processing / "stack.tif"
@@ -238,11 +240,3 @@ def _without_crop(plan: Plan) -> Plan:
     test = plan.config.test.model_copy(update={"eval_border_crop": ()})
     return plan.model_copy(update={"config": plan.config.model_copy(update={"test": test})})
 
-
-def stage_scores(records: Sequence[ImageRecord]) -> Mapping[str, list[Counts]]:
-    """Confusion matrices of all images, by stage."""
-    stages: dict[str, list[Counts]] = {}
-    for record in records:
-        for stage, counts in record.confusions.items():
-            stages.setdefault(stage, []).append(counts)
-    return stages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.distributed
 from torch import Tensor
@@ -24,7 +25,23 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return tensor
-    from torch.distributed.nn.functional import all_reduce
-
-    summed: Tensor = all_reduce(tensor.contiguous())  # type: ignore[no-untyped-call]
+    summed: Tensor = _AllReduceSum.apply(tensor)  # type: ignore[no-untyped-call]
     return summed
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """Each process' output depends on each process' input with factor 1, so that the backward pass is the same sum."""
+
+    @staticmethod
+    def forward(_ctx: Any, tensor: Tensor) -> Tensor:
+        return _sum_over_processes(tensor)
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum_over_processes(gradient)
+
+
+def _sum_over_processes(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total)
+    return total

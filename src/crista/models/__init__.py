@@ -2,6 +2,7 @@
 
 from crista.models.architectures import MODELS, build_model
 from crista.models.fold import fold_batch_norm
+from crista.models.placement import to_layout
 from crista.models.summary import LayerSummary, describe_model
 
-__all__ = ["MODELS", "LayerSummary", "build_model", "describe_model", "fold_batch_norm"]
+__all__ = ["MODELS", "LayerSummary", "build_model", "describe_model", "fold_batch_norm", "to_layout"]

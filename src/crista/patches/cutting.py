@@ -22,6 +22,8 @@ class Placement:
     start: tuple[int, ...]
     """(Z)YX, relative to the source's region; negative with padding."""
     size: tuple[int, ...]
+    centre: tuple[int, ...] | None = None
+    """The voxel that was drawn, where one was: not the middle of a patch that was moved inside at a border."""
 
 
 def read_reflected(image: Image, region: Region, limits: Region, *, label: LabelCoding | None = None) -> Array:
@@ -96,7 +98,8 @@ def _cut(pixels: Array, region: Region, limits: Region) -> Array:
         (max(0, limit.start - axis.start), max(0, axis.stop - limit.stop))
         for axis, limit in zip(region, limits, strict=True)
     ]
-    return reflect(pixels[(..., *inside)], widths)
+    leading = (slice(None),) * (pixels.ndim - len(inside))
+    return reflect(pixels[(*leading, *inside)], widths)
 
 
 def placed(source: Source, placement: Placement) -> Region:

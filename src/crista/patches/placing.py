@@ -81,7 +81,7 @@ class MappedPlacer:
     def place(self, index: int, rng: np.random.Generator) -> tuple[int, Placement]:
         """A patch of source `index` around a drawn centre, moved inside where it would cross the border."""
         centre = self._maps[index].draw_centre(rng)
-        return index, Placement(patch_around(centre, self._patch, self._shapes[index]), self._patch)
+        return index, Placement(patch_around(centre, self._patch, self._shapes[index]), self._patch, tuple(centre))
 
 
 class Replicated:

@@ -48,7 +48,8 @@ def write_mark_images(samples: PatchSamples, folder: Path, *, count: int) -> Ite
         number, placement = samples.placer.place(index, samples.rng(index, 0))
         source = samples.sources[number]
         pixels, label = samples.cache.read(source, source.region)
-        centre = [start + size // 2 for start, size in zip(placement.start, placement.size, strict=True)]
+        middle = [start + size // 2 for start, size in zip(placement.start, placement.size, strict=True)]
+        centre = placement.centre if placement.centre is not None else middle
         for kind, picture in (("mark_x", pixels), ("mark_y", label[np.newaxis])):
             path = folder / f"{index:02d}_{source.pair.name}_{kind}.tif"
             marked = draw_mark(picture, placement.start, placement.size, centre)

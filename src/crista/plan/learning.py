@@ -77,12 +77,12 @@ def decide_optimizer(train: Train, ledger: Ledger) -> Optimizer:
     name = ledger.settle("TRAIN.OPTIMIZER", train.optimizer, "ADAMW", "the fastest reliable start in few steps")
     default = 1e-2 if name == "SGD" else 1e-3
     rate = ledger.settle("TRAIN.LR", train.lr, default, f"the usual rate of {name} for U-Nets")
-    builders = {
-        "SGD": lambda: SGD(lr=rate, weight_decay=train.w_decay),
-        "ADAM": lambda: Adam(lr=rate, betas=train.opt_betas, weight_decay=train.w_decay),
-        "ADAMW": lambda: AdamW(lr=rate, betas=train.opt_betas, weight_decay=train.w_decay),
+    optimizers: dict[str, Optimizer] = {
+        "SGD": SGD(lr=rate, weight_decay=train.w_decay),
+        "ADAM": Adam(lr=rate, betas=train.opt_betas, weight_decay=train.w_decay),
+        "ADAMW": AdamW(lr=rate, betas=train.opt_betas, weight_decay=train.w_decay),
     }
-    return builders[name]()
+    return optimizers[name]
 
 
 def decide_schedule(train: Train, epochs: int, ledger: Ledger) -> ScheduleShape:
@@ -96,18 +96,17 @@ def decide_schedule(train: Train, epochs: int, ledger: Ledger) -> ScheduleShape:
     if patience < 0:
         patience = max(1, (train.patience if train.patience > 0 else 15) // 3)
     warmup = asked.warmup_cosine_decay_epochs
-    shapes = {
-        "": ConstantRate,
-        "onecycle": OneCycle,
-        "reduceonplateau": lambda: ReduceOnPlateau(factor=asked.reduceonplateau_factor, patience=patience, min_lr=low),
-        "warmupcosine": lambda: WarmupCosine(
+    shapes: dict[str, ScheduleShape] = {
+        "": ConstantRate(),
+        "onecycle": OneCycle(),
+        "reduceonplateau": ReduceOnPlateau(factor=asked.reduceonplateau_factor, patience=patience, min_lr=low),
+        "warmupcosine": WarmupCosine(
             warmup_epochs=warmup if warmup >= 0 else max(1, epochs // 10),
             min_lr=low,
             decay_fraction=asked.cosine_decay_fraction if asked.cosine_decay_fraction > 0 else 1.0,
         ),
     }
-    shape: ScheduleShape = shapes[name]()
-    return shape
+    return shapes[name]
 
 
 def decide_batch_size(train: Train, patch: Sequence[int], ledger: Ledger) -> int:

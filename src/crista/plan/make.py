@@ -95,6 +95,12 @@ def plan_for_prediction(trained: Plan, config: Config) -> Plan:
 def _decide_classes(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> Classes:
     coding = fingerprint.coding
     given = config.data.n_classes
+    if fingerprint.class_counts is not None and not any(fingerprint.class_counts[1:]):
+        ledger.refuse(
+            "DATA.TRAIN.GT_PATH",
+            "no training label image holds foreground: every pixel is 0, so there is nothing to learn",
+            "check that these are the label images, and that their values are classes",
+        )
     ledger.settle("DATA.N_CLASSES", given, coding.num_classes, "counted in the label images")
     default = (
         ("background", "foreground")

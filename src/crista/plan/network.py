@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 from statistics import median
+from typing import TypeVar
 
 from crista.config.model import Model
 from crista.config.root import Config
 from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import Ledger
 from crista.plan.topology import network_stride
+
+Value = TypeVar("Value")
 
 DEFAULT_FEATURES = (16, 32, 64, 128, 256)
 PATCH_VOXELS = {2: 256**2, 3: 64**3}
@@ -86,31 +89,35 @@ def decide_model(
         f"{levels} levels: the patch of {in_plane} pixels is halved to {in_plane // 2 ** (levels - 1)}",
     )
     count = len(features)
-    ratio = fingerprint.spacing[0] / min(fingerprint.spacing) if ndim == 3 and fingerprint.spacing else 1.0
-    filled = {
-        "feature_maps": tuple(features),
-        "dropout_values": _all(asked.dropout_values, count) or (0.0,) * count,
-        "conv_layers": _all(asked.conv_layers, count),
-        "yx_down": tuple(f or 2 for f in _all(asked.yx_down, count - 1) or (2,) * (count - 1)),
-        "normalization": ledger.settle(
-            "MODEL.NORMALIZATION",
-            asked.normalization,
-            "bn",
-            "batch normalisation: folded into the convolutions for prediction, and independent of the tile",
-        ),
-        "activation": ledger.settle("MODEL.ACTIVATION", asked.activation, "relu", "the cheapest, no worse in our tests"),
-    }
+    normalization = ledger.settle(
+        "MODEL.NORMALIZATION",
+        asked.normalization,
+        "bn",
+        "batch normalisation: folded into the convolutions for prediction, and independent of the tile",
+    )
+    activation = ledger.settle("MODEL.ACTIVATION", asked.activation, "relu", "the cheapest, no worse in our tests")
+    z_down, isotropy = (1,) * (count - 1), (True,) * count
     if ndim == 3:
-        filled["z_down"] = _decide_z_down(_all(asked.z_down, count - 1), patch[0], ratio, count, ledger)
-        filled["isotropy"] = _decide_isotropy(_all(asked.isotropy, count), filled["z_down"], ratio, ledger)
-    else:
-        filled["z_down"], filled["isotropy"] = (1,) * (count - 1), (True,) * count
-    model = asked.model_copy(update=filled)
+        ratio = fingerprint.spacing[0] / min(fingerprint.spacing) if fingerprint.spacing else 1.0
+        z_down = _decide_z_down(_all(asked.z_down, count - 1), patch[0], ratio, count, ledger)
+        isotropy = _decide_isotropy(_all(asked.isotropy, count), z_down, ratio, ledger)
+    model = asked.model_copy(
+        update={
+            "feature_maps": tuple(features),
+            "dropout_values": _all(asked.dropout_values, count) or (0.0,) * count,
+            "conv_layers": _all(asked.conv_layers, count),
+            "yx_down": tuple(factor or 2 for factor in _all(asked.yx_down, count - 1) or (2,) * (count - 1)),
+            "z_down": z_down,
+            "isotropy": isotropy,
+            "normalization": normalization,
+            "activation": activation,
+        }
+    )
     _check_patch(patch, model, ndim, ledger)
     return model
 
 
-def _all(values: Sequence[int] | None, count: int) -> tuple[int, ...] | None:
+def _all(values: Sequence[Value] | None, count: int) -> tuple[Value, ...] | None:
     """One value repeated for all levels."""
     if values is None:
         return None
@@ -134,16 +141,15 @@ def _decide_z_down(
 
 
 def _decide_isotropy(
-    given: tuple[int, ...] | None, z_down: Sequence[int], ratio: float, ledger: Ledger
+    given: tuple[bool, ...] | None, z_down: Sequence[int], ratio: float, ledger: Ledger
 ) -> tuple[bool, ...]:
     """Kernels are flat in z while a voxel is at least twice as deep as wide (nnU-Net's rule)."""
     decided = []
     for factor in (*z_down, 1):
         decided.append(ratio < 2)
         ratio *= factor / 2
-    asked = tuple(bool(value) for value in given) if given is not None else None
     reason = "kernels have depth 1 while a voxel is at least twice as deep as wide (voxel size from the files)"
-    return ledger.settle("MODEL.ISOTROPY", asked, tuple(decided), reason)
+    return ledger.settle("MODEL.ISOTROPY", given, tuple(decided), reason)
 
 
 def _check_patch(patch: tuple[int, ...], model: Model, ndim: int, ledger: Ledger) -> None:

@@ -71,7 +71,7 @@ def _window(array: Array, axes: str, size: int) -> tuple[int, ...]:
     if wrong or not axes or len(set(axes)) != len(axes):
         raise ValueError(f"axes {axes!r} of a median filter over {array.ndim} axes must be different letters of {spatial!r}")
     if size < 1 or size % 2 == 0:
-        raise ValueError(f"the size of a median filter must be odd, got {size}; nearest: {max(1, size - 1)} or {size + 1}")
+        raise ValueError(f"the size of a median filter must be odd, got {size}; use {max(1, size + 1)}")
     sides = tuple(size if letter in axes else 1 for letter in spatial)
     return (1,) * (array.ndim - len(sides)) + sides
 

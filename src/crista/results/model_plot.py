@@ -12,7 +12,7 @@ from crista.results.style import AMBER, BLUE, FAINT, GREEN, INK, MUTED, PURPLE, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT, GAP = 3.3, 0.86, 0.62
+WIDTH, HEIGHT, GAP = 3.75, 0.86, 0.62
 """Size of a box and vertical space between boxes, in inches."""
 
 INDENT = 0.42
@@ -152,7 +152,7 @@ def _draw_box(axes: Axes, layer: BlockLike, spot: Spot) -> None:
     axes.text(left, y + 0.24, layer.name, fontsize=10.5, fontweight="bold", color=INK, va="center", zorder=4)
     axes.text(right, y + 0.24, count, fontsize=9, color=INK, va="center", ha="right", zorder=4)
     axes.text(left, y - 0.01, shape, fontsize=10.5, color=INK, va="center", zorder=4)
-    axes.text(left, y - 0.26, shorten(layer.kind, 50), fontsize=8, color=MUTED, va="center", zorder=4)
+    axes.text(left, y - 0.26, shorten(layer.kind, 60), fontsize=8, color=MUTED, va="center", zorder=4)
 
 
 def shorten(text: str, length: int) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.images.image import ImagePair
 from crista.inference.record import ImageRecord
 from crista.metrics import ABSENT_CLASS_RULE, biapy_iou, foreground_dice, foreground_iou, iou
 from crista.plan.events import Event, FileWritten, Said
@@ -82,24 +81,20 @@ def _summary(mean: Mapping[str, float], pooled: Mapping[str, NDArray[np.int64]],
     return summary
 
 
-def write_outcome(
-    folder: RunFolder,
-    plan: Plan,
-    pairs: Sequence[ImagePair],
-    records: Sequence[ImageRecord],
-    measurement: Measurement,
-) -> Iterator[Event]:
+def write_tables(folder: RunFolder, plan: Plan, measurement: Measurement) -> Iterator[Event]:
     """Write the tables, if there was anything to measure."""
-    del pairs, records
     if not measurement.pooled:
         yield Said("no label images to measure against (DATA.TEST.LOAD_GT is False): no metrics")
         return
     write_test_metrics(folder.test_results_metrics, measurement.rows, measurement.mean)
     yield FileWritten(folder.test_results_metrics, "metrics of each image")
-    stage = "full_image" if "full_image" in measurement.pooled else next(iter(measurement.pooled))
-    write_confusion(folder.confusion, measurement.pooled[stage], plan.classes.names)
+    write_confusion(folder.confusion, measurement.pooled[main_stage(measurement)], plan.classes.names)
     yield FileWritten(folder.confusion, "confusion matrix")
     yield Said(ABSENT_CLASS_RULE)
-    table = write_runs_table(folder)
-    if table:
+    if write_runs_table(folder):
         yield FileWritten(folder.runs_summary, "table over the runs of this job")
+
+
+def main_stage(measurement: Measurement) -> str:
+    """The stage that stands for the run: the last that was measured (after post-processing, else the full image…)."""
+    return next(stage for stage in ("post_processing", "full_image", "stack", "per_image") if stage in measurement.pooled)

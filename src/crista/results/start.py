@@ -1,15 +1,21 @@
-"""Start: what a run leaves in its folder before the first step."""
+"""Start: what a run leaves in its folder about itself: request, plan, drawing of the network, provenance."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+
+import torch
 
 from crista.config.root import Config
 from crista.models import build_model, describe_model
 from crista.plan.plan import Plan
 from crista.results.atomic import atomic_write
 from crista.results.model_plot import draw_model
+from crista.results.provenance import build_provenance, write_provenance
 from crista.results.run_folder import RunFolder
 
 
@@ -33,3 +39,19 @@ def draw_network(folder: RunFolder, plan: Plan) -> Path:
     layers = describe_model(model, plan.model, input_shape=(plan.num_channels, *plan.patch_size))
     draw_model(layers, folder.model_plot, f"{plan.model.architecture}, {folder.job}")
     return folder.model_plot
+
+
+def write_provenance_of(
+    folder: RunFolder, plan: Plan, inputs: Sequence[Path], *, device: torch.device, started: datetime
+) -> Path:
+    """Write provenance.json: versions, machine, seed, command and input files of a run that ends now."""
+    provenance = build_provenance(
+        inputs=inputs,
+        seed=plan.config.system.seed,
+        device=str(device),
+        threads=torch.get_num_threads(),
+        command=sys.argv,
+        started=started,
+    )
+    write_provenance(folder.provenance_json, provenance)
+    return folder.provenance_json

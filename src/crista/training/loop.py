@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from crista.errors import TrainingError
 from crista.losses import all_reduce_sum, build_loss
 from crista.metrics.overlap import foreground_iou
 from crista.models import build_model
+from crista.models.placement import memory_layout, to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
 from crista.plan.events import CheckpointSaved, EpochFinished, Event, Said, StepFinished, TrainingFinished, TrainingStarted
@@ -64,8 +66,7 @@ class _State:
         if job.start_weights is not None:
             skip = plan.config.model.skip_unmatched_layers
             load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
-        layout = torch.channels_last if plan.ndim == 2 else torch.channels_last_3d
-        self.model: nn.Module = model.to(job.device, memory_format=layout)
+        self.model = to_layout(model, job.device, plan.ndim)
         self.optimizer = OPTIMIZERS.build(plan.optimizer, model=self.model)
         self.precision = Precision(plan.amp, job.device)
         self.history: list[Mapping[str, float]] = []
@@ -162,7 +163,7 @@ def _resume(job: TrainingJob, state: _State) -> Generator[Event, None, bool]:
 
 def training_key(plan: Plan) -> str:
     """What must be equal for a training to be continued: every setting that changes the weights."""
-    unrelated = {
+    unrelated: Any = {
         "config": {"test": True, "paths": True, "system": True, "data": {"test": True}},
         "inference": True,
         "decisions": True,
@@ -204,12 +205,12 @@ def _train_epoch(
     }
 
 
-def _step(job: TrainingJob, state: _State, batches: Sequence[Batch], rate: float) -> tuple[float, Any]:
+def _step(job: TrainingJob, state: _State, batches: Sequence[Batch], rate: float) -> tuple[float, NDArray[np.int64]]:
     """One optimizer step over `batches` (several when gradients are accumulated)."""
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
-    total, counts = 0.0, 0
+    total, counts = 0.0, np.zeros((job.plan.classes.num_classes,) * 2, np.int64)
     for batch in batches:
         images = _to_device(batch.images, job.device, job.plan.ndim)
         targets = batch.targets.to(job.device, non_blocking=True)
@@ -220,7 +221,7 @@ def _step(job: TrainingJob, state: _State, batches: Sequence[Batch], rate: float
         _refuse_non_finite(value, "loss", batch)
         state.precision.backward(loss)
         total += value
-        counts = counts + confusion_of(logits, batch, job.plan.classes)
+        counts += confusion_of(logits, batch, job.plan.classes)
     norm = state.precision.gradient_norm(state.optimizer, state.model, job.plan.config.train.gradient_clip_norm)
     if not state.precision.scales:
         _refuse_non_finite(norm, "norm of the gradient", *batches)
@@ -255,14 +256,13 @@ def _wrapped(model: nn.Module, job: TrainingJob) -> nn.Module:
     if job.processes.world_size == 1:
         return model
     if job.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return nn.parallel.DistributedDataParallel(model, device_ids=[job.device.index])
     return nn.parallel.DistributedDataParallel(model)
 
 
 def _to_device(images: torch.Tensor, device: torch.device, ndim: int) -> torch.Tensor:
-    layout = torch.channels_last if ndim == 2 else torch.channels_last_3d
-    return images.to(device, non_blocking=True, memory_format=layout)
+    return images.to(device, non_blocking=True, memory_format=memory_layout(ndim))
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

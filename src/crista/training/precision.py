@@ -32,7 +32,7 @@ class Precision:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Gradients of `loss`."""
-        self._scaler.scale(loss).backward() if self.scales else loss.backward()
+        torch.autograd.backward(self._scaler.scale(loss) if self.scales else loss)
 
     def gradient_norm(self, optimizer: torch.optim.Optimizer, model: nn.Module, limit: float) -> float:
         """Norm of the whole gradient, which is clipped to `limit` if that is above 0."""

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crista.images.check import DatasetReport
 from crista.plan.events import Event, Measured
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
-from crista.samples import write_sample
-from crista.workflow import demo as demo_job
-from crista.workflow.evaluate import Evaluation, evaluate_folders
+from crista.workflow.check import check as check_events
 from crista.workflow.request import ConfigLike, Request, load_any, request_prediction, request_run, request_training
-from crista.workflow.run import check as check_events
-from crista.workflow.run import run as run_events
+
+if TYPE_CHECKING:
+    from crista.workflow.evaluate import Evaluation
 
 OnEvent = Callable[[Event], object]
 Result = TypeVar("Result")
@@ -39,13 +39,14 @@ def silent(event: Event) -> None:  # noqa: ARG001 - the general listener
 
 def listen(events: Generator[Event, None, Result], on_event: OnEvent) -> Result:
     """Run a generator of events to its end; returns what it returns."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
-        on_event(event)
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            on_event(event)
 
 
 def run(
@@ -109,6 +110,8 @@ def evaluate(
     on_event: OnEvent = silent,
 ) -> Evaluation:
     """Compare predicted label images with true ones; see `crista.workflow.evaluate.evaluate_folders`."""
+    from crista.workflow.evaluate import evaluate_folders  # torch is slow to import
+
     events = evaluate_folders(Path(labels), Path(predictions), num_classes=num_classes, ignore_index=ignore_index)
     return listen(events, on_event)
 
@@ -129,6 +132,9 @@ def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent
 
 def demo(folder: Path | str, *, sample: str = "cells_2d", on_event: OnEvent = silent) -> Outcome:
     """Make a built-in sample data set in `folder`, train on it, predict its test images and measure them."""
+    from crista.samples import write_sample
+    from crista.workflow import demo as demo_job
+
     settings = demo_job.SETTINGS[sample]
     data = Path(folder) / "data" / sample
     write_sample(sample, data, num_train=settings.num_train, num_test=settings.num_test, shape=settings.shape, seed=0)
@@ -138,6 +144,8 @@ def demo(folder: Path | str, *, sample: str = "cells_2d", on_event: OnEvent = si
 
 def finish(request: Request, on_event: OnEvent) -> Outcome:
     """Run a request to its end."""
+    from crista.workflow.run import run as run_events  # torch is slow to import
+
     metrics: dict[str, float] = {}
 
     def note(event: Event) -> None:

@@ -33,7 +33,7 @@ def request_demo(folder: Path, data: Path, sample: str) -> Request:
     """The run of the demo on the sample data in `data`; results go to `folder`."""
     settings = SETTINGS[sample]
     text = new_config_text(
-        ndim=f"{len(settings.shape)}D",
+        ndim=3 if len(settings.shape) == 3 else 2,
         classes=settings.classes,
         train_images=str(data / "train" / "x"),
         train_labels=str(data / "train" / "y"),

@@ -7,31 +7,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
 from crista.config.root import Config
 from crista.errors import ConfigError, Problem
-from crista.images.check import DatasetReport, check_dataset
+from crista.images.check import DatasetReport
 from crista.inference.engine import Engine, build_engine
 from crista.inference.orientations import OrientedEngine
 from crista.inference.predictor import Predictor
 from crista.inference.record import weights_digest
 from crista.inference.stage import OutputFolders, PredictionJob, predict_images
-from crista.patches.prepare import PreparedSamples, coding_of, make_split, prepare_samples
+from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
-from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
+from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted
 from crista.plan.make import make_plan, plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
-from crista.results.outcome import measure, write_outcome
+from crista.results.outcome import measure, write_tables
 from crista.results.recorder import record_training
-from crista.results.run_folder import RunFolder
-from crista.results.start import draw_network, start_run, write_plan
+from crista.results.run_folder import RunFolder, output_names
+from crista.results.run_report import write_run_report
+from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.distributed import Processes, choose_device, join_processes, leave_processes
 from crista.training.loop import TrainingJob, train
+from crista.workflow.check import check
 from crista.workflow.request import Request
 
 Events = Generator[Event, None, None]
@@ -64,7 +67,7 @@ def run(request: Request) -> Events:
 
 
 def _run(request: Request, device: torch.device, processes: Processes) -> Events:
-    config, folder = request.config, request.folder
+    config, folder, started = request.config, request.folder, datetime.now(UTC)
     for notice in request.notices:
         yield Said(notice)
     trained = _starting_checkpoint(config, folder)
@@ -91,31 +94,6 @@ def _run(request: Request, device: torch.device, processes: Processes) -> Events
         assert trained is not None
         yield from test_stage(request, plan, report, trained, device)
     processes.barrier()
-
-
-def check(config: Config, trained: Plan | None = None) -> Generator[Event, None, DatasetReport]:
-    """Check the data that the run needs; yields a warning or a line for each finding, returns the report."""
-    yield StageStarted("check")
-    fold_as_test = config.data.test.use_val_as_test
-    report = check_dataset(
-        config if trained is None else with_classes(config, trained),
-        need_train=config.train.enable,
-        need_test=config.test.enable and not fold_as_test,
-        coding=coding_of(trained) if trained is not None else None,
-    )
-    for notice in report.notices:
-        yield Said(notice)
-    for warning in report.warnings:
-        yield Warned(str(warning))
-    return report
-
-
-def with_classes(config: Config, trained: Plan) -> Config:
-    """`config` with the data settings that a trained network has settled: its classes, channels and dimensions."""
-    patch = (*trained.patch_size, trained.num_channels)
-    data = config.data.model_copy(update={"n_classes": trained.classes.num_classes, "patch_size": patch})
-    problem = config.problem.model_copy(update={"ndim": f"{trained.ndim}D"})
-    return config.model_copy(update={"data": data, "problem": problem})
 
 
 def train_stage(
@@ -163,12 +141,14 @@ def test_stage(
         pairs=pairs,
         folders=output_folders(folder),
         digest=weights_digest(trained.weights),
+        names=output_names([pair.image.path for pair in pairs]),
         full_image=request.config.test.full_img or bool(request.config.test.stats.full_img),
     )
     records = yield from predict_images(job)
     measurement = measure(records, plan)
-    yield from write_outcome(folder, plan, pairs, records, measurement)
+    yield from write_tables(folder, plan, measurement)
     yield Measured(measurement.summary)
+    yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement)
 
 
 def output_folders(folder: RunFolder) -> OutputFolders:

@@ -1,0 +1,194 @@
+"""Jobs: the commands that train and predict, with progress and a summary at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crista.cli import options
+from crista.cli.progress import LineListener, listener
+from crista.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from crista.plan.events import Event
+    from crista.workflow.api import OnEvent, Outcome
+    from crista.workflow.request import Request
+
+
+class Sample(StrEnum):
+    """The built-in sample data."""
+
+    CELLS_2D = "cells_2d"
+    CELLS_3D = "cells_3d"
+    NUCLEI_2D = "nuclei_2d"
+
+
+def run(
+    job: options.ConfigArgument = None,
+    config: options.ConfigOption = None,
+    result_dir: options.ResultDir = None,
+    name: options.Name = None,
+    run_id: options.RunId = 1,
+    gpu: options.Gpu = None,
+    override: options.Overrides = None,
+) -> None:
+    """Train, predict and measure as a configuration says."""
+    from crista.workflow.request import request_run
+
+    path, screen = options.one_config(job, config), job_screen()
+    overrides = options.select_gpus(gpu, override)
+    where = options.place_results(result_dir, screen)
+    request = request_run(path, result_dir=where, name=name, run_id=run_id, overrides=overrides)
+    options.require_gpus(gpu, screen)
+    carry_out(request, screen)
+
+
+def train(
+    job: options.ConfigArgument = None,
+    config: options.ConfigOption = None,
+    result_dir: options.ResultDir = None,
+    name: options.Name = None,
+    run_id: options.RunId = 1,
+    gpu: options.Gpu = None,
+    override: options.Overrides = None,
+) -> None:
+    """Only train, whatever TEST.ENABLE says."""
+    from crista.workflow.request import request_training
+
+    path, screen = options.one_config(job, config), job_screen()
+    overrides = options.select_gpus(gpu, override)
+    where = options.place_results(result_dir, screen)
+    request = request_training(path, result_dir=where, name=name, run_id=run_id, overrides=overrides)
+    options.require_gpus(gpu, screen)
+    carry_out(request, screen)
+
+
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A trained network, ….pth")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of images, or one image.")],
+    labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their label images, to measure against.")] = None,
+    result_dir: options.ResultDir = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job. Default: <checkpoint>_prediction.")] = None,
+    gpu: options.Gpu = None,
+    override: options.Overrides = None,
+) -> None:
+    """Predict images with a trained network."""
+    from crista.workflow.request import request_prediction
+
+    screen = job_screen()
+    overrides = options.select_gpus(gpu, override)
+    where = options.place_results(result_dir, screen)
+    request = request_prediction(checkpoint, images, labels=labels, result_dir=where, name=name, overrides=overrides)
+    options.require_gpus(gpu, screen)
+    carry_out(request, screen)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where sample data and results go.")] = Path("crista_demo"),
+    sample: Annotated[Sample, typer.Option(help="Which sample data.")] = Sample.CELLS_2D,
+) -> None:
+    """Train and predict on built-in sample data, in about two minutes."""
+    screen = job_screen()
+    screen.heading(f"Sample data {sample.value} -> {folder / 'data' / sample.value}")
+
+    def go(on_event: OnEvent) -> Outcome:
+        from crista.workflow import api
+
+        return api.demo(folder, sample=sample.value, on_event=on_event)
+
+    follow(go, screen)
+
+
+def carry_out(request: Request, screen: Screen) -> None:
+    """Run a request with progress on the screen."""
+
+    def go(on_event: OnEvent) -> Outcome:
+        from crista.workflow.api import finish
+
+        return finish(request, on_event)
+
+    with naming_log(request.folder.log_txt):
+        follow(go, screen)
+
+
+def follow(go: Callable[[OnEvent], Outcome], screen: Screen) -> None:
+    """Show the events of `go` and what it left behind; Ctrl-C ends it in order."""
+    if os.environ.get("RANK", "0") != "0":
+        go(_silent)
+        return
+    try:
+        with listener(screen) as show:
+            outcome = go(show)
+    except KeyboardInterrupt as error:
+        screen.line(
+            "\nstopped. What is finished is kept: the same command goes on after the last finished epoch, or the last "
+            "finished image",
+            "yellow",
+        )
+        raise typer.Exit(130) from error
+    show_outcome(outcome, show, screen)
+
+
+def show_outcome(outcome: Outcome, show: LineListener, screen: Screen) -> None:
+    """The figures, and where everything is."""
+    if outcome.metrics:
+        screen.line("")
+        screen.table(("Measured", "Value"), [(key, f"{value:.4f}") for key, value in outcome.metrics.items()])
+    screen.line("")
+    screen.table(("Written", "Path"), [(what, str(path)) for what, path in _iter_results(outcome, show)])
+
+
+def _iter_results(outcome: Outcome, show: LineListener) -> Iterator[tuple[str, Path]]:
+    """What was made, the most wanted first; nothing twice, and no file of a folder that is named."""
+    folder = outcome.folder
+    known = {
+        "report": folder.report_html,
+        "label images": next((path for path in _label_folders(outcome) if path.is_dir()), folder.per_image_binarized),
+        "metrics of each image": folder.test_results_metrics,
+        "checkpoint": folder.checkpoint_best,
+        "charts": folder.charts,
+        "log": folder.log_txt,
+    }
+    seen: set[Path] = set()
+    for what, path in [*known.items(), *((event.what, event.path) for event in show.files)]:
+        if path.exists() and seen.isdisjoint((path, *path.parents)):
+            yield what, path
+            seen.add(path)
+
+
+def _label_folders(outcome: Outcome) -> tuple[Path, ...]:
+    folder = outcome.folder
+    return folder.full_post_processing, folder.as_3d_stack, folder.per_image_binarized, folder.full_image_binarized
+
+
+@contextmanager
+def naming_log(log: Path) -> Iterator[None]:
+    """An error that nobody foresaw carries the path of the log of its run."""
+    try:
+        yield
+    except BaseException as error:
+        if log.is_file():
+            error.add_note(f"The log of this run: {log}")
+        raise
+
+
+def job_screen() -> Screen:
+    """The screen of this process; silent beside the first of several that torchrun started."""
+    return SilentScreen() if os.environ.get("RANK", "0") != "0" else Screen()
+
+
+class SilentScreen(Screen):
+    """Says nothing."""
+
+    def line(self, text: str, style: str = "") -> None:
+        """Nothing."""
+
+
+def _silent(event: Event) -> None:
+    """Show nothing."""

@@ -1,0 +1,156 @@
+"""The command `crista`: which commands there are, and how errors end."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import io
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+import typer
+
+import crista
+from crista.cli import inspection, jobs, new, options
+from crista.errors import CristaError
+
+USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[1])
+"""The base of all errors in the use of flags; typer does not name it itself."""
+USERS_ERRNO = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+"""Failures of the file system that are no fault of the program."""
+LAUNCHER_FLAGS = ("--world_size", "--local_rank", "--dist_url", "--dist_backend", "--dist_on_itp")
+"""Flags of BiaPy for several processes."""
+
+app = typer.Typer(
+    name="crista",
+    help="Semantic segmentation for microscopy: folders of images and labels in; network, label images and figures out.",
+    epilog="Start: crista new job.yaml, then crista --config job.yaml. Or see it work: crista demo.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"crista {crista.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    config: options.ConfigOption = None,
+    result_dir: options.ResultDir = None,
+    name: options.Name = None,
+    run_id: options.RunId = 1,
+    gpu: options.Gpu = None,
+    override: options.Overrides = None,
+    version: Annotated[  # noqa: ARG001 - typer calls its callback
+        bool, typer.Option("--version", "-v", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Without a command: run the job that --config describes."""
+    flags = [result_dir, name, gpu, override, run_id if run_id != 1 else None]
+    if context.invoked_subcommand is None:
+        if config is None and not any(flag is not None for flag in flags):
+            typer.echo(context.get_help())
+            return
+        jobs.run(None, config, result_dir, name, run_id, gpu, override)
+    elif config is not None or any(flag is not None for flag in flags):
+        command = context.invoked_subcommand
+        raise typer.BadParameter(f"give flags after the command: crista {command} …", param_hint=f"'{command}'")
+
+
+for command in (
+    jobs.run,
+    jobs.train,
+    jobs.predict,
+    inspection.evaluate,
+    new.new,
+    inspection.check,
+    inspection.plan,
+    inspection.explain,
+    jobs.demo,
+):
+    app.command()(command)
+
+COMMANDS = tuple(command.callback.__name__ for command in app.registered_commands if command.callback is not None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 after an error, 2 after wrong flags, 130 after Ctrl-C.
+
+    What is no error of the user is raised, with a note that says so.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a µ or × must not end a run where the terminal has none
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+        return _refuse_command(given[0])
+    try:
+        code = typer.main.get_command(app).main(args=given, prog_name="crista", standalone_mode=False)
+    except CristaError as error:
+        return _complain(str(error))
+    except USAGE_ERROR as error:
+        return _complain_usage(error)
+    except typer.Abort:
+        print("\nstopped, nothing was written", file=sys.stderr)
+        return 130
+    except (OSError, RuntimeError, MemoryError) as error:
+        message = _explain_machine(error)
+        if not message:
+            _call_it_a_bug(error)
+            raise
+        return _complain(message)
+    except BaseException as error:
+        _call_it_a_bug(error)
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _explain_machine(error: Exception) -> str:
+    """Words for a full disk, missing rights, or a full memory; empty for anything else."""
+    if isinstance(error, OSError) and error.errno in USERS_ERRNO:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        what = str(error).partition("\n")[0] or "no more memory"
+        return f"the memory is full: {what}\n    -> lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE, or close other programs"
+    return ""
+
+
+def _call_it_a_bug(error: BaseException) -> None:
+    if isinstance(error, Exception):
+        error.add_note(
+            "This is a bug of crista, not a mistake of yours. Please report it with the lines above, the command and the "
+            f"version (crista {crista.__version__})."
+        )
+
+
+def _complain(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def _complain_usage(error: Any) -> int:
+    error.show()
+    if any(f" {flag}" in error.format_message() for flag in LAUNCHER_FLAGS):
+        print("Processes that torchrun started are recognised without flags: leave this one out.", file=sys.stderr)
+    return 2
+
+
+def _refuse_command(word: str) -> int:
+    """A word that is no command: a YAML file, or a slip of the finger."""
+    print(f"error: there is no command {word!r}", file=sys.stderr)
+    near = difflib.get_close_matches(word.lower(), COMMANDS, 1, 0.5)
+    if word.lower().endswith((".yaml", ".yml")):
+        print(f"    -> to run a configuration: crista --config {word}", file=sys.stderr)
+    elif near:
+        print(f"    -> did you mean {near[0]}?", file=sys.stderr)
+    else:
+        print(f"    -> choose one of {', '.join(COMMANDS)}, or see crista --help", file=sys.stderr)
+    return 2

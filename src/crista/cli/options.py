@@ -1,0 +1,92 @@
+"""Options: flags and arguments that several commands share, and what is done with them before PyTorch is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crista.cli.screen import Screen
+
+DEFAULT_RESULTS = Path("crista_results")
+
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[YAML]", help="The configuration; the same as --config.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="YAML", help="The configuration file.")]
+ResultDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--result_dir", "--result-dir", metavar="DIR", help=f"Folder of the results of all jobs. Default: ./{DEFAULT_RESULTS}"
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the job. Default: the name of the configuration file.")]
+RunId = Annotated[int, typer.Option("--run_id", "--run-id", help="Number of the run; each has its own results.")]
+Gpu = Annotated[
+    str | None, typer.Option("--gpu", metavar="0|0,1", help="GPUs to use, as nvidia-smi counts. Default: one, if there is one.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the configuration, e.g. TRAIN.EPOCHS=20. Repeatable."),
+]
+
+
+def one_config(positional: Path | None, option: Path | None) -> Path:
+    """The configuration, however it was given; raises a usage error unless it was given once."""
+    if positional is not None and option is not None:
+        raise typer.BadParameter(f"given twice: {option} and {positional}", param_hint="'--config'")
+    config = option or positional
+    if config is None:
+        text = "no configuration was given: name a YAML file, or make one with `crista new job.yaml`"
+        raise typer.BadParameter(text, param_hint="'--config'")
+    return config
+
+
+def place_results(result_dir: Path | None, screen: Screen) -> Path:
+    """The folder of the results; says which, if none was given."""
+    if result_dir is None:
+        screen.notice(f"results go to {DEFAULT_RESULTS.resolve()} (--result_dir chooses another folder)")
+        return DEFAULT_RESULTS
+    return result_dir
+
+
+def select_gpus(gpu: str | None, overrides: Sequence[str] | None) -> tuple[str, ...]:
+    """Let PyTorch, which must not have used CUDA yet, see only the wanted GPUs; the overrides that follow from it.
+
+    Each process that torchrun starts takes the GPU of its own rank.
+    """
+    given = tuple(overrides or ())
+    if gpu is None:
+        return given
+    if not re.fullmatch(r"\d+(,\d+)*", gpu.replace(" ", "")):
+        text = f"{gpu!r} is no list of GPU numbers, e.g. 0 or 0,1. For the processor use --set SYSTEM.DEVICE=cpu"
+        raise typer.BadParameter(text, param_hint="'--gpu'")
+    if any(override.upper().replace(" ", "").startswith("SYSTEM.DEVICE=") for override in given):
+        raise typer.BadParameter("contradicts --set SYSTEM.DEVICE=…: give one of them", param_hint="'--gpu'")
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu.replace(" ", "")
+    return (*given, f"SYSTEM.DEVICE=cuda:{os.environ.get('LOCAL_RANK', '0')}")
+
+
+def require_gpus(gpu: str | None, screen: Screen) -> None:
+    """Raise a `ConfigError` unless all GPUs that `select_gpus` chose are there."""
+    if gpu is None:
+        return
+    import torch  # slow, and only after CUDA_VISIBLE_DEVICES is set
+
+    from crista.errors import ConfigError, Problem
+
+    wanted = gpu.replace(" ", "").split(",")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < len(wanted):
+        built = "" if torch.version.cuda or torch.version.hip else "; this PyTorch was installed without support for GPUs"
+        what = f"{gpu} was asked for, but {found} of {len(wanted)} can be used here{built}"
+        step = "`nvidia-smi` lists the GPUs of this machine; leave --gpu out to use what is there"
+        raise ConfigError("with the GPU", [Problem("--gpu", what, step)])
+    if len(wanted) > 1 and "RANK" not in os.environ:
+        screen.warn(
+            f"one process uses one GPU: only GPU {wanted[0]} of {gpu} is used. For training on all of them: "
+            f"torchrun --nproc-per-node {len(wanted)} -m crista … (the same flags)"
+        )

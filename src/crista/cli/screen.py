@@ -1,0 +1,74 @@
+"""Screen: lines, colours and tables; plain text where the output is not a terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Screen:
+    """Writes to standard output; `console` is None unless that is a terminal."""
+
+    def __init__(self) -> None:
+        self.console: Console | None = None
+        if sys.stdout.isatty():
+            from rich.console import Console  # slow to import
+
+            console = Console(highlight=False, soft_wrap=True)
+            self.console = console if console.is_terminal and not console.is_dumb_terminal else None
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line; `style` only where there are colours. Never taken for markup."""
+        if self.console is None:
+            print(text, flush=True)
+        else:
+            self.console.print(text, style=style or None, markup=False, emoji=False)
+
+    def notice(self, text: str) -> None:
+        """Something to know."""
+        self.line(one_line(text), "dim")
+
+    def warn(self, text: str) -> None:
+        """Something to look at."""
+        self.line(f"warning: {one_line(text)}", "yellow")
+
+    def problem(self, text: str) -> None:
+        """Something that has to be mended."""
+        self.line(f"problem: {one_line(text)}", "red")
+
+    def heading(self, text: str) -> None:
+        """A new stage."""
+        self.line(text, "bold")
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Columns side by side; without a terminal no cell is ever cut or wrapped."""
+        if self.console is not None:
+            self._rich_table(self.console, headers, rows)
+            return
+        content = [list(headers), *map(list, rows)] if any(headers) else list(map(list, rows))
+        widths = [max((len(row[column]) for row in content), default=0) for column in range(len(headers))]
+        for row in content:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            print("  ".join(cells).rstrip(), flush=True)
+
+    def _rich_table(self, console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_header=any(headers), pad_edge=False, show_edge=False)
+        for header in headers:
+            table.add_column(header, overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+
+
+def one_line(text: str) -> str:
+    """Line breaks become single spaces."""
+    return re.sub(r"\s*\n\s*", " ", text)

@@ -1,0 +1,21 @@
+"""Placement: a network on a device, in the memory layout that convolutions are fastest in."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def memory_layout(ndim: int) -> torch.memory_format:
+    """Channels last, for 2D or 3D."""
+    return torch.channels_last if ndim == 2 else torch.channels_last_3d
+
+
+def to_layout(model: nn.Module, device: torch.device, ndim: int) -> nn.Module:
+    """`model` on `device`, its convolution weights channels-last."""
+    layout = memory_layout(ndim)
+    model = model.to(device)
+    for parameter in model.parameters():
+        if parameter.ndim == ndim + 2:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return model

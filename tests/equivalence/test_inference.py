@@ -1,0 +1,195 @@
+"""Two roads to one prediction: tiled and whole, blended and plain, turned and straight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crista.config.root import Config
+from crista.images.image import Image
+from crista.images.open import open_image
+from crista.images.write import write_image
+from crista.inference.cover import BlendedAssembler, HaloAssembler, build_assembler
+from crista.inference.engine import TorchEngine, labels_of, probabilities_of
+from crista.inference.orientations import OrientedEngine, orientations
+from crista.inference.predictor import Predictor
+from crista.inference.sink import PredictionSink, Scratch
+from crista.models import build_model
+from crista.plan.plan import Classes, InferencePlan, Plan
+from crista.plan.topology import network_stride, receptive_field_radius
+
+
+def make_plan(ndim: int, inference: InferencePlan, *, num_classes: int = 3, depth: int = 2) -> Plan:
+    model = {
+        "architecture": "unet",
+        "feature_maps": tuple(4 * 2**i for i in range(depth)),
+        "dropout_values": (0.0,) * depth,
+        "normalization": "bn",
+        "activation": "relu",
+        "z_down": (1,) * (depth - 1),
+        "yx_down": (2,) * (depth - 1),
+        "isotropy": (True,) * depth,
+        "conv_layers": (1,) * depth,
+    }
+    return Plan(
+        config=Config(),
+        ndim=ndim,
+        num_channels=1,
+        classes=Classes(names=tuple("abc"[:num_classes])),
+        spacing=None,
+        patch_size=(32,) * ndim,
+        model=model,
+        loss=(),
+        class_weights=None,
+        optimizer={"name": "sgd", "lr": 0.1, "weight_decay": 0.0},
+        schedule={"name": "constant"},
+        batch_size=2,
+        epochs=1,
+        patience=None,
+        amp=None,
+        inference=inference,
+        save_probabilities=True,
+    )
+
+
+def halo_plan(size: Sequence[int], halo: Sequence[int]) -> InferencePlan:
+    return InferencePlan(mode="halo", tile_size=tuple(size), halo=tuple(halo), overlap=(0.0,) * len(size), batch_size=2)
+
+
+def predict(plan: Plan, image: Image, tmp_path: Path, *, whole: bool) -> np.ndarray:
+    torch.manual_seed(0)
+    model = build_model(plan.model, num_channels=1, num_logits=plan.classes.num_logits, ndim=plan.ndim)
+    for module in model.modules():  # statistics that matter, as after training
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    engine = TorchEngine(model, plan, torch.device("cpu"))
+    with Scratch(tmp_path / "scratch") as scratch:
+        shape = image.spatial_shape
+        sink = PredictionSink(shape, plan.classes.num_classes, 0.5, scratch=scratch, keep_probabilities=True)
+        list(Predictor(plan, engine).predict(image, sink, whole_image=whole))
+        assert sink.probabilities is not None
+        return np.array(sink.probabilities)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_exact_tiles_equal_the_whole_image(ndim: int, num_classes: int, tmp_path: Path) -> None:
+    shape = (9, 61, 77)[-ndim:]
+    pixels = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    write_image(tmp_path / "a.tif", pixels, "ZYX"[-ndim:])
+    image = open_image(tmp_path / "a.tif", ndim=ndim)
+    plan = make_plan(ndim, halo_plan((32,) * ndim, (0,) * ndim), num_classes=num_classes)
+    stride = network_stride(plan.model, ndim)
+    halo = [-(-r // s) * s for r, s in zip(receptive_field_radius(plan.model, ndim), stride, strict=True)]
+    size = [2 * h + 8 * s for h, s in zip(halo, stride, strict=True)]
+    plan = plan.model_copy(update={"inference": halo_plan(size, halo)})
+    tiled = predict(plan, image, tmp_path, whole=False)
+    whole = predict(plan, image, tmp_path, whole=True)
+    assert len(build_assembler(plan.inference, shape, stride).tiles) > 1
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+    np.testing.assert_allclose(whole.sum(axis=0), 1, atol=1e-5)
+
+
+def test_tiles_without_halo_differ_from_the_whole_image(tmp_path: Path) -> None:
+    """The exactness test above would notice a halo that is too small."""
+    write_image(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8), "YX")
+    image = open_image(tmp_path / "a.tif", ndim=2)
+    plan = make_plan(2, halo_plan((16, 16), (0, 0)))
+    assert np.abs(predict(plan, image, tmp_path, whole=False) - predict(plan, image, tmp_path, whole=True)).max() > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(64, 80), (33, 20), (10, 90), (16, 16)])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+def test_blending_an_image_with_itself_reproduces_it(shape: tuple[int, int], overlap: float) -> None:
+    truth = np.random.default_rng(0).random((2, *shape)).astype(np.float32)
+    size = tuple(min(24, n) for n in shape)
+    assembler = BlendedAssembler(shape, size, (overlap, overlap))
+    result = np.full_like(truth, np.nan)
+    written = np.zeros(shape, int)
+    for tile in assembler.tiles:
+        for region, scores in assembler.add(tile, truth[(slice(None), *tile.read)]):
+            result[(slice(None), *region)] = scores
+            written[region] += 1
+    for region, scores in assembler.finish():
+        result[(slice(None), *region)] = scores
+        written[region] += 1
+    assert (written == 1).all()
+    np.testing.assert_allclose(result, truth, atol=1e-6)
+
+
+def test_blending_leaves_no_seam() -> None:
+    """Two tiles that disagree (0 and 1) meet in a smooth ramp."""
+    assembler = BlendedAssembler((32,), (24,), (0.5,))
+    result = np.zeros(32)
+    values = iter([0.0, 1.0])
+    for tile in assembler.tiles:
+        for region, scores in assembler.add(tile, np.full((1, 24), next(values), np.float32)):
+            result[region] = scores[0]
+    for region, scores in assembler.finish():
+        result[region] = scores[0]
+    assert np.abs(np.diff(result)).max() < 0.12
+    assert (np.diff(result) >= -1e-6).all()
+    assert result[0] == 0
+    assert result[-1] == 1
+
+
+def test_halo_keeps_nothing() -> None:
+    assembler = build_assembler(halo_plan((16, 16), (4, 4)), (40, 40), (4, 4))
+    assert isinstance(assembler, HaloAssembler)
+    assert list(assembler.finish()) == []
+
+
+@pytest.mark.parametrize(("ndim", "group", "count"), [(2, "full", 8), (3, "auto", 16), (2, "flips", 4), (3, "flips", 8), (2, "none", 1)])
+def test_orientations_are_distinct(ndim: int, group: str, count: int) -> None:
+    image = np.arange(3**ndim).reshape((3,) * ndim)
+    turned = {np.rot90(np.flip(image, f), t, axes=(-2, -1)).tobytes() for f, t in orientations(ndim, group)}  # type: ignore[arg-type]
+    assert len(turned) == count
+
+
+@pytest.mark.parametrize("mode", ["mean", "min", "max"])
+@pytest.mark.parametrize("shape", [(6, 9), (4, 6, 9)])
+def test_orientations_are_undone(mode: str, shape: tuple[int, ...]) -> None:
+    """An engine that looks at single pixels gives the same with and without orientations."""
+
+    def engine(images: np.ndarray) -> np.ndarray:
+        return np.concatenate([images, 1 - images], axis=1)
+
+    images = np.random.default_rng(0).random((2, 1, *shape)).astype(np.float32)
+    oriented = OrientedEngine(engine, ndim=len(shape), group="full", mode=mode)  # type: ignore[arg-type]
+    np.testing.assert_allclose(oriented(images), engine(images), atol=1e-6)
+
+
+def test_mean_over_orientations_by_hand() -> None:
+    """The engine marks the left column; flips along both axes move it to every side."""
+
+    def engine(images: np.ndarray) -> np.ndarray:
+        scores = np.zeros_like(images)
+        scores[..., 0] = 1
+        return scores
+
+    scores = OrientedEngine(engine, ndim=2, group="flips", mode="mean")(np.zeros((1, 1, 2, 3), np.float32))
+    np.testing.assert_allclose(scores[0, 0], [[0.5, 0, 0.5], [0.5, 0, 0.5]])
+
+
+def test_scores_to_labels_and_probabilities() -> None:
+    foreground = np.array([[[0.5, 0.500001, 0.2]]], np.float32)
+    np.testing.assert_array_equal(labels_of(foreground, 0.5), [[0, 1, 0]])
+    np.testing.assert_allclose(probabilities_of(foreground)[:, 0, 2], [0.8, 0.2])
+    several = np.array([[[0.2]], [[0.4]], [[0.4]]], np.float32)
+    assert labels_of(several, 0.5)[0, 0] == 1
+    assert probabilities_of(several) is several
+
+
+def test_large_arrays_lie_on_disk_and_go_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crista.inference.sink.IN_MEMORY_BYTES", 100)
+    with Scratch(tmp_path) as scratch:
+        array = scratch.empty((20, 20), np.uint8)
+        assert isinstance(array, np.memmap)
+        assert not array.any()
+        assert list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []

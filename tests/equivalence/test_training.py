@@ -1,0 +1,175 @@
+"""Resumed equals uninterrupted; several processes equal one; no bad update is made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml  # zarr brings it
+
+from crista.errors import TrainingError
+from crista.plan.events import EpochFinished, Said, TrainingFinished
+from crista.training.checkpoint import load_checkpoint
+from crista.workflow.api import run
+from crista.workflow.request import request_run
+from crista.workflow.run import run as run_events
+from tests.conftest import MakeData, tiny_config
+
+AUGMENTED = {"ENABLE": True, "RANDOM_ROT": True, "VFLIP": True, "ELASTIC": True, "GAUSSIAN_NOISE": True, "AUG_NUM_SAMPLES": 1}
+LEARNING = {"EPOCHS": 4, "OPTIMIZER": "ADAMW", "LR_SCHEDULER": {"NAME": "onecycle"}}
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(path).weights)
+
+
+def assert_same_weights(a: Path, b: Path, *, tolerance: float = 0.0) -> None:
+    one, other = weights_of(a), weights_of(b)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=0, atol=tolerance, msg=name)
+
+
+def full_config(data: Path, **changes: dict[str, Any]) -> dict[str, Any]:
+    model = {"DROPOUT_VALUES": [0.1, 0.1]}
+    return tiny_config(data, augmentor=AUGMENTED, train=LEARNING, model=model, **changes)
+
+
+def test_stopped_after_each_epoch_and_resumed_equals_uninterrupted(make_data: MakeData, tmp_path: Path) -> None:
+    config = full_config(make_data())
+    whole = run(config, result_dir=tmp_path / "whole", name="job")
+    for _ in range(4):  # closing the generator is the stop button; each start does one more epoch
+        events = run_events(request_run(config, result_dir=tmp_path / "stopped", name="job"))
+        for event in events:
+            if isinstance(event, EpochFinished):
+                break
+        events.close()
+    stopped = run(config, result_dir=tmp_path / "stopped", name="job")
+    assert_same_weights(whole.folder.checkpoint_last, stopped.folder.checkpoint_last)
+    assert_same_weights(whole.folder.checkpoint_best, stopped.folder.checkpoint_best)
+    assert whole.metrics == stopped.metrics
+    rows = [path.read_text().splitlines() for path in (whole.folder.train_log, stopped.folder.train_log)]
+    assert len(rows[0]) == len(rows[1]) == 5  # header and one row per epoch, none twice
+
+
+def test_killed_at_any_moment_and_started_again_equals_uninterrupted(make_data: MakeData, tmp_path: Path) -> None:
+    """SIGKILL of the real command, several times, in training and in prediction."""
+    config = full_config(make_data(test=4))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(config).replace("!!python/tuple", ""))
+    whole = run(tmp_path / "job.yaml", result_dir=tmp_path / "whole", name="job")
+    command = [sys.executable, "-m", "crista", "--config", "job.yaml", "--result_dir", "killed", "--name", "job"]
+    for seconds in (3.0, 3.6, 4.4):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    killed = tmp_path / "killed" / "job"
+    assert_same_weights(whole.folder.checkpoint_best, killed / "checkpoints/job_1-checkpoint-best.pth")
+    for path in sorted(whole.folder.per_image_binarized.iterdir()):
+        assert path.read_bytes() == (killed / "results/job_1/per_image_binarized" / path.name).read_bytes()
+    assert whole.folder.test_results_metrics.read_text() == (killed / "results/job_1/test_results_metrics.csv").read_text()
+    left_over = [path for path in killed.rglob("*") if path.name.endswith(".tmp")]
+    assert len(left_over) <= 3, "files written aside stay behind only where a kill hit the writing"
+
+
+def test_a_finished_training_is_not_repeated(make_data: MakeData, tmp_path: Path) -> None:
+    config = tiny_config(make_data())
+    first = run(config, result_dir=tmp_path, name="job")
+    seen: list[object] = []
+    second = run(config, result_dir=tmp_path, name="job", on_event=seen.append)
+    assert not [event for event in seen if isinstance(event, EpochFinished)]
+    assert [event.reason for event in seen if isinstance(event, TrainingFinished)] == ["already trained"]
+    assert first.metrics == second.metrics
+
+
+def test_other_settings_train_anew_and_say_so(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    run(tiny_config(data), result_dir=tmp_path, name="job")
+    seen: list[object] = []
+    run(tiny_config(data, train={"LR": 0.02}), result_dir=tmp_path, name="job", on_event=seen.append)
+    assert len([event for event in seen if isinstance(event, EpochFinished)]) == 2
+    assert any("training starts anew" in event.text for event in seen if isinstance(event, Said))
+
+
+def test_other_test_settings_predict_anew_without_training(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    run(tiny_config(data), result_dir=tmp_path, name="job")
+    seen: list[object] = []
+    run(tiny_config(data, test={"AUGMENTATION": True}), result_dir=tmp_path, name="job", on_event=seen.append)
+    assert not [event for event in seen if isinstance(event, EpochFinished)]
+    assert not [event for event in seen if isinstance(event, Said) and "predicted before" in event.text]
+
+
+def test_seeds_decide_the_weights(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    folders = [
+        run(tiny_config(data, system={"SEED": seed}), result_dir=tmp_path / name, name="job").folder
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert_same_weights(folders[0].checkpoint_last, folders[1].checkpoint_last)
+    with pytest.raises(AssertionError):
+        assert_same_weights(folders[0].checkpoint_last, folders[2].checkpoint_last)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_two_processes_equal_one_with_the_same_global_batch(make_data: MakeData, tmp_path: Path, num_classes: int) -> None:
+    """DDP over gloo. Instance normalisation: the statistics of batch normalisation are per process on a CPU."""
+    data = make_data(train=8, num_classes=num_classes)
+    model = {"NORMALIZATION": "in"}
+    train = {"OPTIMIZER": "SGD", "LR": 0.1}
+    one = tiny_config(data, num_classes=num_classes, model=model, train={**train, "BATCH_SIZE": 4})
+    two = tiny_config(data, num_classes=num_classes, model=model, train={**train, "BATCH_SIZE": 2})
+    single = run(one, result_dir=tmp_path / "one", name="job")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(two).replace("!!python/tuple", ""))
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master-port=0", "--rdzv-backend=c10d"),
+        *("--rdzv-endpoint=127.0.0.1:0", "-m", "crista"),
+        *("--config", "job.yaml", "--result_dir", "two", "--name", "job"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    double = tmp_path / "two" / "job"
+    assert_same_weights(single.folder.checkpoint_last, double / "checkpoints/job_1-checkpoint-last.pth", tolerance=2e-4)
+    assert (double / "results/job_1/test_results_metrics.csv").is_file()
+
+
+def test_a_non_finite_loss_stops_before_the_update(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An enormous learning rate blows the weights up: training stops, names the files, and keeps finite weights."""
+    config = tiny_config(make_data(), train={"OPTIMIZER": "SGD", "LR": 1e30, "EPOCHS": 5}, model={"NORMALIZATION": "none"})
+    request = request_run(config, result_dir=tmp_path, name="job")
+    with pytest.raises(TrainingError, match=r"became (nan|inf).*stopped before the update.*patches\s+of: 0\d") as caught:
+        list(run_events(request))
+    assert "TRAIN.LR" in str(caught.value)
+    if request.folder.checkpoint_last.is_file():
+        for value in weights_of(request.folder.checkpoint_last).values():
+            assert torch.isfinite(value).all()
+
+
+def test_accumulated_gradients_equal_the_larger_batch(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    common = {"OPTIMIZER": "SGD", "LR": 0.1}
+    model = {"NORMALIZATION": "in"}
+    loss = {"TYPE": "CE"}  # a mean over pixels: the mean of two halves is the whole
+    whole = run(tiny_config(data, model=model, loss=loss, train={**common, "BATCH_SIZE": 4}), result_dir=tmp_path / "a", name="job")
+    halves = tiny_config(data, model=model, loss=loss, train={**common, "BATCH_SIZE": 2, "ACCUM_ITER": 2})
+    split = run(halves, result_dir=tmp_path / "b", name="job")
+    assert_same_weights(whole.folder.checkpoint_last, split.folder.checkpoint_last, tolerance=1e-5)
+
+
+def test_training_learns(make_data: MakeData, tmp_path: Path) -> None:
+    outcome = run(tiny_config(make_data(train=8), train={"EPOCHS": 12}), result_dir=tmp_path, name="job")
+    iou = outcome.metrics["Foreground IoU, reconstructed image (all pixels pooled)"]
+    assert iou > 0.85
+    rows = np.genfromtxt(outcome.folder.train_log, delimiter=",", names=True)
+    assert rows["val_loss"][-1] < rows["val_loss"][0]

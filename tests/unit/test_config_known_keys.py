@@ -1,0 +1,187 @@
+"""Keys of BiaPy that crista lacks, and keys that change nothing: an error or a notice, never silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from crista.config.fields import all_keys
+from crista.config.known_keys import BIAPY_ARCHITECTURES, KNOWN, Kind
+from crista.config.load import parse_config
+from crista.config.model import ARCHITECTURES
+from crista.config.renamed_keys import RENAMED
+from crista.errors import ConfigError
+
+UNSUPPORTED = {
+    "DATA.RESOLUTION_NORM.ENABLE": "True",
+    "DATA.TRAIN.FILTER_SAMPLES.ENABLE": "True",
+    "DATA.VAL.FILTER_SAMPLES.ENABLE": "True",
+    "DATA.TEST.FILTER_SAMPLES.ENABLE": "True",
+    "DATA.TEST.ROI_MASK.ENABLE": "True",
+    "MODEL.SOURCE": "torchvision",
+    "MODEL.FREEZE_LAYERS_MATCHING": "['up.*']",
+    "MODEL.OUT_CHECKPOINT_FORMAT": "safetensors",
+    "MODEL.SAVE_CKPT_FREQ": "10",
+    "MODEL.BMZ.EXPORT.ENABLE": "True",
+    "LOSS.CONTRAST.ENABLE": "True",
+    "TRAIN.SAVE_TRAIN_PREDS_FREQ": "5",
+    "TEST.REUSE_PREDICTIONS": "True",
+    "PATHS.CHECKPOINT": "/somewhere",
+}
+
+
+def nested(key: str, value: str) -> str:
+    parts = key.split(".")
+    return "\n".join(f"{'  ' * depth}{part}:" for depth, part in enumerate(parts)) + f" {value}\n"
+
+
+def notices(text: str) -> tuple[str, ...]:
+    return parse_config(text, "job.yaml").notices
+
+
+@pytest.mark.parametrize(("key", "value"), UNSUPPORTED.items())
+def test_unsupported_key_is_an_error_with_its_line_and_advice(key, value):
+    with pytest.raises(ConfigError) as caught:
+        notices(nested(key, value))
+    [problem] = caught.value.problems
+    assert problem.where == f"job.yaml line {len(key.split('.'))}, {key}"
+    assert problem.what.endswith("is known in BiaPy but not supported by crista yet")
+    assert problem.next_step
+
+
+def test_every_unsupported_key_that_stands_alone_is_tested():
+    alone = {key for key, known in KNOWN.items() if known.kind is Kind.UNSUPPORTED and not known.needs}
+    assert alone == set(UNSUPPORTED)
+
+
+@pytest.mark.parametrize("key", [key for key, known in KNOWN.items() if known.kind is Kind.UNSUPPORTED])
+def test_the_default_of_biapy_is_accepted_in_silence(key):
+    default = KNOWN[key].default
+    assert notices(nested(key, "" if default is None else str(default))) == ()
+
+
+@pytest.mark.parametrize("key", [key for key, known in KNOWN.items() if known.kind is Kind.DEAD])
+def test_dead_key(key):
+    assert notices(nested(key, "7")) == (f"line {len(key.split('.'))}: {key} has no effect (nor in BiaPy)",)
+
+
+@pytest.mark.parametrize("key", [key for key, known in KNOWN.items() if known.kind is Kind.NO_EFFECT])
+def test_key_without_effect(key):
+    given = key.replace("*", "X")
+    [notice] = notices(nested(given, "7"))
+    assert notice == f"line {len(given.split('.'))}: {given} has no effect: {KNOWN[key].advice}"
+
+
+@pytest.mark.parametrize("key", [key for key, known in KNOWN.items() if known.kind is Kind.PART])
+def test_parts_of_a_feature_that_is_off_are_accepted_in_silence(key):
+    assert notices(nested(key.replace("*", "X"), "7")) == ()
+
+
+def test_augmentations_that_crista_lacks():
+    assert notices("AUGMENTOR:\n  CUTMIX: True\n") == ("line 2: AUGMENTOR.CUTMIX has no effect while AUGMENTOR.ENABLE is off",)
+    with pytest.raises(ConfigError, match=r"line 3, AUGMENTOR\.CUTMIX"):
+        notices("AUGMENTOR:\n  ENABLE: True\n  CUTMIX: True\n  CMIX_SIZE: (0.1, 0.2)\n")
+
+
+def test_preprocessing_needs_a_phase_and_a_step():
+    step = "    RESIZE: {ENABLE: True, OUTPUT_SHAPE: [64, 64]}\n"
+    assert "has no effect while DATA.PREPROCESS.TRAIN or" in notices(f"DATA:\n  PREPROCESS:\n{step}")[0]
+    assert notices("DATA:\n  PREPROCESS: {TRAIN: True}\n") == (
+        "line 2: DATA.PREPROCESS.TRAIN has no effect while a step below DATA.PREPROCESS is off",
+    )
+    with pytest.raises(ConfigError) as caught:
+        notices(f"DATA:\n  PREPROCESS:\n    TEST: True\n{step}")
+    assert [problem.where.rpartition(", ")[2] for problem in caught.value.problems] == [
+        "DATA.PREPROCESS.TEST",
+        "DATA.PREPROCESS.RESIZE.ENABLE",
+    ]
+
+
+@pytest.mark.parametrize("text", ["LOG:\n", "LOG: {}\n", "TEST:\n  BY_CHUNKS:\n", "DATA: {PREPROCESS: {}}\n"])
+def test_empty_sections_of_biapy(text):
+    assert notices(text) == ()
+
+
+def test_chunks():
+    assert notices("TEST:\n  BY_CHUNKS: {ENABLE: True, Z_START: -1}\n") == (
+        "line 2: TEST.BY_CHUNKS.ENABLE has no effect: every image is predicted piece by piece, in fixed memory",
+    )
+    assert notices("TEST:\n  BY_CHUNKS: {ENABLE: False, Z_START: 7}\n") == ()
+    with pytest.raises(ConfigError, match=r"TEST\.BY_CHUNKS\.Z_START: 7 is known in BiaPy"):
+        notices("TEST:\n  BY_CHUNKS: {ENABLE: True, Z_START: 7}\n")
+
+
+@pytest.mark.parametrize("name", [name for name in BIAPY_ARCHITECTURES if name not in ARCHITECTURES])
+def test_architectures_that_crista_lacks(name):
+    with pytest.raises(ConfigError) as caught:
+        notices(f"MODEL:\n  ARCHITECTURE: {name}\n")
+    [problem] = caught.value.problems
+    assert problem.where == "job.yaml line 2, MODEL.ARCHITECTURE"
+    assert problem.what.endswith(f"there are: {', '.join(ARCHITECTURES)}")
+
+
+def test_no_known_key_is_a_key_of_crista_or_an_old_name():
+    assert not set(KNOWN) & set(all_keys())
+    assert not set(KNOWN) & set(RENAMED)
+
+
+@pytest.mark.parametrize(
+    ("text", "notice"),
+    [
+        ("PATHS: {PROB_MAP_DIR: maps}", "PATHS.PROB_MAP_DIR has no effect: DATA.TRAIN.PROBABILITY_MAP is off"),
+        ("DATA: {VAL: {PATH: a, GT_PATH: b}}", "DATA.VAL.PATH, DATA.VAL.GT_PATH have no effect: DATA.VAL.FROM_TRAIN is True"),
+        (
+            "DATA: {VAL: {FROM_TRAIN: False, SPLIT_TRAIN: 0.2}}",
+            "DATA.VAL.SPLIT_TRAIN has no effect: DATA.VAL.FROM_TRAIN is False",
+        ),
+        ("DATA: {VAL: {CROSS_VAL: True, SPLIT_TRAIN: 0.2}}", "DATA.VAL.SPLIT_TRAIN has no effect: DATA.VAL.CROSS_VAL is True"),
+        (
+            "DATA: {TEST: {PATH: a, USE_VAL_AS_TEST: True}, VAL: {CROSS_VAL: True}}",
+            "DATA.TEST.PATH has no effect: USE_VAL_AS_TEST is True",
+        ),
+        (
+            "DATA: {TRAIN: {EXTRACT_RANDOM_PATCH: True, OVERLAP: [0.5, 0.5]}}",
+            "DATA.TRAIN.OVERLAP has no effect: EXTRACT_RANDOM_PATCH is True",
+        ),
+        ("AUGMENTOR: {VFLIP: True, HFLIP: True}", "AUGMENTOR.VFLIP, AUGMENTOR.HFLIP have no effect: AUGMENTOR.ENABLE is False"),
+        ("PROBLEM: {NDIM: 2D}\nMODEL: {Z_DOWN: [1]}", "MODEL.Z_DOWN has no effect: PROBLEM.NDIM is 2D"),
+        ("PATHS: {CHECKPOINT_FILE: a.pth}", "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False"),
+        ("LOSS: {CLASS_WEIGHTS: [1, 2]}", "LOSS.CLASS_WEIGHTS has no effect: LOSS.CLASS_REBALANCE is not manual"),
+        ("LOSS: {WEIGHTS: [1, 2]}", "LOSS.WEIGHTS has no effect: LOSS.TYPE is left out"),
+        ("TRAIN: {OPTIMIZER: SGD, OPT_BETAS: [0.8, 0.9]}", "TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD"),
+        (
+            "TRAIN: {LR_SCHEDULER: {NAME: onecycle, REDUCEONPLATEAU_FACTOR: 0.2}}",
+            "TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_FACTOR has no effect: TRAIN.LR_SCHEDULER.NAME is not reduceonplateau",
+        ),
+        (
+            "TRAIN: {LR_SCHEDULER: {NAME: onecycle, WARMUP_COSINE_DECAY_EPOCHS: 2}}",
+            "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS has no effect: TRAIN.LR_SCHEDULER.NAME is not warmupcosine",
+        ),
+        (
+            "TRAIN: {LR_SCHEDULER: {NAME: onecycle, MIN_LR: 1e-5}}",
+            "TRAIN.LR_SCHEDULER.MIN_LR has no effect: TRAIN.LR_SCHEDULER.NAME has no lowest rate",
+        ),
+        ("TEST: {REDUCE_MEMORY: True}", "TEST.REDUCE_MEMORY has no effect: prediction needs a fixed amount of memory anyway"),
+        (
+            "TEST: {SAVE_MODEL_RAW_OUTPUT: True}\nDATA: {TEST: {ARGMAX_TO_OUTPUT: True}}",
+            "TEST.SAVE_MODEL_RAW_OUTPUT has no effect: DATA.TEST.ARGMAX_TO_OUTPUT decides",
+        ),
+        (
+            "PROBLEM: {NDIM: 2D}\nTEST: {POST_PROCESSING: {Z_FILTERING: True}}",
+            "TEST.POST_PROCESSING.Z_FILTERING has no effect: PROBLEM.NDIM is 2D; TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True "
+            "takes the images as the slices of one volume",
+        ),
+        (
+            "TEST: {POST_PROCESSING: {MEDIAN_FILTER_AXIS: [z], MEDIAN_FILTER_SIZE: [3]}}",
+            "TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS, TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE have no effect: "
+            "TEST.POST_PROCESSING.MEDIAN_FILTER is False",
+        ),
+    ],
+)
+def test_keys_that_change_nothing_in_this_combination(text, notice):
+    [found] = notices(text)
+    assert found.partition(": ")[2] == notice
+
+
+def test_defaults_that_change_nothing_are_not_worth_a_word():
+    assert notices("LOSS: {CLASS_WEIGHTS: []}\nDATA: {VAL: {FROM_TRAIN: False, SPLIT_TRAIN: 0.1}}\n") == ()
+    assert notices("AUGMENTOR: {ENABLE: False, VFLIP: False}\nPATHS: {CHECKPOINT_FILE: ''}\n") == ()

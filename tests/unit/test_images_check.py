@@ -1,0 +1,382 @@
+"""The check of a data set: all problems at once, each named with its file and its way out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crista.config import Config
+from crista.errors import DataError
+from crista.geometry.axes import Array
+from crista.geometry.spacing import Spacing
+from crista.images import check
+from crista.images.check import DatasetReport, check_dataset
+from crista.images.labels import LabelCoding
+from crista.images.open import open_image
+from crista.images.scan import Intensity, scan_image
+from crista.images.write import write_image
+
+RNG = np.random.default_rng(0)
+SIZE = (48, 64)
+
+
+def picture(*shape: int, dtype: Any = np.uint8) -> Array:
+    """An image that is like no other."""
+    return RNG.integers(1, 200, shape or SIZE).astype(dtype)
+
+
+def label(*shape: int, value: int = 1, dtype: Any = np.uint8) -> Array:
+    """An object in the middle."""
+    array = np.zeros(shape or SIZE, dtype)
+    array[tuple(slice(n // 4, n // 2 + 1) for n in array.shape)] = value
+    return array
+
+
+class Folders:
+    """Images and labels of a split as NumPy files, and the request that names them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data: dict[str, Any] = {}
+
+    def add(self, split: str, name: str, image: Array | None, target: Array | None) -> None:
+        for side, array in (("x", image), ("y", target)):
+            folder = self.root / split / side
+            folder.mkdir(parents=True, exist_ok=True)
+            if array is not None:
+                np.save(folder / f"{name}.npy", array)
+        section = self.data.setdefault(split.upper(), {})
+        section |= {"PATH": str(self.root / split / "x"), "GT_PATH": str(self.root / split / "y")}
+
+    def check(
+        self, *, test: bool = False, train: bool = True, ndim: str | None = None, **keys: Any
+    ) -> DatasetReport:
+        loss = {"IGNORE_INDEX": keys.pop("ignore_index", -1)}
+        config = {"PROBLEM": {"NDIM": ndim}, "DATA": self.data | keys, "LOSS": loss}
+        return check_dataset(Config.model_validate(config), need_train=train, need_test=test)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Three sound training pairs."""
+    made = Folders(tmp_path)
+    for name in "abc":
+        made.add("train", name, picture(), label())
+    return made
+
+
+def problems_of(report: DatasetReport) -> str:
+    return "\n".join(map(str, report.problems))
+
+
+def warnings_of(report: DatasetReport) -> str:
+    assert report.problems == ()
+    return "\n".join(map(str, report.warnings))
+
+
+def test_sound_data_give_a_fingerprint_and_no_words(folders: Folders) -> None:
+    report = folders.check()
+    report.raise_if_problems()
+    assert (report.problems, report.warnings, report.notices) == ((), (), ())
+    found = report.fingerprint
+    assert found is not None
+    foreground = 3 * int(label().sum())
+    total = 3 * SIZE[0] * SIZE[1]
+    assert (found.ndim, found.num_channels, found.shapes) == (2, 1, (SIZE,) * 3)
+    assert found.coding == LabelCoding(2)
+    assert found.class_counts == (total - foreground, foreground)
+    assert found.class_frequencies == pytest.approx(((total - foreground) / total, foreground / total))
+    pixels = np.stack([np.load(path) for path in sorted((folders.root / "train/x").iterdir())]).astype(float)
+    (intensity,) = found.intensity
+    assert (intensity.min, intensity.max, intensity.count) == (pixels.min(), pixels.max(), pixels.size)
+    assert (intensity.mean, intensity.std) == pytest.approx((pixels.mean(), pixels.std()))
+    assert json.loads(json.dumps(found.to_json()))["images"][0]["shape"] == list(SIZE)
+
+
+def test_all_problems_are_raised_together(folders: Folders) -> None:
+    folders.add("train", "d", picture(), label(48, 63))
+    folders.add("train", "e", np.full(SIZE, np.nan, np.float32), label())
+    (folders.root / "train/x/f.npy").write_bytes(b"")
+    np.save(folders.root / "train/y/f.npy", label())
+    report = folders.check()
+    with pytest.raises(DataError) as caught:
+        report.raise_if_problems()
+    text = str(caught.value)
+    assert text.startswith("3 problems with the data")
+    assert "d.npy: has shape 48 × 63, its image d.npy has 48 × 64" in text
+    assert "e.npy: holds no finite value" in text
+    assert "f.npy: empty file" in text
+    assert report.fingerprint is None
+
+
+def test_transposed_labels_are_named(folders: Folders) -> None:
+    folders.add("train", "d", picture(), label(64, 48))
+    assert "it looks transposed" in problems_of(folders.check())
+
+
+def test_missing_keys_are_named(folders: Folders) -> None:
+    report = check_dataset(Config(), need_train=True, need_test=True)
+    text = problems_of(report)
+    for key in ("DATA.TRAIN.PATH", "DATA.TRAIN.GT_PATH", "DATA.TEST.PATH"):
+        assert f"{key}: is not set" in text
+    folders.data["VAL"] = {"FROM_TRAIN": False}
+    text = problems_of(folders.check())
+    assert "DATA.VAL.PATH: is not set" in text
+    assert "DATA.VAL.GT_PATH: is not set" in text
+
+
+def test_missing_folders_are_named_with_their_key(folders: Folders) -> None:
+    folders.data["TRAIN"]["GT_PATH"] = str(folders.root / "train" / "yy")
+    text = problems_of(folders.check())
+    assert f"DATA.TRAIN.GT_PATH {folders.root}/train/yy: does not exist" in text
+    assert "did you mean y instead of yy?" in text
+
+
+def test_images_are_not_their_own_labels(folders: Folders) -> None:
+    folders.data["TRAIN"]["GT_PATH"] = folders.data["TRAIN"]["PATH"]
+    assert "image and label are the same file" in problems_of(folders.check())
+
+
+def test_mixed_dimensions_are_listed(folders: Folders) -> None:
+    folders.add("train", "v", picture(20, *SIZE), label(20, *SIZE))
+    assert "files with different dimensions: a.npy, b.npy, c.npy 2D, v.npy 3D" in problems_of(folders.check())
+
+
+def test_a_label_tells_channels_from_slices(folders: Folders) -> None:
+    for name in "abc":
+        folders.add("train", name, picture(3, *SIZE), label())
+    report = folders.check()
+    assert (report.ndim, report.problems) == (2, ())
+    assert report.fingerprint is not None
+    assert report.fingerprint.num_channels == 3
+
+
+def test_test_images_follow_the_training_images(folders: Folders) -> None:
+    folders.add("test", "t", picture(3, *SIZE), None)
+    text = problems_of(folders.check(test=True))
+    assert "different numbers of channels" in text
+    assert "a.npy, b.npy, c.npy have 1 channel; t.npy has 3 channels" in text
+
+
+def test_channels_must_fit_each_other_and_the_patch(folders: Folders) -> None:
+    text = problems_of(folders.check(PATCH_SIZE=[32, 32, 3]))
+    assert "DATA.PATCH_SIZE: (32, 32, 3) asks for 3 channels, the images have 1" in text
+    assert "DATA.FORCE_RGB: True" in text
+    assert folders.check(PATCH_SIZE=[32, 32, 3], FORCE_RGB=True).problems == ()
+    folders.add("train", "d", picture(*SIZE, 3), label())
+    assert "d.npy has 3 channels" in problems_of(folders.check())
+    report = folders.check(FORCE_RGB=True)
+    assert report.problems == ()
+    assert report.fingerprint is not None
+    assert report.fingerprint.num_channels == 3
+
+
+def test_the_patch_must_have_the_axes_of_the_images(folders: Folders) -> None:
+    text = problems_of(folders.check(PATCH_SIZE=[16, 32, 32, 1]))
+    assert (
+        "DATA.PATCH_SIZE: (16, 32, 32, 1) has 4 values, the images are 2D and take (y, x, channels)" in text
+    )
+
+
+def test_small_images_are_padded_or_refused(folders: Folders) -> None:
+    folders.add("train", "d", picture(7, 200), label(7, 200))
+    text = warnings_of(folders.check())
+    assert "7 × 200 is smaller than any patch (32 × 32): padded by reflection" in text
+    report = folders.check(PATCH_SIZE=[64, 64, 1])
+    assert "4 images (e.g. a.npy, 48 × 64) are smaller than the patch (64 × 64)" in warnings_of(report)
+    text = problems_of(folders.check(PATCH_SIZE=[48, 48, 1], REFLECT_TO_COMPLETE_SHAPE=False))
+    assert "the minimum is 48 × 48" in text
+    assert "DATA.REFLECT_TO_COMPLETE_SHAPE: True" in text
+
+
+def test_different_dtypes_are_told(folders: Folders) -> None:
+    folders.add("train", "d", picture(dtype=np.uint16), label())
+    assert "uint16 (d.npy); uint8 (a.npy, b.npy, c.npy); each image is normalised by itself" in warnings_of(
+        folders.check()
+    )
+    fixed = {"ZERO_MEAN_UNIT_VAR": {"MEAN_VAL": 10.0, "STD_VAL": 2.0}}
+    assert "the same fixed mean" in warnings_of(folders.check(NORMALIZATION=fixed))
+
+
+def test_nan_and_constant_images_are_told(folders: Folders) -> None:
+    image = picture(dtype=np.float32)
+    image[0, :5] = np.nan
+    folders.add("train", "a", image, label())
+    folders.add("train", "d", np.full(SIZE, 7, np.uint8), label())
+    text = warnings_of(folders.check())
+    assert (
+        "a.npy: holds NaN or infinite values (5 pixels): they are replaced by 0 after normalisation" in text
+    )
+    assert "d.npy: the image is constant: every pixel is 7" in text
+    folders.add("train", "e", np.zeros(SIZE, np.uint8), label())
+    assert "2 images are constant: d.npy, e.npy" in warnings_of(folders.check())
+
+
+def test_copies_within_training_and_in_the_test_are_told(folders: Folders) -> None:
+    image = np.load(folders.root / "train/x/a.npy")
+    folders.add("train", "d", image, label())
+    folders.add("test", "t", image, None)
+    text = warnings_of(folders.check(test=True))
+    assert "identical images (duplicates): a.npy, d.npy" in text
+    assert "1 test images are training images too: t.npy = a.npy" in text
+
+
+def test_validation_and_test_labels_follow_the_training_labels(folders: Folders) -> None:
+    for name in "abc":
+        folders.add("train", name, picture(), label(value=255))
+    folders.add("val", "v", picture(), label(value=255))
+    folders.add("test", "t", picture(), label(value=1))
+    folders.data["VAL"]["FROM_TRAIN"] = False
+    folders.data["TEST"]["LOAD_GT"] = True
+    report = folders.check(test=True)
+    assert len(report.problems) == 1
+    assert "t.npy: holds {1}; the label values of this training are {0, 255}" in problems_of(report)
+    assert (len(report.train), len(report.val), len(report.test)) == (3, 1, 1)
+
+
+def test_a_settled_coding_is_used(folders: Folders) -> None:
+    folders.add("test", "t", picture(), label(value=255))
+    folders.data["TEST"]["LOAD_GT"] = True
+    config = Config.model_validate({"DATA": folders.data})
+    settled = check_dataset(config, need_train=False, need_test=True, coding=LabelCoding(2))
+    assert "holds {255}; the label values of this training are {0, 1}" in problems_of(settled)
+    assert check_dataset(config, need_train=False, need_test=True).problems == ()
+
+
+def test_the_mapping_is_one_for_all_training_files(folders: Folders) -> None:
+    folders.add("train", "a", picture(), label(value=5))
+    folders.add("train", "b", picture(), label(value=200))
+    folders.add("train", "c", picture(), label(value=0))
+    report = folders.check(N_CLASSES=3)
+    assert "0 -> 0, 5 -> 1, 200 -> 2" in warnings_of(report)
+    assert "c.npy: no foreground in this label image" in warnings_of(report)
+    assert report.fingerprint is not None
+    object_size = int(label().sum())
+    assert report.fingerprint.class_counts is not None
+    assert report.fingerprint.class_counts[1:] == (object_size, object_size)
+
+
+def test_ignored_pixels_are_not_counted(folders: Folders) -> None:
+    for name in "abc":
+        folders.add("train", name, picture(), label() + 255 * (label() == 0).astype(np.uint8))
+    folders.add("train", "d", picture(), label())
+    assert "LOSS.IGNORE_INDEX: 255" in problems_of(folders.check())
+    report = folders.check(ignore_index=255)
+    assert report.fingerprint is not None
+    assert report.fingerprint.class_counts == (SIZE[0] * SIZE[1] - int(label().sum()), 4 * int(label().sum()))
+
+
+def test_check_data_off_leaves_labels_unread(folders: Folders) -> None:
+    folders.add("train", "c", picture(), label(value=77))
+    folders.data["TRAIN"]["CHECK_DATA"] = False
+    report = folders.check(N_CLASSES=2)
+    assert report.problems == ()
+    assert report.fingerprint is not None
+    assert (report.fingerprint.class_counts, report.fingerprint.coding) == (None, LabelCoding(2))
+    assert folders.check().problems != ()  # without N_CLASSES the labels are needed
+
+
+def test_unread_training_labels_leave_the_plain_coding_for_the_test(folders: Folders) -> None:
+    folders.add("test", "t", picture(), label())
+    folders.data["TEST"]["LOAD_GT"] = True
+    folders.data["TRAIN"]["CHECK_DATA"] = False
+    report = folders.check(test=True, N_CLASSES=2)
+    assert report.problems == ()
+    assert report.fingerprint is not None
+    folders.add("test", "t", picture(), label(value=3))
+    assert "t.npy: holds {3}" in problems_of(folders.check(test=True, N_CLASSES=2))
+
+
+@pytest.mark.parametrize("classes", [{}, {"N_CLASSES": 2}])
+def test_a_test_set_may_hold_no_foreground(folders: Folders, classes: dict[str, int]) -> None:
+    folders.add("test", "t", picture(), label(value=0))
+    folders.data["TEST"]["LOAD_GT"] = True
+    text = warnings_of(folders.check(test=True, train=False, **classes))
+    assert "t.npy: no foreground in this label image" in text
+    folders.data["TRAIN"] = folders.data["TEST"] | {"CHECK_DATA": True}
+    folders.data["TRAIN"].pop("LOAD_GT")
+    assert "no label image holds foreground" in problems_of(folders.check(**classes))
+
+
+def test_voxel_sizes_that_differ_are_told(tmp_path: Path) -> None:
+    made = Folders(tmp_path)
+    for name, size in (("a", 0.1), ("b", 0.2)):
+        made.add("train", name, None, label())
+        write_image(tmp_path / "train/x" / f"{name}.tif", picture(), "YX", spacing=Spacing((size, size)))
+    report = made.check()
+    assert "voxel sizes differ: a.tif 0.1 × 0.1 µm, b.tif 0.2 × 0.2 µm" in warnings_of(report)
+    assert report.fingerprint is not None
+    assert report.fingerprint.spacing == pytest.approx((0.15, 0.15))
+    made.data["TRAIN"]["RESOLUTION"] = [0.1, 0.1]
+    again = made.check()
+    assert again.warnings == ()
+    assert any("DATA.TRAIN.RESOLUTION" in notice and "b.tif" in notice for notice in again.notices)
+
+
+def test_axes_keys_override_the_file(folders: Folders) -> None:
+    folders.add("train", "d", picture(), label().T)
+    for name in "abc":
+        folders.add("train", name, picture(), label().T)
+    assert "looks transposed" in problems_of(folders.check())
+    folders.data["TRAIN"]["INPUT_MASK_AXES_ORDER"] = "XY"
+    assert folders.check().problems == ()
+
+
+def test_large_test_images_are_not_read(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "SCAN_LIMIT", 1000)
+    folders.add("test", "t", np.full(SIZE, np.nan, np.float32), None)
+    report = folders.check(test=True)
+    assert report.problems == ()
+    assert any("not read in advance" in notice and "t.npy" in notice for notice in report.notices)
+
+
+def test_resolution_overrides_the_voxel_size(folders: Folders) -> None:
+    folders.data["TRAIN"]["RESOLUTION"] = [0.2, 0.1]
+    report = folders.check()
+    assert report.fingerprint is not None
+    assert report.fingerprint.spacing == (0.2, 0.1)
+    folders.data["TRAIN"]["RESOLUTION"] = [0.2, -2.0]
+    assert "DATA.TRAIN.RESOLUTION: (0.2, -2.0) is no voxel size" in problems_of(folders.check())
+    folders.data["TRAIN"]["RESOLUTION"] = [-1.0]
+    assert folders.check().problems == ()
+
+
+def test_one_training_image_is_told(folders: Folders) -> None:
+    for name in "bc":
+        for side in "xy":
+            (folders.root / "train" / side / f"{name}.npy").unlink()
+    assert any("one training image" in notice for notice in folders.check().notices)
+
+
+def test_the_same_fault_of_many_files_is_one_problem(folders: Folders) -> None:
+    report = folders.check(ndim="3D")
+    assert len(report.problems) == 2
+    assert "3 files: a.npy, b.npy, c.npy" in problems_of(report)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+def test_a_scan_measures_each_channel(tmp_path: Path, dtype: Any) -> None:
+    array = picture(*SIZE, 2).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    scan = scan_image(open_image(tmp_path / "a.npy", ndim=2))
+    for channel, found in enumerate(scan.channels):
+        pixels = array[..., channel].astype(float)
+        assert (found.min, found.max, found.count) == (pixels.min(), pixels.max(), pixels.size)
+        assert (found.mean, found.std) == pytest.approx((pixels.mean(), pixels.std()))
+
+
+def test_statistics_of_parts_merge_to_those_of_the_whole() -> None:
+    pixels = RNG.normal(1e6, 3, 1000)
+    parts = [
+        Intensity(p.min(), p.max(), p.mean(), p.std(), p.size)
+        for p in (pixels[:10], pixels[10:700], pixels[700:])
+    ]
+    merged = Intensity.merge([*parts, Intensity(0, 0, 0, 0, 0)])
+    assert merged.count == 1000
+    assert (merged.min, merged.max) == (pixels.min(), pixels.max())
+    assert (merged.mean, merged.std) == pytest.approx((pixels.mean(), pixels.std()))
+    assert Intensity.merge([]).count == 0

@@ -1,0 +1,344 @@
+"""Zarr, HDF5 and NIfTI: which array is read, what the metadata say, and what is damaged."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import zarr
+
+from crista.errors import ImageReadError
+from crista.images.open import open_image
+
+VOLUME = np.random.default_rng(0).integers(0, 200, (6, 20, 30), dtype=np.uint8)
+
+
+def _write_hdf5(path: Path, names: list[str], **attributes: object) -> None:
+    with h5py.File(path, "w") as file:
+        for number, name in enumerate(names):
+            file[name] = VOLUME + number
+            file[name].attrs.update(attributes)
+        file["meta/notes"] = np.arange(3)
+        file["meta/text"] = "words"
+
+
+def test_the_only_dataset_of_a_file_is_used(tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", ["exported/data"])
+
+    image = open_image(tmp_path / "a.h5")
+
+    assert image.inner == "exported/data"
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+@pytest.mark.parametrize(("is_label", "key"), [(False, "RAW_PATH"), (True, "GT_PATH")])
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr"])
+def test_several_arrays_are_listed_with_the_key_that_names_one(name: str, is_label: bool, key: str, tmp_path: Path) -> None:
+    if name == "a.h5":
+        _write_hdf5(tmp_path / name, ["raw", "volumes/label"])
+    else:
+        group = zarr.create_group(str(tmp_path / name))
+        for inner in ("raw", "volumes/label"):
+            group.create_array(inner, shape=VOLUME.shape, dtype="u1")[:] = VOLUME
+
+    with pytest.raises(ImageReadError) as caught:
+        open_image(tmp_path / name, is_label=is_label)
+
+    message = str(caught.value)
+    assert "raw (6, 20, 30), volumes/label (6, 20, 30)" in message
+    assert f"DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_{key}" in message
+
+
+@pytest.mark.parametrize("inner", ["volumes/label", "volumes.label", "/volumes/label/"])
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr"])
+def test_an_inner_path_is_written_with_slashes_or_dots(name: str, inner: str, tmp_path: Path) -> None:
+    if name == "a.h5":
+        _write_hdf5(tmp_path / name, ["raw", "volumes/label"])
+    else:
+        group = zarr.create_group(str(tmp_path / name))
+        group.create_array("raw", shape=VOLUME.shape, dtype="u1")
+        group.create_array("volumes/label", shape=VOLUME.shape, dtype="u1")[:] = VOLUME + 1
+
+    image = open_image(tmp_path / name, inner=inner)
+
+    assert image.inner == "volumes/label"
+    np.testing.assert_array_equal(image.read()[0], VOLUME + 1)
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr"])
+def test_an_inner_path_that_is_not_there_lists_what_is(name: str, tmp_path: Path) -> None:
+    if name == "a.h5":
+        _write_hdf5(tmp_path / name, ["raw"])
+    else:
+        zarr.create_group(str(tmp_path / name)).create_array("raw", shape=VOLUME.shape, dtype="u1")
+
+    with pytest.raises(ImageReadError, match=r"holds no array 'gt'; found: raw \(6, 20, 30\)"):
+        open_image(tmp_path / name, inner="gt")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("axes", "yxz"),
+        ("axes", ["y", "x", "z"]),
+        ("DIMENSION_LABELS", ["y", "x", "z"]),
+        ("axistags", json.dumps({"axes": [{"key": "y"}, {"key": "x"}, {"key": "z"}]})),
+    ],
+)
+def test_axes_named_by_attributes(name: str, value: object, tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", ["data"], **{name: value})
+
+    image = open_image(tmp_path / "a.h5")
+
+    assert (image.axes, image.axes_reason) == ("YXZ", "metadata")
+
+
+def test_axes_attributes_that_do_not_fit_are_not_believed(tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", ["data"], axes="tczyx")
+
+    assert open_image(tmp_path / "a.h5").axes_reason.startswith("guessed (z, y, x)")
+
+
+def test_voxel_size_of_hdf5(tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", ["data"], element_size_um=(0.05, 0.01, 0.02))
+
+    spacing = open_image(tmp_path / "a.h5").spacing
+
+    assert spacing is not None
+    assert spacing.values == (0.05, 0.01, 0.02)
+
+
+def test_a_truncated_hdf5(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    _write_hdf5(path, ["data"])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    with pytest.raises(ImageReadError, match=r"a\.h5: truncated HDF5"):
+        open_image(path)
+
+
+def test_a_damaged_hdf5_chunk_names_file_and_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("data", data=VOLUME, chunks=(6, 20, 30), compression="gzip")
+        offset = dataset.id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 300] = b"\xff" * 300
+    path.write_bytes(content)
+
+    with pytest.raises(ImageReadError, match=r"a\.h5: dataset data cannot be decoded"):
+        open_image(path).read()
+
+
+def test_an_hdf5_without_images(tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", [])
+
+    with pytest.raises(ImageReadError, match="no numeric dataset of at least two axes"):
+        open_image(tmp_path / "a.h5")
+
+
+def _zarr(path: Path, **options: object) -> None:
+    made = zarr.create_array(str(path), shape=VOLUME.shape, dtype="u1", **{"chunks": (3, 10, 15), **options})
+    made[:] = VOLUME
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_missing_chunks_read_as_fill_value_and_are_said(zarr_format: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    _zarr(path, zarr_format=zarr_format)
+    (path / ("0.1.0" if zarr_format == 2 else "c/0/1/0")).unlink()
+
+    image = open_image(path)
+
+    assert image.notes == ("1 of 8 chunks are not stored and read as the fill value 0",)
+    expected = VOLUME.copy()
+    expected[:3, 10:, :15] = 0
+    np.testing.assert_array_equal(image.read()[0], expected)
+
+
+def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    _zarr(path)
+    (path / "c" / "1" / "0" / "1").write_bytes(b"rubbish")
+    image = open_image(path)
+
+    image.read((slice(0, 3), slice(0, 20), slice(0, 30)))
+    with pytest.raises(ImageReadError, match=r"a\.zarr: chunk 1\.0\.1 cannot be decoded"):
+        image.read()
+
+
+def test_damaged_zarr_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    _zarr(path)
+    (path / "zarr.json").write_text("{")
+
+    with pytest.raises(ImageReadError, match=r"a\.zarr: "):
+        open_image(path)
+
+
+def test_opening_a_zarr_changes_nothing_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    _zarr(path)
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+    open_image(path).read()
+
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def _ome_zarr(path: Path) -> None:
+    group = zarr.create_group(str(path), zarr_format=2)
+    axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
+    axes += [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
+    for name, step in (("0", 1), ("1", 2)):
+        pixels = VOLUME[None, None, :, ::step, ::step]
+        group.create_array(name, shape=pixels.shape, dtype="u1")[:] = pixels
+    datasets = [
+        {"path": name, "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 50, 10 * step, 10 * step]}]}
+        for name, step in (("0", 1), ("1", 2))
+    ]
+    whole = [{"type": "scale", "scale": [1, 1, 1, 2, 2]}]
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": datasets, "coordinateTransformations": whole}]
+    label = group.create_group("labels").create_group("mito")
+    label.create_array("0", shape=VOLUME.shape, dtype="u1")[:] = VOLUME % 2
+    label.attrs["multiscales"] = [{"axes": axes[2:], "datasets": [{"path": "0"}]}]
+
+
+def test_level_0_of_an_ome_zarr_with_time_dropped(tmp_path: Path) -> None:
+    _ome_zarr(tmp_path / "a.ome.zarr")
+
+    image = open_image(tmp_path / "a.ome.zarr")
+
+    assert (image.axes, image.shape, image.inner, image.name) == ("CZYX", (1, 6, 20, 30), "0", "a")
+    assert image.spacing is not None
+    assert image.spacing.values == pytest.approx((0.05, 0.02, 0.02))
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+def test_another_level_by_its_inner_path(tmp_path: Path) -> None:
+    _ome_zarr(tmp_path / "a.ome.zarr")
+
+    image = open_image(tmp_path / "a.ome.zarr", inner="1")
+
+    assert image.shape == (1, 6, 10, 15)
+    assert image.spacing is not None
+    assert image.spacing.values == pytest.approx((0.05, 0.04, 0.04))
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_labels_inside_an_ome_zarr(by_path: bool, tmp_path: Path) -> None:
+    _ome_zarr(tmp_path / "a.ome.zarr")
+    path, inner = tmp_path / "a.ome.zarr", "labels/mito"
+
+    image = open_image(path / inner) if by_path else open_image(path, inner=inner)
+
+    assert image.axes == "ZYX"
+    assert image.spacing is None
+    np.testing.assert_array_equal(image.read()[0], VOLUME % 2)
+
+
+def test_the_first_image_of_a_bioformats2raw_store(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_group(str(path), zarr_format=2, attributes={"bioformats2raw.layout": 3})
+    _ome_zarr(path / "0")
+
+    image = open_image(path)
+
+    assert image.inner == "0/0"
+    assert "several images may lie in this store: the first is used" in image.notes
+
+
+def _nifti(path: Path, array: np.ndarray, unit: str | None = "mm") -> None:
+    made = nibabel.Nifti1Image(array, np.diag([0.5, 0.25, 2, 1]))
+    if unit is not None:
+        made.header.set_xyzt_units(unit)
+    nibabel.save(made, path)
+
+
+def test_nifti_is_presented_as_zyx(tmp_path: Path) -> None:
+    _nifti(tmp_path / "a.nii.gz", VOLUME.transpose(2, 1, 0))
+
+    image = open_image(tmp_path / "a.nii.gz")
+
+    assert (image.axes, image.shape, image.spatial_shape, image.name) == ("XYZ", (30, 20, 6), (6, 20, 30), "a")
+    assert image.spacing is not None
+    assert image.spacing.values == (2000, 250, 500)
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+def test_nifti_without_a_unit_is_in_millimetres_and_said(tmp_path: Path) -> None:
+    _nifti(tmp_path / "a.nii", VOLUME, unit=None)
+
+    image = open_image(tmp_path / "a.nii")
+
+    assert "no unit of length in the header: millimetres are assumed" in image.notes
+    assert image.spacing is not None
+    assert image.spacing.values == (2000, 250, 500)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_nifti_is_scaled_as_nibabel_does(name: str, tmp_path: Path) -> None:
+    made = nibabel.Nifti1Image(VOLUME.astype(np.int16), np.eye(4))
+    made.header.set_slope_inter(0.5, -10)
+    nibabel.save(made, tmp_path / name)
+    expected = np.asarray(nibabel.load(tmp_path / name).dataobj)
+
+    image = open_image(tmp_path / name)
+
+    pixels = image.source.read((slice(0, 6), slice(3, 9), slice(0, 30)))
+    assert (image.dtype, pixels.dtype) == (expected.dtype, expected.dtype)
+    np.testing.assert_array_equal(pixels, expected[:, 3:9])
+
+
+def test_a_nifti_slice_is_2d(tmp_path: Path) -> None:
+    _nifti(tmp_path / "a.nii.gz", VOLUME[0, :, :, None])
+
+    image = open_image(tmp_path / "a.nii.gz", ndim=2)
+
+    np.testing.assert_array_equal(image.read()[0], VOLUME[0].T)
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.nii.gz", "cannot be decoded"), ("a.nii", "size does not fit the file")])
+def test_a_truncated_nifti(name: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    _nifti(path, VOLUME)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    with pytest.raises(ImageReadError, match=rf"(?s){name}: .*{message}.*truncated"):
+        open_image(path).read()
+
+
+def test_a_nifti_whose_checksum_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    _nifti(path, VOLUME)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 255
+    path.write_bytes(content)
+
+    with pytest.raises(ImageReadError, match=r"its gzip stream cannot be decoded .*CRC"):
+        open_image(path).read()
+
+
+def test_a_gzip_nifti_that_lies_about_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((30000, 30000, 30000))
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(1000)))
+
+    with pytest.raises(ImageReadError, match="size does not fit the file"):
+        open_image(path)
+
+
+def test_a_nifti_time_series_of_vectors_is_refused(tmp_path: Path) -> None:
+    _nifti(tmp_path / "a.nii", np.zeros((4, 5, 6, 2, 3), np.float32))
+
+    with pytest.raises(ImageReadError, match="time series and vectors are not supported"):
+        open_image(tmp_path / "a.nii")

@@ -1,0 +1,166 @@
+"""What `open_image` says of files that are missing, broken, foreign or misnamed."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as Picture
+
+from crista.errors import ImageReadError
+from crista.images.open import SUPPORTED_EXTENSIONS, open_image
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "messages"),
+    [
+        ("a.tif", b"", ["a.tif", "empty file (0 bytes)"]),
+        ("a.tif", b"<!DOCTYPE html><html></html>", ["a.tif", "not a TIFF file: it is an HTML page"]),
+        ("a.png", b"\0" * 100, ["not a PNG file", "zero bytes"]),
+        ("a.tif", b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS pointer", "git lfs pull"]),
+        ("a.czi", b"ZISRAWFILE" + b"\7" * 90, ["unsupported format", "Zeiss CZI", "OME-TIFF", ".nii.gz", ".npy"]),
+        ("a.lif", b"\x70\0\0\0" + b"\7" * 90, ["unsupported format", "export as OME-TIFF"]),
+        ("a.nd2", b"\xda\xce\xbe\x0a" + b"\7" * 90, ["Nikon ND2", "export as OME-TIFF"]),
+        ("a.oir", b"\xff\xfe\xfd\xfc" * 9, ["unsupported format", "export as OME-TIFF"]),
+        ("a.gif", b"GIF89a" + b"\7" * 90, ["it is a GIF", "Supported: TIFF"]),
+        ("a.tif", b"a,b\n1,2\n", ["not a TIFF file: it is a text file"]),
+        ("a.npy", b"\x80\x04\x95" + b"\7" * 90, ["not a NPY file", "pickle"]),
+        ("a.tif", bytes(range(200, 256)), ["of no known format", "c8 c9"]),
+        ("a.h5", b"<?xml version='1.0'?>", ["not a HDF5 file", "XML"]),
+    ],
+)
+def test_a_foreign_file_is_named_for_what_it_is(name: str, content: bytes, messages: list[str], tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    with pytest.raises(ImageReadError) as caught:
+        open_image(path)
+
+    for message in [name, *messages]:
+        assert message in str(caught.value)
+
+
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").mkdir()
+
+    with pytest.raises(ImageReadError, match=r"a\.tif: is a folder"):
+        open_image(tmp_path / "a.tif")
+
+
+def test_a_zarr_folder_without_metadata_is_no_zarr(tmp_path: Path) -> None:
+    (tmp_path / "a.zarr").mkdir()
+
+    with pytest.raises(ImageReadError, match=r"a\.zarr: not a zarr array"):
+        open_image(tmp_path / "a.zarr")
+
+
+def test_a_broken_link_names_its_target(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").symlink_to(tmp_path / "gone.tif")
+
+    with pytest.raises(ImageReadError, match=r"a\.tif: broken link.*gone\.tif is missing"):
+        open_image(tmp_path / "a.tif")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageReadError, match=r"a\.tif: no such file"):
+        open_image(tmp_path / "a.tif")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tif")
+
+    with pytest.raises(ImageReadError, match="not a regular file"):
+        open_image(tmp_path / "a.tif")
+
+
+def test_a_file_that_vanishes_between_opening_and_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 9), np.uint8), compression="zlib")
+    image = open_image(path)
+    path.unlink()
+
+    with pytest.raises(ImageReadError, match=r"a\.tif: no such file"):
+        image.read()
+
+
+def test_a_file_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for value in (1, 2):
+        tifffile.imwrite(path, np.full((8, 9), value, np.uint8), compression="zlib")
+        os.utime(path, ns=(value, value))
+        assert open_image(path).read().max() == value
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.tif", "PNG"), ("a.jpg", "PNG"), ("a.png", "TIFF")])
+def test_content_beats_extension_with_a_note(name: str, kind: str, tmp_path: Path) -> None:
+    pixels = np.arange(72, dtype=np.uint8).reshape(8, 9)
+    buffer = io.BytesIO()
+    Picture.fromarray(pixels).save(buffer, kind)
+    (tmp_path / name).write_bytes(buffer.getvalue())
+
+    image = open_image(tmp_path / name)
+
+    assert f"named {Path(name).suffix} but is a {kind} file; read as {kind}" in image.notes
+    np.testing.assert_array_equal(image.read()[0], pixels)
+
+
+def test_an_extension_of_its_own_is_no_mismatch(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.dat", np.zeros((8, 9), np.uint8))
+
+    assert open_image(tmp_path / "a.dat").notes == ()
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.longdouble, "datetime64[s]"])
+def test_pixels_that_are_no_real_numbers_are_refused(dtype: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((8, 9), dtype))
+
+    with pytest.raises(ImageReadError, match=r"a\.npy: pixels of type .* are not supported"):
+        open_image(tmp_path / "a.npy")
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+
+    with pytest.raises(ImageReadError, match=r"Python objects .a pickle., which are refused"):
+        open_image(tmp_path / "a.npy")
+
+
+def test_a_truncated_npy(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((80, 90)))
+    path.write_bytes(path.read_bytes()[:1000])
+
+    with pytest.raises(ImageReadError, match="size does not fit the file"):
+        open_image(path)
+
+
+def test_an_empty_axis(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((0, 90)))
+
+    with pytest.raises(ImageReadError, match="empty image"):
+        open_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(("is_label", "key"), [(False, "INPUT_IMG_AXES_ORDER"), (True, "INPUT_MASK_AXES_ORDER")])
+def test_axes_that_do_not_fit_name_file_and_key(is_label: bool, key: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((20, 48, 64), np.uint8))
+
+    with pytest.raises(ImageReadError, match=f"(?s)a.npy: 3D .20 slices.*{key}"):
+        open_image(tmp_path / "a.npy", ndim=2, is_label=is_label)
+
+
+def test_an_inner_path_without_meaning_is_said(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((48, 64), np.uint8))
+
+    image = open_image(tmp_path / "a.npy", inner="volumes/raw")
+
+    assert image.notes == ("the inner path 'volumes/raw' has no meaning for a NPY file and is ignored",)
+
+
+def test_extensions_are_lower_case_and_hold_the_double_ones() -> None:
+    assert all(extension == extension.lower() and extension.startswith(".") for extension in SUPPORTED_EXTENSIONS)
+    assert {".ome.zarr", ".nii.gz", ".ome.tif", ".tif", ".png", ".h5"} <= set(SUPPORTED_EXTENSIONS)

@@ -1,0 +1,250 @@
+"""TIFF files that lie, break off or need a word of explanation."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from crista.errors import ImageReadError
+from crista.geometry.spacing import Spacing
+from crista.images.open import open_image
+
+STACK = np.random.default_rng(0).integers(0, 200, (12, 40, 50), dtype=np.uint8)
+
+
+def _overwrite_tag(path: Path, code: int, value: int) -> None:
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages.first.tags[code].overwrite(value)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
+def test_a_size_that_does_not_fit_the_file_is_refused(compression: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0], compression=compression, metadata=None)
+    for code in (256, 257):
+        _overwrite_tag(path, code, 60000)
+    if compression is not None:
+        _overwrite_tag(path, 278, 60000)
+
+    with pytest.raises(ImageReadError, match=r"a\.tif: size does not fit the file"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"tile": (16, 16)}, {"tile": (16, 16), "compression": "lzw"}])
+@pytest.mark.parametrize("kind", ["plain", "imagej", "ome"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+def test_a_truncated_file_is_never_read_short(options: dict[str, object], kind: str, kept: float, tmp_path: Path) -> None:
+    if kind == "imagej" and "tile" in options:
+        options = {key: value for key, value in options.items() if key != "tile"}
+    path = tmp_path / "a.tif"
+    extra = {"imagej": True} if kind == "imagej" else {"ome": kind == "ome"}
+    tifffile.imwrite(path, STACK, metadata={"axes": "ZYX"}, photometric="minisblack", **extra, **options)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+
+    with pytest.raises(ImageReadError, match=r"(?s)a\.tif.*(truncated|fit)"):
+        open_image(path, ndim=3).read()
+
+
+def test_planes_in_files_that_are_not_here(tmp_path: Path) -> None:
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="2" SizeC="1" SizeT="1">'
+        '<TiffData FirstZ="0" IFD="0" PlaneCount="1"><UUID FileName="a.ome.tif">urn:uuid:1</UUID></TiffData>'
+        '<TiffData FirstZ="1" IFD="0" PlaneCount="1"><UUID FileName="b.ome.tif">urn:uuid:2</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    ).replace("<OME ", '<OME UUID="urn:uuid:1" ')
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, STACK[0], description=xml, metadata=None)
+
+    with pytest.raises(ImageReadError, match="1 of 2 planes are missing"):
+        open_image(path)
+
+
+def test_an_ome_image_of_several_files_is_one_image(tmp_path: Path) -> None:
+    uuid = ["urn:uuid:00000000-0000-0000-0000-00000000000" + digit for digit in "12"]
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{z}.ome.tif">{uuid[z]}</UUID></TiffData>'
+        for z in range(2)
+    )
+    for z in range(2):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuid[z]}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="2" SizeC="1" '
+            f'SizeT="1">{planes}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(tmp_path / f"{z}.ome.tif", STACK[z], description=xml, metadata=None)
+
+    image = open_image(tmp_path / "0.ome.tif")
+
+    assert image.notes == ("its OME metadata joins several files into one image",)
+    np.testing.assert_array_equal(image.read()[0], STACK[:2])
+
+
+def test_a_damaged_strip_names_file_and_page(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK, compression="zlib", metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[4].dataoffsets[0]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 200)
+    image = open_image(path, ndim=3)
+
+    image.read((slice(0, 4), slice(0, 40), slice(0, 50)))
+    with pytest.raises(ImageReadError, match=r"a\.tif: page 5 of 12 cannot be decoded"):
+        image.read()
+
+
+def test_an_absent_tile_reads_as_the_fill_value(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((32, 32), 7, np.uint8), tile=(16, 16), compression="zlib", metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        counts = list(tif.pages.first.databytecounts)
+        tif.pages.first.tags[325].overwrite([0, *counts[1:]])
+
+    pixels = open_image(path).read()[0]
+
+    expected = np.full((32, 32), 7)
+    expected[:16, :16] = 0
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_only_the_tiles_of_the_region_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 200, (4, 64, 64), dtype=np.uint8)
+    tifffile.imwrite(path, pixels, tile=(16, 16), compression="zlib", photometric="minisblack", metadata={"axes": "ZYX"})
+    decoded = []
+    from crista.images import tiff
+
+    original = tiff._decode_segment
+    monkeypatch.setattr(tiff, "_decode_segment", lambda page, index: decoded.append(index) or original(page, index))
+
+    part = open_image(path, ndim=3).read((slice(1, 3), slice(10, 20), slice(50, 60)))
+
+    np.testing.assert_array_equal(part[0], pixels[1:3, 10:20, 50:60])
+    assert decoded == [3, 7, 3, 7]
+
+
+def test_the_first_of_several_series_is_used_with_a_note(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(STACK[0])
+        tif.write(STACK[0, ::4, ::4])
+
+    image = open_image(tmp_path / "a.tif")
+
+    assert image.shape == (40, 50)
+    assert image.notes == ("2 series: the first is used",)
+
+
+def test_min_is_white_is_not_inverted_and_said(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], photometric="miniswhite")
+
+    image = open_image(tmp_path / "a.tif")
+
+    assert image.notes == ("photometric MinIsWhite: pixels are used as stored, not inverted",)
+    np.testing.assert_array_equal(image.read()[0], STACK[0])
+
+
+def test_alpha_is_dropped_as_in_a_png(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 200, (40, 50, 4), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"])
+
+    image = open_image(tmp_path / "a.tif")
+
+    assert image.notes == ("the alpha channel is dropped",)
+    np.testing.assert_array_equal(image.read(), pixels[..., :3].transpose(2, 0, 1))
+
+
+def test_four_planes_are_channels_not_a_picture_with_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[:4], photometric="rgb", planarconfig="separate", extrasamples=["unassalpha"])
+
+    np.testing.assert_array_equal(open_image(path, ndim=2).read(), STACK[:4])
+
+
+def test_four_channels_that_are_no_picture_stay_four(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[:4], photometric="minisblack", metadata={"axes": "CYX"})
+
+    assert open_image(tmp_path / "a.tif").num_channels == 4
+
+
+def test_a_stack_of_pages_without_metadata_is_a_volume(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK, photometric="minisblack", metadata=None)
+
+    image = open_image(tmp_path / "a.tif")
+
+    assert (image.axes, image.ndim) == ("ZYX", 3)
+    assert image.axes_reason == "guessed (z, y, x): no axis metadata, 3 axes"
+
+
+def test_an_array_saved_without_axes_is_guessed_by_its_shape(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 48, 64, 2), np.uint8), photometric="minisblack")
+
+    assert open_image(tmp_path / "a.tif", ndim=3).axes == "ZYXC"
+
+
+def test_colours_within_channels_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, np.zeros((2, 40, 50, 3), np.uint8), photometric="rgb", metadata={"axes": "CYXS"})
+
+    with pytest.raises(ImageReadError, match="2 channels of 3 colour samples"):
+        open_image(path)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "unit", "expected"),
+    [
+        ((20000.0, 20000.0), "CENTIMETER", Spacing((0.5, 0.5))),
+        ((254000.0, 127000.0), "INCH", Spacing((0.2, 0.1))),
+        ((72.0, 72.0), "INCH", None),
+        ((300 / 2.54, 300 / 2.54), "CENTIMETER", None),
+        ((5.0, 5.0), "NONE", None),
+    ],
+)
+def test_voxel_size_from_resolution_tags(
+    resolution: tuple[float, float], unit: str, expected: Spacing | None, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], resolution=resolution, resolutionunit=unit)
+
+    spacing = open_image(tmp_path / "a.tif").spacing
+
+    assert (spacing is None) == (expected is None)
+    if spacing is not None and expected is not None:
+        assert spacing.values == pytest.approx(expected.values)
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [("um", 0.5), ("\\u00B5m", 0.5), ("micron", 0.5), ("nm", 0.0005), ("pixel", None), ("", None)],
+)
+def test_units_of_imagej(unit: str, expected: float | None, tmp_path: Path) -> None:
+    metadata = {"axes": "ZYX", "spacing": 0.5, "unit": unit}
+    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, resolution=(2, 2), metadata=metadata)
+
+    spacing = open_image(tmp_path / "a.tif").spacing
+
+    assert (spacing.values if spacing else None) == (pytest.approx((expected,) * 3) if expected else None)
+
+
+def test_voxel_size_that_is_not_known_for_every_axis_is_none(tmp_path: Path) -> None:
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK, metadata=metadata, photometric="minisblack")
+
+    assert open_image(tmp_path / "a.ome.tif", ndim=3).spacing is None
+
+
+def test_a_page_that_points_to_itself_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0], metadata=None, byteorder="<")
+    content = bytearray(path.read_bytes())
+    first = struct.unpack("<I", content[4:8])[0]
+    count = struct.unpack("<H", content[first : first + 2])[0]
+    content[first + 2 + 12 * count : first + 6 + 12 * count] = struct.pack("<I", first)
+    path.write_bytes(content)
+
+    np.testing.assert_array_equal(open_image(path, ndim=2).read()[0], STACK[0])

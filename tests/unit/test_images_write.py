@@ -1,0 +1,180 @@
+"""What `write_image` puts under a name: a whole TIFF that reads back the same, or nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from crista.geometry.axes import to_canonical
+from crista.geometry.spacing import Spacing
+from crista.images import write
+from crista.images.open import open_image
+from crista.images.write import write_image
+
+SHAPES = {"YX": (21, 30), "CYX": (3, 21, 30), "ZYX": (5, 21, 30), "CZYX": (2, 5, 21, 30), "XYZ": (30, 21, 5)}
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "int32", "float64"])
+@pytest.mark.parametrize("axes", SHAPES)
+def test_what_is_written_is_read(axes: str, dtype: str, is_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_large:
+        monkeypatch.setattr(write, "MAX_IMAGEJ_BYTES", 100)
+    array = (np.random.default_rng(0).random(SHAPES[axes]) * 255).astype(dtype)
+    ndim = 3 if "Z" in axes else 2
+    spacing = Spacing((0.05, 0.0092, 0.0093)[-ndim:])
+
+    write_image(tmp_path / "a.tif", array, axes, spacing=spacing)
+
+    image = open_image(tmp_path / "a.tif", ndim=ndim)
+    assert (set(image.axes), image.dtype, image.notes) == (set(axes), np.dtype(dtype), ())
+    assert image.axes_reason == "metadata"
+    assert image.spacing is not None
+    assert image.spacing.values == pytest.approx(spacing.values, rel=1e-7)
+    np.testing.assert_array_equal(image.read(), to_canonical(array, axes, ndim))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "limit", "kind", "is_big"),
+    [
+        ("a.tif", "uint8", 10**9, "imagej", False),
+        ("a.tif", "float32", 10**9, "imagej", False),
+        ("a.tif", "uint8", 1000, "ome", True),
+        ("a.tif", "int32", 10**9, "ome", False),
+        ("a.ome.tif", "uint8", 10**9, "ome", False),
+    ],
+)
+def test_hyperstack_or_ome(
+    name: str, dtype: str, limit: int, kind: str, is_big: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "MAX_IMAGEJ_BYTES", limit)
+
+    write_image(tmp_path / name, np.zeros((2, 5, 21, 30), dtype), "CZYX")
+
+    with tifffile.TiffFile(tmp_path / name) as tif:
+        assert (tif.is_imagej, tif.is_ome, tif.is_bigtiff) == (kind == "imagej", kind == "ome", is_big)
+        assert tif.pages.first.compression in (8, 32946)
+
+
+def test_a_plane_that_java_cannot_hold_goes_to_ome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "MAX_IMAGEJ_PLANE_BYTES", 100)
+
+    write_image(tmp_path / "a.tif", np.zeros((21, 30), np.uint8), "YX")
+
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.is_ome
+
+
+@pytest.mark.parametrize(("dtype", "written"), [("bool", "uint8"), ("float16", "float32"), (">u2", "uint16")])
+def test_types_that_fiji_does_not_know_are_widened(dtype: str, written: str, tmp_path: Path) -> None:
+    array = (np.arange(630).reshape(21, 30) % 2).astype(dtype)
+
+    write_image(tmp_path / "a.tif", array, "YX")
+
+    image = open_image(tmp_path / "a.tif")
+    assert image.dtype == np.dtype(written)
+    np.testing.assert_array_equal(image.read()[0], array)
+
+
+class _Counted:
+    """An array that notes how much of it is asked for at once."""
+
+    shape = (2, 5, 21, 30)
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
+        part = np.zeros(self.shape, self.dtype)[index]
+        self.largest = max(self.largest, part.size)
+        return part
+
+
+def test_planes_are_streamed_one_by_one(tmp_path: Path) -> None:
+    array = _Counted()
+
+    write_image(tmp_path / "a.tif", array, "CZYX")
+
+    assert array.largest == 21 * 30
+
+
+def test_a_memory_map_is_written(tmp_path: Path) -> None:
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(5, 21, 30))
+    mapped[:] = 3
+
+    write_image(tmp_path / "a.tif", mapped, "ZYX")
+
+    assert open_image(tmp_path / "a.tif").read().min() == 3
+
+
+class _Failing(_Counted):
+    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
+        if index[1] == 3:
+            raise RuntimeError("no more pixels")
+        return super().__getitem__(index)
+
+
+def test_a_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_image(path, np.full((21, 30), 7, np.uint8), "YX")
+
+    with pytest.raises(RuntimeError, match="no more pixels"):
+        write_image(path, _Failing(), "CZYX")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+    assert open_image(path).read().min() == 7
+
+
+def test_a_kill_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+    script = f"""
+        import os, signal
+        import numpy as np
+        from pathlib import Path
+        from crista.images.write import write_image
+
+        class Killed:
+            shape, dtype = (5, 21, 30), np.dtype(np.uint8)
+            def __getitem__(self, index):
+                if index[0] == 3:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return np.zeros((21, 30), np.uint8)
+
+        write_image(Path({str(tmp_path / "a.tif")!r}), Killed(), "ZYX")
+    """
+
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "a.tif").exists()
+    assert all(left.name.startswith(".") for left in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("axes", "dtype", "message"),
+    [
+        ("ZYX", "uint8", "name 3 axes, the array has 2"),
+        ("YY", "uint8", "allowed are T C Z Y X"),
+        ("ZY", "uint8", "allowed are T C Z Y X"),
+        ("QX", "uint8", "allowed are T C Z Y X"),
+        ("YX", "int64", "int64 cannot be written as TIFF for Fiji; convert to one of uint8"),
+        ("YX", "complex64", "cannot be written"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(axes: str, dtype: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_image(tmp_path / "a.tif", np.zeros((21, 30), dtype), axes)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_array_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="empty image"):
+        write_image(tmp_path / "a.tif", np.zeros((0, 30), np.uint8), "YX")
