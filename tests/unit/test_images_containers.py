@@ -337,6 +337,25 @@ def test_a_gzip_nifti_that_lies_about_its_size(tmp_path: Path) -> None:
         open_image(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("datatype", 105, "unknown pixel type"), ("scl_inter", np.nan, "unusable scaling"), ("dim", -5, "negative lengths")],
+)
+def test_a_damaged_nifti_header(field: str, value: float, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    _nifti(path, VOLUME)
+    header = nibabel.Nifti1Header(path.read_bytes()[:348], check=False)
+    header["scl_slope"] = 2
+    if field == "dim":
+        header["dim"][1] = value
+    else:
+        header[field] = value
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+
+    with pytest.raises(ImageReadError, match=rf"(?s)a\.nii: .*({message}|size does not fit)"):
+        open_image(path)
+
+
 def test_a_nifti_time_series_of_vectors_is_refused(tmp_path: Path) -> None:
     _nifti(tmp_path / "a.nii", np.zeros((4, 5, 6, 2, 3), np.float32))
 

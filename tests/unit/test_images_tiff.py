@@ -100,6 +100,15 @@ def test_a_damaged_strip_names_file_and_page(tmp_path: Path) -> None:
         image.read()
 
 
+def test_an_unknown_pixel_type_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0], metadata=None)
+    _overwrite_tag(path, 258, 0)
+
+    with pytest.raises(ImageReadError, match=r"a\.tif: pixels of 0 bits in sample format 1 are not supported"):
+        open_image(path)
+
+
 def test_an_absent_tile_reads_as_the_fill_value(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.full((32, 32), 7, np.uint8), tile=(16, 16), compression="zlib", metadata=None)

@@ -74,7 +74,7 @@ def evaluate(
 
 
 def explain(
-    key: Annotated[str, typer.Argument(metavar="[KEY]", help="e.g. TRAIN.EPOCHS, or a section. None: all sections.")] = "",
+    key: Annotated[str, typer.Argument(metavar="KEY", help="e.g. TRAIN.EPOCHS, or a section. None: all sections.")] = "",
 ) -> None:
     """Tell what a key of the configuration means."""
     from crista.config.explain import explain_key

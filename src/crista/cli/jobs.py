@@ -14,6 +14,7 @@ import typer
 from crista.cli import options
 from crista.cli.progress import LineListener, listener
 from crista.cli.screen import Screen
+from crista.errors import CheckpointError
 
 if TYPE_CHECKING:
     from crista.plan.events import Event
@@ -43,8 +44,9 @@ def run(
 
     path, screen = options.one_config(job, config), job_screen()
     overrides = options.select_gpus(gpu, override)
-    where = options.place_results(result_dir, screen)
+    where = result_dir or options.DEFAULT_RESULTS
     request = request_run(path, result_dir=where, name=name, run_id=run_id, overrides=overrides)
+    options.make_results_folder(result_dir, screen)
     options.require_gpus(gpu, screen)
     carry_out(request, screen)
 
@@ -63,8 +65,9 @@ def train(
 
     path, screen = options.one_config(job, config), job_screen()
     overrides = options.select_gpus(gpu, override)
-    where = options.place_results(result_dir, screen)
+    where = result_dir or options.DEFAULT_RESULTS
     request = request_training(path, result_dir=where, name=name, run_id=run_id, overrides=overrides)
+    options.make_results_folder(result_dir, screen)
     options.require_gpus(gpu, screen)
     carry_out(request, screen)
 
@@ -82,9 +85,11 @@ def predict(
     from crista.workflow.request import request_prediction
 
     screen = job_screen()
+    require_checkpoint(checkpoint)
     overrides = options.select_gpus(gpu, override)
-    where = options.place_results(result_dir, screen)
+    where = result_dir or options.DEFAULT_RESULTS
     request = request_prediction(checkpoint, images, labels=labels, result_dir=where, name=name, overrides=overrides)
+    options.make_results_folder(result_dir, screen)
     options.require_gpus(gpu, screen)
     carry_out(request, screen)
 
@@ -103,6 +108,19 @@ def demo(
         return api.demo(folder, sample=sample.value, on_event=on_event)
 
     follow(go, screen)
+
+
+def require_checkpoint(path: Path) -> None:
+    """Raise a `CheckpointError` unless `path` is a file; checkpoints near it are named."""
+    if path.is_file():
+        return
+    folder = path if path.is_dir() else path.parent
+    patterns = ("*.pth", "checkpoints/*.pth", "*/checkpoints/*.pth")
+    near = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    near = [file for file in near if "checkpoint-best" in file.name] or near
+    hint = f"here are {', '.join(map(str, near[:3]))}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
+    what = "is a folder, not a checkpoint" if path.is_dir() else "no such checkpoint"
+    raise CheckpointError(f"{path}: {what}\n    -> {hint}")
 
 
 def carry_out(request: Request, screen: Screen) -> None:
@@ -147,16 +165,18 @@ def show_outcome(outcome: Outcome, show: LineListener, screen: Screen) -> None:
 def _iter_results(outcome: Outcome, show: LineListener) -> Iterator[tuple[str, Path]]:
     """What was made, the most wanted first; nothing twice, and no file of a folder that is named."""
     folder = outcome.folder
-    known = {
-        "report": folder.report_html,
-        "label images": next((path for path in _label_folders(outcome) if path.is_dir()), folder.per_image_binarized),
-        "metrics of each image": folder.test_results_metrics,
-        "checkpoint": folder.checkpoint_best,
-        "charts": folder.charts,
-        "log": folder.log_txt,
-    }
+    labels = next((path for path in _label_folders(outcome) if path.is_dir()), folder.per_image_binarized)
+    known = [
+        ("predict", "report", folder.report_html),
+        ("predict", "label images", labels),
+        ("predict", "metrics of each image", folder.test_results_metrics),
+        ("train", "checkpoint", folder.checkpoint_best),
+        ("check", "charts", folder.charts),
+        ("check", "log", folder.log_txt),
+    ]
+    found = [(what, path) for stage, what, path in known if stage in show.stages]
     seen: set[Path] = set()
-    for what, path in [*known.items(), *((event.what, event.path) for event in show.files)]:
+    for what, path in [*found, *((event.what, event.path) for event in show.files)]:
         if path.exists() and seen.isdisjoint((path, *path.parents)):
             yield what, path
             seen.add(path)

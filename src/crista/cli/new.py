@@ -19,7 +19,7 @@ Folder = Annotated[Path | None, typer.Option(metavar="DIR")]
 
 
 def new(
-    path: Annotated[Path | None, typer.Argument(metavar="[YAML]", help="The file to write.")] = None,
+    path: Annotated[Path | None, typer.Argument(metavar="YAML", help="The file to write.")] = None,
     ndim: Annotated[str | None, typer.Option(metavar="2D|3D", help="Images or volumes. Default: seen from the data.")] = None,
     classes: Annotated[
         str | None,

@@ -14,7 +14,7 @@ from crista.cli.screen import Screen
 
 DEFAULT_RESULTS = Path("crista_results")
 
-ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[YAML]", help="The configuration; the same as --config.")]
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="YAML", help="The configuration; the same as --config.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="YAML", help="The configuration file.")]
 ResultDir = Annotated[
     Path | None,
@@ -44,12 +44,18 @@ def one_config(positional: Path | None, option: Path | None) -> Path:
     return config
 
 
-def place_results(result_dir: Path | None, screen: Screen) -> Path:
-    """The folder of the results; says which, if none was given."""
+def make_results_folder(result_dir: Path | None, screen: Screen) -> None:
+    """Make the folder of the results, and say which it is if none was given; raises a `ConfigError` if it cannot be made."""
     if result_dir is None:
         screen.notice(f"results go to {DEFAULT_RESULTS.resolve()} (--result_dir chooses another folder)")
-        return DEFAULT_RESULTS
-    return result_dir
+    folder = result_dir or DEFAULT_RESULTS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        from crista.errors import ConfigError, Problem
+
+        problem = Problem("--result_dir", f"{folder} cannot be made: {error.strerror}", "choose a folder that you may write to")
+        raise ConfigError("with the folder of the results", [problem]) from error
 
 
 def select_gpus(gpu: str | None, overrides: Sequence[str] | None) -> tuple[str, ...]:

@@ -32,11 +32,12 @@ QUIET_SECONDS = 60.0
 
 
 class LineListener:
-    """Writes one line for each event that people want to read, and keeps the files that were written."""
+    """Writes one line for each event that people want to read, and keeps which stages and files there were."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
         self.files: list[FileWritten] = []
+        self.stages: set[str] = set()
         self._spoken = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -58,6 +59,7 @@ class LineListener:
     @show.register
     def _(self, event: StageStarted) -> None:
         self._spoken = time.monotonic()
+        self.stages.add(event.stage)
         self.stage_started(event.stage, event.total)
 
     @show.register

@@ -81,7 +81,7 @@ def _pixel_type(path: Path, header: Any) -> np.dtype:
     try:
         dtype: np.dtype = header.get_data_dtype()
         return dtype
-    except HeaderDataError as error:
+    except (KeyError, HeaderDataError) as error:
         raise read_error(path, f"unknown pixel type ({error})", "its header is damaged: export it again") from error
 
 

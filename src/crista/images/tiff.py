@@ -260,7 +260,6 @@ def _decode_segment(page: Any, index: int) -> Array:
     tables = {}
     if int(keyframe.compression) in _JPEG_COMPRESSIONS:
         tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
-    keyframe.init_decode()
     pixels: Array = keyframe.decode(data, index, **tables)[0]
     return pixels
 

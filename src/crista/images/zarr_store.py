@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.errors import GroupNotFoundError, NodeNotFoundError
 from zarr.storage import LocalStore
 
 from crista.errors import ImageReadError
@@ -69,7 +68,7 @@ def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
 def _open_node(path: Path, name: str) -> Any:
     try:
         return zarr.open(store=LocalStore(path, read_only=True), path=name, mode="r")
-    except (NodeNotFoundError, GroupNotFoundError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         raise read_error(path, f"not a zarr array or group ({error})", "copy the store again") from error
 
 

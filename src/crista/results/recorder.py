@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from crista.plan.events import EpochFinished, Event, TrainingStarted
 from crista.results.charts import draw_charts
@@ -14,11 +15,12 @@ from crista.results.train_log import TrainLog
 def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Event]:
     """Pass the events on, writing what they tell.
 
-    The log and TensorBoard get a row per epoch; the charts are drawn at the end of every epoch and, whatever happens, at the end
-    of the training. After a kill the rows of the checkpoint are what counts.
+    The log and TensorBoard get a row per epoch. The charts are drawn at the end of epochs, in at most a twentieth of the time,
+    and, whatever happens, at the end of the training. After a kill the rows of the checkpoint are what counts.
     """
     log = TrainLog(folder.train_log)
     scalars: ScalarLog | None = None
+    charts = _Charts(folder)
     try:
         for event in events:
             if isinstance(event, TrainingStarted):
@@ -31,10 +33,27 @@ def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Even
                 log.append(event.epoch, event.metrics)
                 if scalars is not None:
                     scalars.write(event.epoch, event.metrics)
-                draw_charts(log.rows, folder.charts, folder.job)
+                charts.draw(log.rows)
             yield event
     finally:
         if scalars is not None:
             scalars.close()
         if log.rows:
             draw_charts(log.rows, folder.charts, folder.job)
+
+
+class _Charts:
+    """Draws the charts no more often than a twentieth of the time allows."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._next = 0.0
+
+    def draw(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Draw, unless that was done just now."""
+        started = time.monotonic()
+        if started < self._next:
+            return
+        draw_charts(rows, self._folder.charts, self._folder.job)
+        finished = time.monotonic()
+        self._next = finished + 20 * (finished - started)

@@ -79,7 +79,7 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, BadZipFile, OSError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if len(str(error)) > 4 else type(error).__name__
         raise CheckpointError(
             f"{path}: not a readable checkpoint ({reason}). It may be damaged, or hold Python objects, which crista "
             "never unpickles; use another checkpoint or train again"

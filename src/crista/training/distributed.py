@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from crista.errors import ConfigError, Problem
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -63,7 +65,7 @@ def choose_device(wanted: str | None) -> tuple[torch.device, str]:
 
     Raises
     ------
-    ValueError
+    ConfigError
         If the wanted device does not exist here.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -74,8 +76,18 @@ def choose_device(wanted: str | None) -> tuple[torch.device, str]:
         if torch.backends.mps.is_available():
             return torch.device("mps"), "device: Apple GPU (use SYSTEM.DEVICE: cpu to choose the processor)"
         return torch.device("cpu"), f"device: CPU, {torch.get_num_threads()} threads (no GPU found)"
-    device = torch.device(wanted)
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise _refusal(wanted, "is no device; it can be cpu, cuda, cuda:1 or mps") from error
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise ValueError(f"device {wanted} was asked for; {found} GPUs are usable here. Leave --gpu out to run on the CPU")
+        raise _refusal(wanted, f"was asked for, but {found} GPUs can be used here")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise _refusal(wanted, "was asked for, but there is no Apple GPU here")
     return device, f"device: {device}"
+
+
+def _refusal(wanted: str, what: str) -> ConfigError:
+    step = "leave it (and --gpu) out to use what is there, or set SYSTEM.DEVICE: cpu"
+    return ConfigError("with the device", [Problem("SYSTEM.DEVICE", f"{wanted} {what}", step)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from crista.config.new import new_config_text
 from crista.config.load import parse_config
+from crista.config.new import new_config_text
 from crista.workflow.request import Request
 
 
@@ -21,10 +21,13 @@ class DemoSettings:
     overrides: tuple[str, ...]
 
 
+IN_2D = ("DATA.PATCH_SIZE=(128, 128, 1)", "MODEL.FEATURE_MAPS=[16, 32, 64, 128]", "TRAIN.BATCH_SIZE=4", "TRAIN.EPOCHS=28")
+IN_3D = ("DATA.PATCH_SIZE=(16, 80, 80, 1)", "MODEL.FEATURE_MAPS=[16, 32, 64]", "TRAIN.BATCH_SIZE=2", "TRAIN.EPOCHS=24")
+
 SETTINGS = {
-    "cells_2d": DemoSettings(16, 4, (256, 256), 2, ("TRAIN.EPOCHS=16",)),
-    "nuclei_2d": DemoSettings(16, 4, (256, 256), 3, ("TRAIN.EPOCHS=16",)),
-    "cells_3d": DemoSettings(2, 1, (24, 160, 160), 2, ("TRAIN.EPOCHS=16",)),
+    "cells_2d": DemoSettings(16, 4, (256, 256), 2, IN_2D),
+    "nuclei_2d": DemoSettings(16, 4, (256, 256), 3, IN_2D),
+    "cells_3d": DemoSettings(2, 1, (24, 160, 160), 2, IN_3D),
 }
 """Sizes of the demo per sample."""
 

@@ -17,7 +17,7 @@ from crista.images.open import open_image
 from crista.images.pairing import pair_files
 from crista.inference.measure import iter_blocks
 from crista.metrics import compute_confusion, iou, summarise
-from crista.plan.events import Event, ImageFinished, Said, StageStarted
+from crista.plan.events import Event, ImageFinished, Said, StageStarted, Warned
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def evaluate_folders(
         raise DataError("with the label images", problems)
     assert decision.coding is not None
     for warning in decision.warnings:
-        yield Said(str(warning))
+        yield Warned(str(warning))
     yield StageStarted("evaluate", len(opened))
     confusions = []
     for index, (predicted, true) in enumerate(opened, 1):
