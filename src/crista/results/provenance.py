@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from crista import __version__
 from crista.results.atomic import atomic_write
 
 PACKAGES = ("torch", "numpy", "scipy", "pydantic", "tifffile", "imagecodecs", "zarr", "h5py", "nibabel", "matplotlib")
@@ -77,7 +76,7 @@ def build_provenance(
 
 def installed_versions() -> dict[str, str]:
     """Version of crista, Python and the packages that compute or read; ``not installed`` where one is missing."""
-    versions = {"crista": __version__, "python": platform.python_version()}
+    versions = {"crista": version("crista"), "python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.resources import files
 from math import isnan
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crista import __version__
 from crista.plan.plan import Decision
 from crista.results.atomic import atomic_write
 from crista.results.run_folder import RunFolder
@@ -96,7 +96,7 @@ def render_report(content: ReportContent) -> str:
         examples=choose_examples(content.images, content.rank_by),
         metrics=list(dict.fromkeys(key for image in content.images for key in image.metrics)),
         confusion=_shade_confusion(content),
-        crista_version=__version__,
+        crista_version=version("crista"),
     )
 
 

@@ -44,4 +44,5 @@ def request_demo(folder: Path, data: Path, sample: str) -> Request:
         test_labels=str(data / "test" / "y"),
     )
     loaded = parse_config(text, f"{sample}.yaml", settings.overrides)
-    return Request(loaded.config, folder, f"demo_{sample}", 1, loaded.text, loaded.notices)
+    text = loaded.text + "".join(f"\n# changed for the demo: {change}" for change in settings.overrides)
+    return Request(loaded.config, folder, f"demo_{sample}", 1, text, loaded.notices)

@@ -55,7 +55,8 @@ def request_run(
     """The run of a configuration; without `name` it is called as its YAML file."""
     loaded = load_any(config, overrides)
     default = Path(config).stem if isinstance(config, str | Path) else "crista"
-    return Request(loaded.config, Path(result_dir), name or default, run_id, loaded.text, loaded.notices)
+    text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
+    return Request(loaded.config, Path(result_dir), name or default, run_id, text, loaded.notices)
 
 
 def request_training(config: ConfigLike, **where: Any) -> Request:

@@ -93,6 +93,9 @@ def _run(request: Request, device: torch.device, processes: Processes) -> Events
     if config.test.enable and processes.is_main:
         assert trained is not None
         yield from test_stage(request, plan, report, trained, device)
+    if processes.is_main:
+        inputs = [pair.image.path for pair in (*report.train, *report.val, *report.test)]
+        yield FileWritten(write_provenance_of(folder, plan, inputs, device=device, started=started), "provenance")
     processes.barrier()
 
 
