@@ -51,7 +51,7 @@ class UNetFamily(Section):
     """Order of the layers in a block."""
 
     larger_io: bool = False
-    """A wider (5×5) convolution at the input and the output."""
+    """An extra convolution at the input and the output, with a kernel wider by 2 than KERNEL_SIZE."""
 
     load_checkpoint: bool = False
     """Start from a checkpoint (PATHS.CHECKPOINT_FILE, or this run's own). Needed when TRAIN.ENABLE is False."""

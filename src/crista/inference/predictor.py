@@ -36,12 +36,9 @@ class Predictor:
 
         Whole-image prediction is the case of one tile.
         """
-        stride = network_stride(self.plan.model, self.plan.ndim)
-        shape = image.spatial_shape
+        shape, multiple = image.spatial_shape, tile_multiple(self.plan)
         assembler = (
-            whole_image_assembler(shape, stride)
-            if whole_image
-            else build_assembler(self.plan.inference, shape, stride)
+            whole_image_assembler(shape, multiple) if whole_image else build_assembler(self.plan.inference, shape, multiple)
         )
         statistics = compute_statistics(image, self.plan.config.data.normalization)
         done = 0
@@ -65,6 +62,15 @@ class Predictor:
                 for tile in tiles
             ]
         )
+
+
+def tile_multiple(plan: Plan) -> tuple[int, ...]:
+    """What the sides of a tile are multiples of: the stride of the network.
+
+    Twice that with instance normalisation, which has no variance to divide by where the bottleneck is a single voxel.
+    """
+    factor = 2 if plan.model.normalization == "in" else 1
+    return tuple(factor * stride for stride in network_stride(plan.model, plan.ndim))
 
 
 def _batched(assembler: Assembler, size: int) -> Iterator[list[Tile]]:

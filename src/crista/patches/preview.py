@@ -13,7 +13,7 @@ from crista.patches.dataset import PatchSamples
 from crista.patches.probability_map import draw_mark
 from crista.patches.sample import Sample
 
-GRID_STEP = 16
+GRID_STEP = 32
 """Pixels between the lines of the grid that makes deformations visible."""
 
 

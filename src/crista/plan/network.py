@@ -114,6 +114,7 @@ def decide_model(
         }
     )
     _check_patch(patch, model, ndim, ledger)
+    _note_idle_keys(model, ledger)
     return model
 
 
@@ -152,9 +153,21 @@ def _decide_isotropy(
     return ledger.settle("MODEL.ISOTROPY", given, tuple(decided), reason)
 
 
+def _note_idle_keys(model: Model, ledger: Ledger) -> None:
+    """Keys that this network has no use for."""
+    if model.architecture == "resunet" and model.conv_block_order != "norm_act_conv":
+        ledger.note("MODEL.CONV_BLOCK_ORDER", "norm_act_conv", "the blocks of resunet are always pre-activated")
+
+
 def _check_patch(patch: tuple[int, ...], model: Model, ndim: int, ledger: Ledger) -> None:
     """A patch that the network cannot halve is refused, with the nearest sizes that it can."""
     stride = network_stride(model, ndim)
+    if model.normalization == "in" and tuple(patch) == stride:
+        ledger.refuse(
+            "DATA.PATCH_SIZE",
+            f"{tuple(patch)} is one voxel at the bottleneck, where instance normalisation has no variance to divide by",
+            "use a larger patch, fewer FEATURE_MAPS, or MODEL.NORMALIZATION: bn",
+        )
     for letter, size, multiple in zip("zyx"[-ndim:], patch, stride, strict=True):
         if size % multiple:
             low, high = size // multiple * multiple, -(-size // multiple) * multiple

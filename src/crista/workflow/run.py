@@ -53,9 +53,8 @@ def run(request: Request) -> Events:
     limit_threads(config)
     device, why = choose_device(config.system.device)
     processes = join_processes(device)
-    events = _run(request, device, processes)
+    events = _run(request, device, processes, why)
     try:
-        yield Said(why)
         if processes.is_main:
             yield from record_log(events, folder.log_txt)
         else:
@@ -66,9 +65,9 @@ def run(request: Request) -> Events:
         leave_processes()
 
 
-def _run(request: Request, device: torch.device, processes: Processes) -> Events:
+def _run(request: Request, device: torch.device, processes: Processes, why_device: str) -> Events:
     config, folder, started = request.config, request.folder, datetime.now(UTC)
-    for notice in request.notices:
+    for notice in (why_device, *request.notices):
         yield Said(notice)
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
