@@ -7,23 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture
-def no_drawings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs without charts and report, which take most of the time of a tiny job; test_workflow_tree.py draws them."""
-    skip_drawings(monkeypatch)
-    yield
-
-
 @pytest.fixture(scope="module")
 def no_drawings_in_module() -> Iterator[None]:
-    """The same for fixtures that a whole module shares."""
+    """Runs without charts and report, which take most of the time of a tiny job; test_workflow_tree.py draws them."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        skip_drawings(monkeypatch)
+        monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_: [])
+        monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _plan: folder.model_plot)
+        monkeypatch.setattr("crista.workflow.run.write_run_report", lambda *_: iter(()))
         yield
-
-
-def skip_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run draw nothing."""
-    monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_: [])
-    monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _plan: folder.model_plot)
-    monkeypatch.setattr("crista.workflow.run.write_run_report", lambda *_: iter(()))

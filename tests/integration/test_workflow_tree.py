@@ -14,7 +14,9 @@ import pytest
 from PIL import Image as PillowImage
 
 import crista
+from crista.config.load import load_config
 from crista.images.open import open_image
+from crista.plan.plan import Plan
 from crista.workflow.api import Outcome, run
 from tests.jobs import foreground_iou, job, labels, log_rows, pixels, plan_of, table, write_data
 
@@ -244,5 +246,7 @@ def test_report_loads_nothing_from_elsewhere(done: Done) -> None:
     assert f"{mean:.4f}" in text
 
 
-def test_the_yaml_is_kept(done: Done) -> None:
-    assert json.loads(done.outcome.folder.config_file.read_text())["TRAIN"]["EPOCHS"] == 2
+def test_the_kept_yaml_describes_the_run(done: Done) -> None:
+    kept = load_config(done.outcome.folder.config_file).config
+    assert kept == Plan.model_validate_json(done.outcome.folder.plan_json.read_text()).config
+    assert kept.train.epochs == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crista.cli import options
+from crista.cli.note import Note
 from crista.cli.progress import LineListener, listener
 from crista.cli.screen import Screen
 from crista.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from crista.plan.events import Event
     from crista.workflow.api import OnEvent, Outcome
     from crista.workflow.request import Request
 
@@ -131,14 +130,15 @@ def carry_out(request: Request, screen: Screen) -> None:
 
         return finish(request, on_event)
 
-    with naming_log(request.folder.log_txt):
+    log = request.folder.log_txt
+    with Note(lambda: f"The log of this run: {log}" if log.is_file() else ""):
         follow(go, screen)
 
 
 def follow(go: Callable[[OnEvent], Outcome], screen: Screen) -> None:
     """Show the events of `go` and what it left behind; Ctrl-C ends it in order."""
-    if os.environ.get("RANK", "0") != "0":
-        go(_silent)
+    if screen.silent:
+        go(lambda _: None)
         return
     try:
         with listener(screen) as show:
@@ -187,28 +187,6 @@ def _label_folders(outcome: Outcome) -> tuple[Path, ...]:
     return folder.full_post_processing, folder.as_3d_stack, folder.per_image_binarized, folder.full_image_binarized
 
 
-@contextmanager
-def naming_log(log: Path) -> Iterator[None]:
-    """An error that nobody foresaw carries the path of the log of its run."""
-    try:
-        yield
-    except BaseException as error:
-        if log.is_file():
-            error.add_note(f"The log of this run: {log}")
-        raise
-
-
 def job_screen() -> Screen:
     """The screen of this process; silent beside the first of several that torchrun started."""
-    return SilentScreen() if os.environ.get("RANK", "0") != "0" else Screen()
-
-
-class SilentScreen(Screen):
-    """Says nothing."""
-
-    def line(self, text: str, style: str = "") -> None:
-        """Nothing."""
-
-
-def _silent(event: Event) -> None:
-    """Show nothing."""
+    return Screen(silent=os.environ.get("RANK", "0") != "0")

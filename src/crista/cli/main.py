@@ -13,6 +13,7 @@ import typer
 
 import crista
 from crista.cli import inspection, jobs, new, options
+from crista.cli.note import Note
 from crista.errors import CristaError
 
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[1])
@@ -92,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse_command(given[0])
     try:
-        code = typer.main.get_command(app).main(args=given, prog_name="crista", standalone_mode=False)
+        with Note(_bug_note):
+            code = typer.main.get_command(app).main(args=given, prog_name="crista", standalone_mode=False)
     except CristaError as error:
         return _complain(str(error))
     except USAGE_ERROR as error:
@@ -103,12 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError, MemoryError) as error:
         message = _explain_machine(error)
         if not message:
-            _call_it_a_bug(error)
             raise
         return _complain(message)
-    except BaseException as error:
-        _call_it_a_bug(error)
-        raise
     return code if isinstance(code, int) else 0
 
 
@@ -123,12 +121,11 @@ def _explain_machine(error: Exception) -> str:
     return ""
 
 
-def _call_it_a_bug(error: BaseException) -> None:
-    if isinstance(error, Exception):
-        error.add_note(
-            "This is a bug of crista, not a mistake of yours. Please report it with the lines above, the command and the "
-            f"version (crista {crista.__version__})."
-        )
+def _bug_note() -> str:
+    return (
+        "This is a bug of crista, not a mistake of yours. Please report it with the lines above, the command and the "
+        f"version (crista {crista.__version__})."
+    )
 
 
 def _complain(message: str) -> int:

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """Writes to standard output; `console` is None unless that is a terminal."""
+    """Writes to standard output, or nothing if `silent`; `console` is None unless the output is a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
+        self.silent = silent
         self.console: Console | None = None
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and not silent:
             from rich.console import Console  # slow to import
 
             console = Console(highlight=False, soft_wrap=True)
@@ -24,9 +25,9 @@ class Screen:
 
     def line(self, text: str, style: str = "") -> None:
         """One line; `style` only where there are colours. Never taken for markup."""
-        if self.console is None:
+        if self.console is None and not self.silent:
             print(text, flush=True)
-        else:
+        elif self.console is not None:
             self.console.print(text, style=style or None, markup=False, emoji=False)
 
     def notice(self, text: str) -> None:

@@ -38,10 +38,11 @@ def iter_blocks(shape: Sequence[int]) -> Iterator[Region]:
 
 
 def evaluated(shape: Sequence[int], crop: Sequence[int]) -> Region:
-    """The region that is measured: all but TEST.EVAL_BORDER_CROP pixels at each border."""
+    """The region that is measured: all but TEST.EVAL_BORDER_CROP pixels at each border, one value per axis or one for all."""
     if not crop:
         return whole(shape)
-    return tuple(slice(min(c, n // 2), max(n - c, n // 2)) for n, c in zip(shape, crop, strict=True))
+    widths = tuple(crop) * (len(shape) // len(crop))
+    return tuple(slice(min(c, n // 2), max(n - c, n // 2)) for n, c in zip(shape, widths, strict=True))
 
 
 def image_confusion(labels: NDArray[Any], read: ReadLabel, plan: Plan) -> Counts:

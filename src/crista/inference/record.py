@@ -44,7 +44,7 @@ class ImageRecord:
             "patch_iou": self.patch_iou,
             "files": list(self.files),
         }
-        aside = folder / f".{self.name}.{os.getpid()}.tmp"
+        aside = folder / f".{self.name}.{os.getpid()}.part"
         aside.write_text(json.dumps(content))
         aside.replace(folder / f"{self.name}.json")
 

@@ -64,8 +64,16 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
     With TEST.ANALIZE_2D_IMGS_AS_3D_STACK the last record is that of the stack.
     """
     yield StageStarted("predict", len(job.pairs))
+    if not job.plan.config.test.analize_2d_imgs_as_3d_stack:
+        return (yield from _predict_each(job, None))
+    with Scratch(job.folders.state) as scratch:
+        stack = _Stack(job, scratch)
+        records = yield from _predict_each(job, stack)
+        return [*records, (yield from stack.finish())]
+
+
+def _predict_each(job: PredictionJob, stack: _Stack | None) -> Generator[Event, None, list[ImageRecord]]:
     records = []
-    stack = _Stack(job) if job.plan.config.test.analize_2d_imgs_as_3d_stack else None
     for index, (pair, name) in enumerate(zip(job.pairs, job.names, strict=True), 1):
         key = record_key(job.digest, job.plan, pair)
         record = load_record(job.folders.state, name, key) if stack is None else None
@@ -77,8 +85,6 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
         records.append(record)
         scores = {stage: foreground_iou(counts) for stage, counts in record.confusions.items()}
         yield ImageFinished(name, index, len(job.pairs), scores)
-    if stack is not None:
-        records.append((yield from stack.finish()))
     return records
 
 
@@ -184,9 +190,9 @@ class _Stack:
 
     NAME = "stack"
 
-    def __init__(self, job: PredictionJob) -> None:
+    def __init__(self, job: PredictionJob, scratch: Scratch) -> None:
         self._job = job
-        self._scratch = Scratch(job.folders.state)
+        self._scratch = scratch
         self._sink: PredictionSink | None = None
         self._truth: NDArray[np.uint8] | None = None
         self._count = 0
@@ -210,18 +216,17 @@ class _Stack:
     def finish(self) -> Generator[Event, None, ImageRecord]:
         """Filter, write and measure the volume."""
         assert self._sink is not None
-        with self._scratch as scratch:
-            confusions = dict(self._measured("stack", self._sink.labels))
-            folders, files = self._job.folders, []
-            before = folders.as_3d_stack / "stack.tif"
-            yield self._write(before, self._sink.labels)
-            files.append(str(before))
-            if self._job.plan.config.test.post_processing.filters_for(3):
-                cleaned = filter_prediction(self._sink, self._job.plan, scratch)
-                confusions.update(self._measured("post_processing", cleaned))
-                after = folders.full_post_processing / "stack.tif"
-                yield self._write(after, cleaned)
-                files.append(str(after))
+        confusions = dict(self._measured("stack", self._sink.labels))
+        folders, files = self._job.folders, []
+        before = folders.as_3d_stack / "stack.tif"
+        yield self._write(before, self._sink.labels)
+        files.append(str(before))
+        if self._job.plan.config.test.post_processing.filters_for(3):
+            cleaned = filter_prediction(self._sink, self._job.plan, self._scratch)
+            confusions.update(self._measured("post_processing", cleaned))
+            after = folders.full_post_processing / "stack.tif"
+            yield self._write(after, cleaned)
+            files.append(str(after))
         return ImageRecord(self.NAME, "", {}, confusions, None, tuple(files))
 
     def _measured(self, stage: str, labels: NDArray[np.uint8]) -> Iterator[tuple[str, Counts]]:

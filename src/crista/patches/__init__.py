@@ -1,1 +1,1 @@
-"""."""
+"""CUT: image pairs -> samples: split, placing, cutting, normalisation, batches."""

@@ -73,7 +73,7 @@ def _summary(mean: Mapping[str, float], pooled: Mapping[str, NDArray[np.int64]],
         summary["Foreground IoU per patch (mean)"] = mean["patch_iou"]
     for stage, counts in pooled.items():
         ours, theirs = STAGES[stage]
-        summary[f"Foreground IoU, {ours} (mean over images)"] = mean[f"{stage}_iou"]
+        summary[f"Foreground IoU, {ours} (mean over images)"] = mean.get(f"{stage}_iou", float("nan"))
         summary[f"Foreground IoU, {ours} (all pixels pooled)"] = foreground_iou(counts)
         for name, value in zip(plan.classes.names, iou(counts), strict=True):
             summary[f"IoU of {name}, {ours} (all pixels pooled)"] = float(value)

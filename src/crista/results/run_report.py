@@ -99,7 +99,7 @@ def _headline(
 ) -> dict[str, str]:
     headline = {"images predicted": str(num_images)}
     if measurement.pooled:
-        headline = {"foreground IoU (mean over images)": f"{measurement.mean[f'{stage}_iou']:.4f}", **headline}
+        headline = {"foreground IoU (mean over images)": f"{measurement.mean.get(f'{stage}_iou', float('nan')):.4f}", **headline}
     if seconds.get("training"):
         headline["training"] = f"{seconds['training']:.0f} s"
     return headline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,9 +21,19 @@ from crista.results.run_folder import RunFolder
 
 
 def start_run(folder: RunFolder, config_text: str, config: Config) -> None:
-    """Keep the YAML as given; a run from Python keeps what it set."""
+    """Keep the YAML as given (a run from Python keeps what it set), and clear away what a killed run left half written."""
+    remove_left_overs(folder)
     text = config_text or json.dumps(config.model_dump(mode="json", by_alias=True, exclude_unset=True), indent=2)
     atomic_write(folder.config_file, text)
+
+
+def remove_left_overs(folder: RunFolder) -> None:
+    """Remove files written aside, and scratch folders, that a kill of this run left behind; other runs are not touched."""
+    half_written = [*folder.results.rglob(".*.part*"), *folder.checkpoints.glob(f".{folder.job}-*.part*")]
+    for path in half_written:
+        path.unlink(missing_ok=True)
+    for scratch in folder.state.glob(".scratch-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_plan(folder: RunFolder, plan: Plan) -> Path:

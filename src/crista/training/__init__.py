@@ -1,1 +1,1 @@
-"""."""
+"""LEARN: a Plan and samples -> checkpoints, as a generator of events."""

@@ -2,38 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 
 from crista.config.root import Config
+from crista.errors import Problem
 from crista.images.check import DatasetReport, check_dataset
+from crista.images.consistency import SPACING_TOLERANCE, effective_channels
+from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
+from crista.images.wording import plural, show_shape
 from crista.plan.events import Event, Said, StageStarted, Warned
 from crista.plan.plan import Plan
 
 
 def check(config: Config, trained: Plan | None = None) -> Generator[Event, None, DatasetReport]:
-    """Check the data that the run needs; yields a warning or a line for each finding, returns the report."""
+    """Check the data that the run needs; yields a warning or a line for each finding, returns the report.
+
+    `trained` is the plan of a network that only predicts: what it has settled is held against the images.
+    """
     yield StageStarted("check")
-    fold_as_test = config.data.test.use_val_as_test
+    fold_as_test = config.test.enable and config.data.test.use_val_as_test
     report = check_dataset(
         config if trained is None else with_classes(config, trained),
-        need_train=config.train.enable,
+        need_train=config.train.enable or fold_as_test,
         need_test=config.test.enable and not fold_as_test,
         coding=_settled_coding(trained),
     )
+    tested = (report.train if fold_as_test else report.test) if config.test.enable else ()
+    problems = [*report.problems, *_check_testing(config, tested)]
+    warnings = list(report.warnings)
+    if trained is not None:
+        problems.extend(_check_channels(tested, trained))
+        warnings.extend(_check_spacing(tested, trained))
     for notice in report.notices:
         yield Said(notice)
-    for warning in report.warnings:
+    for warning in warnings:
         yield Warned(str(warning))
-    return report
+    return replace(report, problems=tuple(problems), warnings=tuple(warnings))
 
 
 def with_classes(config: Config, trained: Plan) -> Config:
     """`config` with the data settings that a trained network has settled: its classes, channels and dimensions."""
-    patch = (*trained.patch_size, trained.num_channels)
-    data = config.data.model_copy(update={"n_classes": trained.classes.num_classes, "patch_size": patch})
+    settled = {"n_classes": trained.classes.num_classes, "patch_size": None, "force_rgb": trained.config.data.force_rgb}
+    data = config.data.model_copy(update=settled)
     problem = config.problem.model_copy(update={"ndim": f"{trained.ndim}D"})
     return config.model_copy(update={"data": data, "problem": problem})
+
+
+def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Problem]:
+    """What TEST asks of the images."""
+    shapes = {pair.image.spatial_shape: pair.image for pair in pairs}
+    if config.data.test.use_val_as_test and len(pairs) == 1:
+        what = "there is only one training image: a part of it validates, and the network has seen the rest of what would be tested"
+        yield Problem("DATA.TEST.USE_VAL_AS_TEST", what, "give test images (DATA.TEST.PATH), or cut the image into several files")
+    if config.test.analize_2d_imgs_as_3d_stack and len(shapes) > 1:
+        listed = ", ".join(f"{image.path.name} {show_shape(shape)}" for shape, image in list(shapes.items())[:3])
+        what = f"the slices of a volume have one size, these images have several ({listed})"
+        yield Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", what, "leave it out, or crop the images to one size")
+    crop = config.test.eval_border_crop
+    for shape, image in shapes.items():
+        if len(crop) not in (0, 1, len(shape)):
+            what = f"{crop} has {plural(len(crop), 'value')}, the images have {len(shape)} axes"
+            yield Problem("TEST.EVAL_BORDER_CROP", what, "one value per axis ([z,] y, x)")
+            return
+        if crop and any(n <= 2 * c for n, c in zip(shape, crop * (len(shape) // len(crop)), strict=True)):
+            what = f"{crop} leaves nothing of {image.path.name} ({show_shape(shape)})"
+            yield Problem("TEST.EVAL_BORDER_CROP", what, "it is taken off at both ends of each axis: use less than half the image")
+
+
+def _check_channels(pairs: Sequence[ImagePair], trained: Plan) -> Iterator[Problem]:
+    for pair in pairs:
+        found = effective_channels(pair.image, trained.config.data)
+        if found != trained.num_channels:
+            what = f"has {plural(found, 'channel')}, the network was trained on {plural(trained.num_channels, 'channel')}"
+            yield Problem(str(pair.image.path), what, "predict images of the kind that it was trained on, or train on these")
+
+
+def _check_spacing(pairs: Sequence[ImagePair], trained: Plan) -> Iterator[Problem]:
+    """A warning, with the factor, where voxels are not of the size that the network was trained on."""
+    for pair in pairs:
+        if pair.image.spacing is None or trained.spacing is None:
+            continue
+        factors = [own / learnt for own, learnt in zip(pair.image.spacing.values, trained.spacing, strict=True)]
+        if any(not 1 / (1 + SPACING_TOLERANCE) <= factor <= 1 + SPACING_TOLERANCE for factor in factors):
+            what = f"its voxels are {' × '.join(f'{factor:.3g}' for factor in factors)} times those that the network was trained on"
+            yield Problem(str(pair.image.path), what, "rescale it, or expect worse labels")
 
 
 def _settled_coding(trained: Plan | None) -> LabelCoding | None:
