@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 import yaml  # zarr brings it
 
 from crista.errors import TrainingError
-from crista.plan.events import EpochFinished, Said, TrainingFinished
+from crista.plan.events import EpochFinished, Said, TrainingFinished, Warned
 from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import run
 from crista.workflow.request import request_run
@@ -105,7 +106,31 @@ def test_other_settings_train_anew_and_say_so(make_data: MakeData, tmp_path: Pat
     seen: list[object] = []
     run(tiny_config(data, train={"LR": 0.02}), result_dir=tmp_path, name="job", on_event=seen.append)
     assert len([event for event in seen if isinstance(event, EpochFinished)]) == 2
-    assert any("training starts anew" in event.text for event in seen if isinstance(event, Said))
+    assert any("settings differ" in event.text for event in seen if isinstance(event, Warned))
+
+
+def test_other_data_train_anew_and_the_old_network_is_kept(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    first = run(tiny_config(data), result_dir=tmp_path, name="job")
+    old = weights_of(first.folder.checkpoint_best)
+    make_data(seed=1)  # other pixels under the same names
+    seen: list[object] = []
+    second = run(tiny_config(data), result_dir=tmp_path, name="job", on_event=seen.append)
+    assert len([event for event in seen if isinstance(event, EpochFinished)]) == 2
+    (warning,) = [event.text for event in seen if isinstance(event, Warned) and "training starts anew" in event.text]
+    assert "the data differ" in warning
+    kept = weights_of(second.folder.checkpoint_best.with_name("job_1-checkpoint-best.previous.pth"))
+    for name, value in old.items():
+        assert torch.equal(value, kept[name])
+
+
+def test_data_that_only_moved_are_the_same(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    run(tiny_config(data), result_dir=tmp_path, name="job")
+    shutil.copytree(data, tmp_path / "moved")
+    seen: list[object] = []
+    run(tiny_config(tmp_path / "moved"), result_dir=tmp_path, name="job", on_event=seen.append)
+    assert not [event for event in seen if isinstance(event, EpochFinished)]
 
 
 def test_other_test_settings_predict_anew_without_training(make_data: MakeData, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import crista
 import pytest
 import typer
+
+import crista
 from crista.cli.main import COMMANDS, app
 from crista.config.fields import all_keys, all_sections
 from crista.config.known_keys import find_known
@@ -29,7 +30,8 @@ FOLDERS = {"src", "tests", "docs", "templates", "benchmarks", ".ci"}
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
-KEY = re.compile(r"\b(?:SYSTEM|PROBLEM|DATA|AUGMENTOR|MODEL|LOSS|TRAIN|TEST|PATHS|LOG)\.[A-Z][A-Z0-9_.]*[A-Z0-9](?![A-Z0-9_.*]*\*)")
+SECTIONS = "SYSTEM|PROBLEM|DATA|AUGMENTOR|MODEL|LOSS|TRAIN|TEST|PATHS|LOG"
+KEY = re.compile(rf"\b(?:{SECTIONS})\.[A-Z][A-Z0-9_.]*[A-Z0-9](?![A-Z0-9_.*]*\*)")
 COMMAND = re.compile(r"(?:^|[\s`$;&])crista[ \t]+([^\n`|;&]*)")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 

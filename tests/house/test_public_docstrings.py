@@ -35,4 +35,4 @@ def test_everything_public_has_a_docstring() -> None:
             if len((ast.get_docstring(node) or "").strip()) < SHORTEST:
                 missing.append(name)
     assert missing == []
-    assert count >= 1000
+    assert count >= 900

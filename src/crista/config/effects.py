@@ -60,7 +60,21 @@ IDLE: tuple[Idle, ...] = (
         lambda c: c.problem.ndim == "2D" and not c.test.analize_2d_imgs_as_3d_stack,
         "PROBLEM.NDIM is 2D; TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True takes the images as the slices of one volume",
     ),
-    Idle(("TEST.REDUCE_MEMORY",), lambda _: True, "prediction needs a fixed amount of memory anyway"),
+    Idle(("TEST.REDUCE_MEMORY",), lambda _: True, "images are predicted tile by tile anyway"),
+    Idle(("DATA.TEST.MEDIAN_PADDING",), lambda _: True, "images are padded by reflection"),
+    Idle(("DATA.TEST.IN_MEMORY",), lambda _: True, "test images are read tile by tile"),
+    Idle(("DATA.VAL.DIST_EVAL",), lambda _: True, "the processes of a distributed run always share the validation"),
+    Idle(("TRAIN.VERBOSE", "TEST.VERBOSE"), lambda _: True, "log.txt always holds every line"),
+    Idle(
+        ("TEST.STATS.PER_PATCH", "TEST.STATS.MERGE_PATCHES"),
+        lambda _: True,
+        "patches and the images put together from them are always measured where there are label images",
+    ),
+    Idle(
+        ("MODEL.CONV_BLOCK_ORDER",),
+        lambda c: c.model.architecture == "resunet",
+        "the blocks of resunet are always pre-activated",
+    ),
     Idle(
         ("TEST.SAVE_MODEL_RAW_OUTPUT",),
         lambda c: c.data.test.argmax_to_output is not None,

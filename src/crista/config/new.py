@@ -9,7 +9,7 @@ from typing import Literal
 _HEAD = """\
 # {name}: semantic segmentation of {what} with crista
 #
-# Every image in a folder goes with the label image of the same rank in the folder beside it.
+# Every image goes with the label image of the same name (or number) in the folder beside it.
 # Lines that start with # are switched off: crista decides these from your images and says why in plan.json.
 # Remove the # to decide yourself. `crista explain TRAIN.EPOCHS` tells what a key means.
 """

@@ -23,7 +23,7 @@ class System(Section):
     """Processor cores to use. -1: all."""
 
     num_workers: Annotated[int, Field(ge=-1)] = -1
-    """Processes that prepare patches. -1: decided (one thread beside the network on small machines)."""
+    """Threads that prepare patches beside the network. -1: one per four cores, at least one."""
 
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`, `mps`. Left out: a GPU if there is one."""

@@ -116,7 +116,7 @@ class Test(Section):
     """Pixels at the border of each axis ([z,] y, x) that are left out of the measurement."""
 
     reduce_memory: bool = False
-    """Accepted; crista's memory does not grow with the image anyway."""
+    """Accepted; images are predicted tile by tile anyway."""
 
     post_processing: PostProcessing = PostProcessing()
     """Median filters over the prediction."""

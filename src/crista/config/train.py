@@ -122,7 +122,7 @@ class Train(Section):
     """Weight decay; not applied to biases and normalisation layers."""
 
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    """Patches per step and process. Left out: decided from the patch and the memory."""
+    """Patches per step and process. Left out: decided from the size of the patch."""
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training samples. Left out: decided."""

@@ -1,1 +1,1 @@
-"""PREDICT: an Image -> probabilities -> label image, tile by tile, in a memory that does not grow with the image."""
+"""PREDICT: an Image -> probabilities -> label image, tile by tile; large results lie on disk."""

@@ -75,12 +75,21 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
     """A digest of everything that the prediction of `pair` depends on."""
     files = [pair.image.path] + ([pair.label.path] if pair.label is not None else [])
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = [_state_of(file) for file in files]
     settings = [
         plan.inference.model_dump_json(),
         plan.classes.model_dump_json(),
         plan.config.test.model_dump_json(),
         plan.config.data.normalization.model_dump_json(),
+        plan.config.data.test.model_dump_json(),
+        plan.config.paths.result_dir.model_dump_json(),
         str(plan.save_probabilities),
     ]
     return sha256(json.dumps([digest, stats, settings]).encode()).hexdigest()
+
+
+def _state_of(path: Path) -> tuple[str, int, int, int]:
+    """Path, number of files (a Zarr folder has many), bytes, and time of the last change."""
+    stats = [file.stat() for file in (path.rglob("*") if path.is_dir() else [path]) if not file.is_dir()]
+    changed = max((stat.st_mtime_ns for stat in stats), default=0)
+    return str(path), len(stats), sum(stat.st_size for stat in stats), changed

@@ -188,11 +188,12 @@ def _filters_need_probabilities(plan: Plan) -> bool:
 class _Stack:
     """2D predictions as the slices of one volume (TEST.ANALIZE_2D_IMGS_AS_3D_STACK)."""
 
-    NAME = "stack"
-
     def __init__(self, job: PredictionJob, scratch: Scratch) -> None:
         self._job = job
         self._scratch = scratch
+        self._name = "stack"
+        while self._name in job.names:  # an image may be called so
+            self._name += "_3d"
         self._sink: PredictionSink | None = None
         self._truth: NDArray[np.uint8] | None = None
         self._count = 0
@@ -227,7 +228,7 @@ class _Stack:
             after = folders.full_post_processing / "stack.tif"
             yield self._write(after, cleaned)
             files.append(str(after))
-        return ImageRecord(self.NAME, "", {}, confusions, None, tuple(files))
+        return ImageRecord(self._name, "", {}, confusions, None, tuple(files))
 
     def _measured(self, stage: str, labels: NDArray[np.uint8]) -> Iterator[tuple[str, Counts]]:
         truth = self._truth

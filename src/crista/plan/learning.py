@@ -127,5 +127,8 @@ def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int]
     steps = ceil(samples / batch)
     decided = max(10, min(300, ceil(STEPS / steps)))
     return ledger.settle(
-        "TRAIN.EPOCHS", config.train.epochs, decided, f"about {STEPS} steps of {steps} per epoch ({samples} patches)"
+        "TRAIN.EPOCHS",
+        config.train.epochs,
+        decided,
+        f"{decided * steps} steps, {steps} per epoch ({samples} patches); {STEPS} are aimed at, in 10 to 300 epochs",
     )

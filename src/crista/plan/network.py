@@ -114,7 +114,6 @@ def decide_model(
         }
     )
     _check_patch(patch, model, ndim, ledger)
-    _note_idle_keys(model, ledger)
     return model
 
 
@@ -151,12 +150,6 @@ def _decide_isotropy(
         ratio *= factor / 2
     reason = "kernels have depth 1 while a voxel is at least twice as deep as wide (voxel size from the files)"
     return ledger.settle("MODEL.ISOTROPY", given, tuple(decided), reason)
-
-
-def _note_idle_keys(model: Model, ledger: Ledger) -> None:
-    """Keys that this network has no use for."""
-    if model.architecture == "resunet" and model.conv_block_order != "norm_act_conv":
-        ledger.note("MODEL.CONV_BLOCK_ORDER", "norm_act_conv", "the blocks of resunet are always pre-activated")
 
 
 def _check_patch(patch: tuple[int, ...], model: Model, ndim: int, ledger: Ledger) -> None:

@@ -57,13 +57,12 @@ def _large_tiles(patch: tuple[int, ...], model: Model, ledger: Ledger) -> Infere
     tile = tuple(max(p, int(p * scale) // s * s) for p, s in zip(patch, stride, strict=True))
     exact = tuple(ceil(r / s) * s for r, s in zip(radius, stride, strict=True))
     work = prod(t / max(1, t - 2 * h) for t, h in zip(tile, exact, strict=True))
-    if all(t > 2 * h for t, h in zip(tile, exact, strict=True)) and work <= 1.3:
-        halo, reason = exact, f"the halo is the receptive field's radius {radius}: tiles give what the whole image gives"
+    cheaper = tuple(min(e, t // 8 // s * s) for e, t, s in zip(exact, tile, stride, strict=True))
+    if cheaper == exact or (all(t > 2 * h for t, h in zip(tile, exact, strict=True)) and work <= 1.3):
+        halo, reason = exact, f"the halo covers the receptive field's radius {radius}: tiles give what the whole image gives"
     else:
-        halo = tuple(min(e, t // 8 // s * s) for e, t, s in zip(exact, tile, stride, strict=True))
-        reason = (
-            f"an exact halo of {exact} would cost {work:.1f} times the work; an eighth of the tile is context instead"
-        )
+        halo = cheaper
+        reason = f"a halo of the whole receptive field, {exact}, costs {work:.1f} times the work; an eighth of the tile is context"
     ledger.note("tiles", f"{tile}, halo {halo}", reason)
     return InferencePlan(mode="halo", tile_size=tile, halo=halo, overlap=(0.0,) * ndim, batch_size=1)
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import singledispatch
 from pathlib import Path
 
+from crista.errors import CristaError
 from crista.plan.events import (
     EpochFinished,
     Event,
@@ -26,12 +27,16 @@ def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(f"---- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}\n")
-        for event in events:
-            text = describe(event)
-            if text:
-                file.write(f"{datetime.now().astimezone():%H:%M:%S} {text}\n")
-                file.flush()
-            yield event
+        try:
+            for event in events:
+                text = describe(event)
+                if text:
+                    file.write(f"{datetime.now().astimezone():%H:%M:%S} {text}\n")
+                    file.flush()
+                yield event
+        except CristaError as error:
+            file.write(f"{datetime.now().astimezone():%H:%M:%S} error: {error}\n")
+            raise
 
 
 @singledispatch

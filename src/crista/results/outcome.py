@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.inference.record import ImageRecord
-from crista.metrics import ABSENT_CLASS_RULE, biapy_iou, foreground_dice, foreground_iou, iou
+from crista.metrics import ABSENT_CLASS_RULE, biapy_iou, dice, foreground_dice, foreground_iou, iou, precision, recall
 from crista.plan.events import Event, FileWritten, Said
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -22,6 +22,9 @@ STAGES = {
     "post_processing": ("after post-processing", "post-processing"),
 }
 """What each stage is called, by us and by BiaPy."""
+
+CLASS_SCORES = {"iou": iou, "dice": dice, "precision": precision, "recall": recall}
+"""Measured for each class."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def _row(record: ImageRecord, plan: Plan) -> dict[str, str | float]:
     for stage, counts in record.confusions.items():
         row[f"{stage}_iou"] = foreground_iou(counts)
         row[f"{stage}_dice"] = foreground_dice(counts)
-        for name, value in zip(plan.classes.names, iou(counts), strict=True):
-            row[f"{stage}_iou_{name}"] = float(value)
+        for measure_name, scores in CLASS_SCORES.items():
+            for name, value in zip(plan.classes.names, scores(counts), strict=True):
+                row[f"{stage}_{measure_name}_{name}"] = float(value)
         row[f"{stage}_biapy_iou"] = biapy_iou(counts)
     return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from zipfile import BadZipFile
@@ -38,7 +38,8 @@ class Checkpoint:
     """State of the loss scaling of mixed precision."""
     finished: bool = False
     """Whether training ended by itself (not killed)."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    data_key: str = ""
+    """Identifies the training data and the weights that it started from."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -54,6 +55,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "scaler": checkpoint.scaler,
         "finished": checkpoint.finished,
+        "data_key": checkpoint.data_key,
     }
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -100,6 +102,7 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
         optimizer=content["optimizer"],
         scaler=content["scaler"],
         finished=content["finished"],
+        data_key=content.get("data_key", ""),
     )
 
 

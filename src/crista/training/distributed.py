@@ -80,6 +80,8 @@ def choose_device(wanted: str | None) -> tuple[torch.device, str]:
         device = torch.device(wanted)
     except RuntimeError as error:
         raise _refusal(wanted, "is no device; it can be cpu, cuda, cuda:1 or mps") from error
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", local)  # torchrun: one GPU per process
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise _refusal(wanted, f"was asked for, but {found} GPUs can be used here")

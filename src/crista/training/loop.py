@@ -25,7 +25,7 @@ from crista.models import build_model
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
-from crista.plan.events import CheckpointSaved, EpochFinished, Event, Said, StepFinished, TrainingFinished, TrainingStarted
+from crista.plan.events import CheckpointSaved, EpochFinished, Event, Said, StepFinished, TrainingFinished, TrainingStarted, Warned
 from crista.plan.plan import Plan
 from crista.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from crista.training.distributed import Processes
@@ -50,6 +50,8 @@ class TrainingJob:
     processes: Processes = field(default_factory=Processes)
     num_threads: int = 1
     """Threads that prepare patches."""
+    data_key: str = ""
+    """Identifies the training data; a training is only continued on the same."""
     start_weights: Mapping[str, torch.Tensor] | None = None
     """Weights to start from (fine-tuning)."""
 
@@ -63,9 +65,10 @@ class _State:
         model = build_model(
             plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim
         )
+        self.left_out: list[str] = []
         if job.start_weights is not None:
             skip = plan.config.model.skip_unmatched_layers
-            load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
+            self.left_out = load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
         self.model = to_layout(model, job.device, plan.ndim)
         self.optimizer = OPTIMIZERS.build(plan.optimizer, model=self.model)
         self.precision = Precision(plan.amp, job.device)
@@ -90,16 +93,17 @@ class _State:
         """Validation loss of each finished epoch."""
         return [row["val_loss"] for row in self.history]
 
-    def checkpoint(self, plan: Plan, *, resumable: bool, finished: bool) -> Checkpoint:
+    def checkpoint(self, job: TrainingJob, *, resumable: bool, finished: bool) -> Checkpoint:
         """The present state; `resumable` adds what only a continued training needs."""
         return Checkpoint(
-            plan=plan,
+            plan=job.plan,
             weights=self.model.state_dict(),
             epoch=len(self.history),
             history=tuple(self.history),
             optimizer=self.optimizer.state_dict() if resumable else None,
             scaler=self.precision.state() if resumable else None,
             finished=finished,
+            data_key=job.data_key,
         )
 
 
@@ -113,6 +117,9 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
     """
     plan, state = job.plan, _State(job)
     finished = yield from _resume(job, state)
+    if state.left_out and not state.history:
+        names = ", ".join(state.left_out[:5]) + (" …" if len(state.left_out) > 5 else "")
+        yield Said(f"{len(state.left_out)} layers keep their initial values, the starting weights do not fit them: {names}")
     yield TrainingStarted(tuple(state.history), plan.epochs)
     if finished:
         yield TrainingFinished("already trained", job.best_path)
@@ -122,16 +129,7 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
     for epoch in range(len(state.history) + 1, plan.epochs + 1):
         started = time.perf_counter()
         row = yield from _train_epoch(job, state, schedule, epoch)
-        validation_loss, confusion = validate(
-            state.model,
-            state.validation_loss,
-            job.validation,
-            batches,
-            classes=plan.classes,
-            device=job.device,
-            processes=job.processes,
-            num_threads=job.num_threads,
-        )
+        validation_loss, confusion = _validate(job, state, batches, epoch)
         is_best = validation_loss < min(state.losses(), default=float("inf"))
         row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
         row["seconds"] = time.perf_counter() - started
@@ -151,20 +149,41 @@ def _resume(job: TrainingJob, state: _State) -> Generator[Event, None, bool]:
     if not job.last_path.is_file():
         return False
     checkpoint = load_checkpoint(job.last_path, device=job.device)
-    if training_key(checkpoint.plan) != training_key(job.plan):
-        yield Said("the settings differ from those of the training found here: training starts anew")
+    other = "data" if checkpoint.data_key != job.data_key else None
+    other = "settings" if training_key(checkpoint.plan) != training_key(job.plan) else other
+    if other is not None:
+        job.processes.barrier()  # every process has read the old checkpoint before it is moved
+        kept = _set_aside(job) if job.processes.is_main else job.best_path
+        yield Warned(f"the {other} differ from those of the training found here: training starts anew; its network is kept as {kept}")
+        return False
+    if not job.best_path.is_file():
+        yield Said(f"{job.best_path.name} is missing: training starts anew")
         return False
     state.resume(checkpoint, job.last_path)
-    if checkpoint.finished and job.best_path.is_file():
+    if checkpoint.finished:
         return True
     yield Said(f"resuming after epoch {checkpoint.epoch} of {job.plan.epochs}")
     return False
 
 
+def _set_aside(job: TrainingJob) -> Path:
+    """Keep the best network of an earlier training under another name."""
+    kept = job.best_path.with_name(f"{job.best_path.stem}.previous.pth")
+    if job.best_path.is_file():
+        job.best_path.replace(kept)
+    job.last_path.unlink(missing_ok=True)
+    return kept
+
+
 def training_key(plan: Plan) -> str:
     """What must be equal for a training to be continued: every setting that changes the weights."""
     unrelated: Any = {
-        "config": {"test": True, "paths": True, "system": True, "data": {"test": True}},
+        "config": {
+            "test": True,
+            "paths": True,
+            "system": True,
+            "data": {"test": True, "train": {"path", "gt_path", "in_memory"}, "val": {"path", "gt_path", "in_memory"}},
+        },
         "inference": True,
         "decisions": True,
         "save_probabilities": True,
@@ -205,6 +224,28 @@ def _train_epoch(
     }
 
 
+def _validate(
+    job: TrainingJob, state: _State, batches: Sequence[Sequence[int]], epoch: int
+) -> tuple[float, NDArray[np.int64]]:
+    """Loss and confusion matrix of the validation samples; refuses a loss by which no network could be chosen."""
+    loss, confusion = validate(
+        state.model,
+        state.validation_loss,
+        job.validation,
+        batches,
+        classes=job.plan.classes,
+        device=job.device,
+        processes=job.processes,
+        num_threads=job.num_threads,
+    )
+    if not np.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss became {loss} in epoch {epoch}, so no network can be chosen by it; the last checkpoint is that "
+            "of the epoch before. Look at the validation images (crista check), lower TRAIN.LR, or set TRAIN.GRADIENT_CLIP_NORM: 1.0"
+        )
+    return loss, confusion
+
+
 def _step(job: TrainingJob, state: _State, batches: Sequence[Batch], rate: float) -> tuple[float, NDArray[np.int64]]:
     """One optimizer step over `batches` (several when gradients are accumulated)."""
     for group in state.optimizer.param_groups:
@@ -212,7 +253,7 @@ def _step(job: TrainingJob, state: _State, batches: Sequence[Batch], rate: float
     state.optimizer.zero_grad(set_to_none=True)
     total, counts = 0.0, np.zeros((job.plan.classes.num_classes,) * 2, np.int64)
     for batch in batches:
-        images = _to_device(batch.images, job.device, job.plan.ndim)
+        images = _to_device(batch.images, job)
         targets = batch.targets.to(job.device, non_blocking=True)
         with state.precision.autocast():
             logits = state.network(images)
@@ -242,9 +283,9 @@ def _refuse_non_finite(value: float, what: str, *batches: Batch) -> None:
 
 def _save(job: TrainingJob, state: _State, *, is_best: bool, finished: bool) -> Iterator[Event]:
     if is_best:
-        save_checkpoint(job.best_path, state.checkpoint(job.plan, resumable=False, finished=finished))
+        save_checkpoint(job.best_path, state.checkpoint(job, resumable=False, finished=finished))
         yield CheckpointSaved(job.best_path)
-    save_checkpoint(job.last_path, state.checkpoint(job.plan, resumable=True, finished=finished))
+    save_checkpoint(job.last_path, state.checkpoint(job, resumable=True, finished=finished))
     yield CheckpointSaved(job.last_path)
 
 
@@ -261,8 +302,10 @@ def _wrapped(model: nn.Module, job: TrainingJob) -> nn.Module:
     return nn.parallel.DistributedDataParallel(model)
 
 
-def _to_device(images: torch.Tensor, device: torch.device, ndim: int) -> torch.Tensor:
-    return images.to(device, non_blocking=True, memory_format=memory_layout(ndim))
+def _to_device(images: torch.Tensor, job: TrainingJob) -> torch.Tensor:
+    if job.device.type == "cuda" and job.plan.config.system.pin_mem:
+        images = images.pin_memory()
+    return images.to(job.device, non_blocking=True, memory_format=memory_layout(job.plan.ndim))
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

@@ -15,6 +15,7 @@ import torch
 from crista.config.root import Config
 from crista.errors import ConfigError, Problem
 from crista.images.check import DatasetReport
+from crista.images.digest import digest_files
 from crista.inference.engine import Engine, build_engine
 from crista.inference.orientations import OrientedEngine
 from crista.inference.predictor import Predictor
@@ -123,6 +124,7 @@ def train_stage(
         device=device,
         processes=processes,
         num_threads=loader_threads(request.config),
+        data_key=_data_key(request.config, report),
         start_weights=start.weights if start is not None else None,
     )
     yield StageStarted("train", plan.epochs)
@@ -184,13 +186,21 @@ def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Ev
                 samples.train, folder.aug, count=augmentor.aug_num_samples, draw_grid=augmentor.draw_grid
             )
         )
-        yield FileWritten(folder.aug, f"{len(written)} pictures of augmented samples")
+        yield FileWritten(folder.aug, f"{len(written) // 4} augmented samples")
     if plan.config.data.train.probability_map:
         written = list(write_mark_images(samples.train, folder.aug, count=max(1, augmentor.aug_num_samples)))
-        yield FileWritten(folder.aug, f"{len(written)} pictures of patches drawn by the probability map")
+        yield FileWritten(folder.aug, f"{len(written) // 2} patches drawn by the probability map")
     if plan.config.data.check_generators:
         written = list(write_checked_samples(samples.train, folder.gen_check, folder.gen_mask_check))
-        yield FileWritten(folder.gen_check, f"{len(written)} patches as the network gets them")
+        yield FileWritten(folder.gen_check, f"{len(written) // 2} patches as the network gets them")
+
+
+def _data_key(config: Config, report: DatasetReport) -> str:
+    """Identifies the training data, and the checkpoint that training starts from."""
+    images = [image for pair in (*report.train, *report.val) for image in (pair.image, pair.label)]
+    files = [image.path for image in images if image is not None]
+    start = config.paths.checkpoint_file if config.model.load_checkpoint else ""
+    return digest_files([*files, Path(start)] if start else files)
 
 
 def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None:

@@ -1,0 +1,217 @@
+"""Training jobs: optimizers, schedules, early stopping, starting weights, runs beside each other, tables over them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import crista
+from crista.errors import CheckpointError, ConfigError, TrainingError
+from crista.plan.events import EpochFinished, TrainingFinished
+from crista.training import loop
+from crista.training.checkpoint import load_checkpoint
+from crista.workflow.api import Outcome, run
+from crista.workflow.request import request_run
+from crista.workflow.run import run as run_events
+from tests.jobs import job, log_rows, plan_of, run_and_listen, same_weights, table, weights_of, write_data
+
+pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
+NO_TEST = {"TEST": {"ENABLE": False}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("learning") / "data")
+
+
+def train(**keys: Any) -> dict[str, Any]:
+    return {"TRAIN": keys}
+
+
+def only_train(data: Path, where: Path, *changes: dict[str, Any], name: str = "job", **settings: Any) -> Outcome:
+    return run(job(data, NO_TEST, *changes, **settings), result_dir=where, name=name)
+
+
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "constant": {"NAME": ""},
+    "onecycle": {"NAME": "onecycle"},
+    "reduceonplateau": {"NAME": "reduceonplateau", "MIN_LR": 1e-4, "REDUCEONPLATEAU_PATIENCE": 0},
+    "warmupcosine": {"NAME": "warmupcosine", "MIN_LR": 1e-4, "WARMUP_COSINE_DECAY_EPOCHS": 1},
+}
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "ADAM", "ADAMW"])
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULERS))
+def test_every_optimizer_with_every_schedule(optimizer: str, scheduler: str, data: Path, tmp_path: Path) -> None:
+    settings = train(OPTIMIZER=optimizer, LR=0.01, EPOCHS=2, LR_SCHEDULER=SCHEDULERS[scheduler])
+    rows = log_rows(only_train(data, tmp_path, settings))
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    last = {"constant": 0.01, "onecycle": 0.01 / 25e4, "warmupcosine": 1e-4}
+    if scheduler in last:
+        assert rows[-1]["lr"] == pytest.approx(last[scheduler], rel=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "resunet", "attention_unet"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_every_network_through_the_whole_workflow(architecture: str, ndim: int, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", shape=(8, 32, 40)[-ndim:], train=2, test=1)
+    change = {"MODEL": {"ARCHITECTURE": architecture, "DROPOUT_VALUES": [0.1, 0.2], "ACTIVATION": "elu", "NORMALIZATION": "gn"}}
+    outcome = run(job(data, change, train(EPOCHS=1), ndim=ndim), result_dir=tmp_path / "out", name="job")
+    assert plan_of(outcome)["MODEL"]["ARCHITECTURE"] == architecture
+    assert len(outcome.metrics) > 3
+
+
+def test_early_stopping(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Best in epoch 2, PATIENCE 2: the fourth is the last, and the best checkpoint is that of the second."""
+    losses = iter([1.0, 0.5, 0.6, 0.7, 0.1, 0.1])
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: (next(losses), np.ones((2, 2), np.int64)))
+    seen: list[Any] = []
+    request = request_run(job(data, NO_TEST, train(EPOCHS=6, PATIENCE=2)), result_dir=tmp_path, name="job")
+    seen.extend(run_events(request))
+    epochs = [event for event in seen if isinstance(event, EpochFinished)]
+    assert [event.is_best for event in epochs] == [True, True, False, False]
+    assert [event.reason for event in seen if isinstance(event, TrainingFinished)] == ["no better validation loss for 2 epochs"]
+    assert load_checkpoint(request.folder.checkpoint_best).epoch == 2
+    assert load_checkpoint(request.folder.checkpoint_last).epoch == 4
+    assert load_checkpoint(request.folder.checkpoint_last).finished
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not leave the network of an earlier training standing as the result of this one."""
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: (float("nan"), np.ones((2, 2), np.int64)))
+    with pytest.raises(TrainingError, match=r"validation loss became nan in epoch 1"):
+        only_train(data, tmp_path)
+
+
+def test_a_lost_best_checkpoint_is_made_again(data: Path, tmp_path: Path) -> None:
+    first = only_train(data, tmp_path)
+    kept = weights_of(first.folder.checkpoint_best)
+    first.folder.checkpoint_best.unlink()
+    _, said = run_and_listen(job(data), tmp_path)
+    assert any("training starts anew" in line for line in said)
+    assert all(torch.equal(value, kept[name]) for name, value in weights_of(first.folder.checkpoint_best).items())
+
+
+def test_changed_training_data_are_trained_on(tmp_path: Path) -> None:
+    """Corrected label images under the same names: the same command does not answer with the old network."""
+    data = write_data(tmp_path / "data")
+    only_train(data, tmp_path / "out")
+    write_data(data, seed=1)
+    _, said = run_and_listen(job(data, NO_TEST), tmp_path / "out")
+    assert any("training starts anew" in line for line in said)
+
+
+def test_fine_tuning_starts_from_the_given_weights(data: Path, tmp_path: Path) -> None:
+    """A learning rate of almost nothing leaves the weights where they were."""
+    source = only_train(data, tmp_path, name="source").folder.checkpoint_best
+    model = {"MODEL": {"LOAD_CHECKPOINT": True}, "PATHS": {"CHECKPOINT_FILE": str(source)}}
+    tiny = train(LR=1e-12, EPOCHS=1, W_DECAY=0)
+    tuned = only_train(data, tmp_path, model, tiny, name="tuned")
+    fresh = only_train(data, tmp_path, tiny, name="fresh")
+    for name, value in weights_of(source).items():
+        if "weight" in name:
+            torch.testing.assert_close(weights_of(tuned.folder.checkpoint_last)[name], value, rtol=0, atol=1e-6)
+    assert not same_weights(tuned.folder.checkpoint_last, fresh.folder.checkpoint_last)
+
+
+def test_other_starting_weights_train_anew(data: Path, tmp_path: Path) -> None:
+    sources = [only_train(data, tmp_path, {"SYSTEM": {"SEED": seed}}, name=f"source{seed}").folder.checkpoint_best for seed in (1, 2)]
+    for source, words in zip(sources, (None, "training starts anew"), strict=True):
+        change = {"MODEL": {"LOAD_CHECKPOINT": True}, "PATHS": {"CHECKPOINT_FILE": str(source)}}
+        _, said = run_and_listen(job(data, NO_TEST, change), tmp_path)
+        assert words is None or any(words in line for line in said)
+
+
+def test_layers_that_do_not_fit(data: Path, tmp_path: Path) -> None:
+    """A network of two classes as the start of one of three: only with SKIP_UNMATCHED_LAYERS, and then said."""
+    source = only_train(data, tmp_path, name="source").folder.checkpoint_best
+    three = write_data(tmp_path / "three", num_classes=3)
+    model = {"MODEL": {"LOAD_CHECKPOINT": True}, "PATHS": {"CHECKPOINT_FILE": str(source)}}
+    with pytest.raises(CheckpointError, match=r"2 layers do not fit.*MODEL\.SKIP_UNMATCHED_LAYERS: True"):
+        only_train(three, tmp_path, model, num_classes=3)
+    skip = {"MODEL": {"SKIP_UNMATCHED_LAYERS": True}}
+    outcome, said = run_and_listen(job(three, NO_TEST, model, skip, num_classes=3), tmp_path)
+    assert weights_of(outcome.folder.checkpoint_best)
+    assert any("layers keep their initial values" in line for line in said)
+
+
+def test_fine_tuning_without_a_checkpoint_says_so_before_training(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"MODEL\.LOAD_CHECKPOINT.*PATHS\.CHECKPOINT_FILE is empty"):
+        only_train(data, tmp_path, {"MODEL": {"LOAD_CHECKPOINT": True}})
+
+
+def test_runs_beside_each_other_and_the_table_over_them(data: Path, tmp_path: Path) -> None:
+    means = []
+    for run_id in (1, 2, 3):
+        config = job(data, {"SYSTEM": {"SEED": run_id}})
+        outcome = run(config, result_dir=tmp_path, name="job", run_id=run_id)
+        means.append(float(table(outcome.folder.test_results_metrics)["mean"]["per_image_iou"]))
+    root = tmp_path / "job"
+    assert sorted(path.name for path in (root / "results").iterdir()) == ["job_1", "job_2", "job_3", "runs_summary.csv"]
+    assert len(list((root / "checkpoints").iterdir())) == 6
+    assert sorted(path.name for path in (root / "config_files").iterdir()) == [f"job_{i}.yaml" for i in (1, 2, 3)]
+    rows = table(root / "results" / "runs_summary.csv")
+    assert list(rows) == ["1", "2", "3", "mean", "sd"]
+    assert [float(rows[str(i)]["per_image_iou"]) for i in (1, 2, 3)] == pytest.approx(means, abs=1e-6)
+    assert float(rows["mean"]["per_image_iou"]) == pytest.approx(fmean(means), abs=1e-6)
+    assert float(rows["sd"]["per_image_iou"]) == pytest.approx(stdev(means), rel=1e-3)
+    assert len(set(means)) > 1
+
+
+def test_the_yaml_is_kept_to_the_letter_and_overwritten_by_the_next_run(data: Path, tmp_path: Path) -> None:
+    yaml = "\n".join(
+        [
+            "# my job",
+            "PROBLEM: {TYPE: SEMANTIC_SEG, NDIM: 2D}",
+            "DATA:",
+            "    PATCH_SIZE: (32, 32, 1)",
+            f"    TRAIN: {{PATH: {data}/train/x, GT_PATH: {data}/train/y}}",
+            "MODEL: {FEATURE_MAPS: [4, 8]}",
+            "TRAIN: {ENABLE: True, EPOCHS: 1, LR: 1.E-3}",
+        ]
+    )
+    path = tmp_path / "my job.yaml"
+    path.write_text(yaml)
+    outcome = crista.run(path, result_dir=tmp_path)
+    assert outcome.folder.config_file.name == "my job_1.yaml"
+    assert outcome.folder.config_file.read_text() == yaml
+    path.write_text(yaml.replace("# my job", "# my second job"))
+    crista.run(path, result_dir=tmp_path)
+    assert outcome.folder.config_file.read_text().startswith("# my second job")
+
+
+def test_python_and_the_command_line_are_one(data: Path, tmp_path: Path) -> None:
+    from crista.cli.main import main
+
+    config = job(data)
+    outcome = crista.run(config, result_dir=tmp_path / "python", name="job", overrides=["TRAIN.EPOCHS=1"])
+    assert len(log_rows(outcome)) == 1
+    arguments = ["--config", str(outcome.folder.config_file), "--result_dir", str(tmp_path / "shell"), "--name", "job"]
+    assert main([*arguments, "--set", "TRAIN.EPOCHS=1"]) == 0
+    shell = tmp_path / "shell" / "job"
+    assert same_weights(outcome.folder.checkpoint_best, shell / "checkpoints" / "job_1-checkpoint-best.pth")
+    with (shell / "results/job_1/test_results_metrics.csv").open() as one, outcome.folder.test_results_metrics.open() as other:
+        assert list(csv.reader(one)) == list(csv.reader(other))
+
+
+def test_only_training_predicts_nothing(data: Path, tmp_path: Path) -> None:
+    outcome = crista.train(job(data), result_dir=tmp_path, name="job")
+    assert outcome.folder.checkpoint_best.is_file()
+    assert not outcome.folder.per_image.exists()
+    assert outcome.metrics == {}
+
+
+def test_check_and_plan_write_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert crista.check(job(data)).problems == ()
+    assert crista.make_plan(job(data)).epochs == 2
+    assert list(tmp_path.iterdir()) == []
