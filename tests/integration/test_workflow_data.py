@@ -243,6 +243,15 @@ def test_grid_overlap_and_padding_of_training_patches(tmp_path: Path) -> None:
     np.testing.assert_array_equal(padded.image[0, :8], padded.image[0, 16:8:-1])  # context beyond the border is reflected
 
 
+def test_padding_of_validation_patches_on_images_of_any_size(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_pairs(data / "train", [(40, 44), (20, 90), (10, 12), (33, 35)])
+    write_pairs(data / "test", [(40, 40)])
+    cuts = {"PADDING": (10, 10), "OVERLAP": (0.1, 0.1)}
+    outcome = run(job(data, ONE, {"DATA": {"TRAIN": cuts, "VAL": {**cuts, "SPLIT_TRAIN": 0.5}}}), result_dir=tmp_path / "o", name="job")
+    assert outcome.metrics
+
+
 def test_replicate_repeats_the_samples(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     once = samples_of(job(data, train_data(EXTRACT_RANDOM_PATCH=True)), tmp_path).train

@@ -39,7 +39,8 @@ class GridPlacer:
     ) -> None:
         self._places: list[tuple[int, Placement]] = []
         for number, source in enumerate(sources):
-            size = fitted_patch(source.shape, patch, multiple) if multiple is not None else tuple(patch)
+            fits = multiple is not None and not any(padding)  # a smaller patch might have no room for its context
+            size = fitted_patch(source.shape, patch, multiple) if fits and multiple is not None else tuple(patch)
             grid = grid_placements(source.shape, size, overlap=overlap, padding=padding)
             self._places.extend((number, placement) for placement in grid)
 

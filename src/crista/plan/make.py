@@ -16,7 +16,7 @@ from crista.plan.learning import (
 from crista.plan.ledger import Ledger
 from crista.plan.network import decide_model, decide_patch_size
 from crista.plan.plan import Classes, Plan
-from crista.plan.tiling import decide_inference
+from crista.plan.tiling import check_training_patches, decide_inference
 
 
 def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
@@ -34,6 +34,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     classes = _decide_classes(config, fingerprint, ledger)
     patch = decide_patch_size(config, fingerprint, ledger)
     model = decide_model(config, fingerprint, patch, ledger)
+    check_training_patches(config, patch, ledger)
     batch = decide_batch_size(config.train, patch, ledger)
     epochs = decide_epochs(config, fingerprint, patch, batch, ledger)
     if ledger.problems:

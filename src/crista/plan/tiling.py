@@ -33,12 +33,20 @@ def decide_inference(
             mode="blended", tile_size=patch, halo=(0,) * ndim, overlap=tuple(map(float, overlap)), batch_size=batch
         )
     if any(padding):
-        _check_padding(padding, patch, network_stride(model, ndim), ledger)
+        _check_padding("DATA.TEST.PADDING", padding, patch, network_stride(model, ndim), ledger)
         ledger.note("tiles", "halo", f"DATA.TEST.PADDING is given: {tuple(padding)} pixels at each border of a patch are context")
         return InferencePlan(
             mode="halo", tile_size=patch, halo=tuple(map(int, padding)), overlap=(0.0,) * ndim, batch_size=batch
         )
     return _large_tiles(patch, model, ledger)
+
+
+def check_training_patches(config: Config, patch: tuple[int, ...], ledger: Ledger) -> None:
+    """Refuse an OVERLAP or PADDING of training or validation patches that does not fit them."""
+    for name, section in (("TRAIN", config.data.train), ("VAL", config.data.val)):
+        _per_axis(f"DATA.{name}.OVERLAP", section.overlap, len(patch), ledger)
+        padding = _per_axis(f"DATA.{name}.PADDING", section.padding, len(patch), ledger)
+        _check_padding(f"DATA.{name}.PADDING", padding, patch, (1,) * len(patch), ledger)
 
 
 def _large_tiles(patch: tuple[int, ...], model: Model, ledger: Ledger) -> InferencePlan:
@@ -67,15 +75,14 @@ def _large_tiles(patch: tuple[int, ...], model: Model, ledger: Ledger) -> Infere
     return InferencePlan(mode="halo", tile_size=tile, halo=halo, overlap=(0.0,) * ndim, batch_size=1)
 
 
-def _check_padding(padding: Sequence[float], patch: Sequence[int], stride: Sequence[int], ledger: Ledger) -> None:
-    for letter, context, size, multiple in zip("zyx"[-len(patch) :], padding, patch, stride, strict=True):
-        if size - 2 * context < multiple:
-            ledger.refuse(
-                "DATA.TEST.PADDING",
-                f"{context} along {letter} leaves {max(0, size - 2 * int(context))} of a patch of {size}; at least {multiple} "
-                "must be left",
-                f"use at most {(size - multiple) // 2}",
-            )
+def _check_padding(
+    key: str, padding: Sequence[float], patch: Sequence[int], least: Sequence[int], ledger: Ledger
+) -> None:
+    for letter, context, size, must in zip("zyx"[-len(patch) :], padding, patch, least, strict=True):
+        if size - 2 * context < must:
+            left = max(0, size - 2 * int(context))
+            what = f"{context} along {letter} leaves {left} of a patch of {size}; at least {must} must be left"
+            ledger.refuse(key, what, f"use at most {max(0, (size - must) // 2)}")
 
 
 def _per_axis(key: str, given: Sequence[float] | None, ndim: int, ledger: Ledger) -> Sequence[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,9 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint. Train first, or set PATHS.CHECKPOINT_FILE to an existing file")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
+            content = torch.load(path, map_location=device, weights_only=True)
     except (RuntimeError, EOFError, BadZipFile, OSError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if len(str(error)) > 4 else type(error).__name__
         raise CheckpointError(
@@ -88,14 +91,19 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint written by crista")
-    if content["version"] > VERSION:
+    if content.get("version", 0) > VERSION:
         raise CheckpointError(f"{path}: format version {content['version']} is newer than this crista; update crista")
     try:
-        plan = Plan.model_validate_json(content["plan"])
+        return _checkpoint_of(content)
     except ValidationError as error:
         raise CheckpointError(f"{path}: its plan cannot be read by this version of crista: {error}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the part {error} is missing; use another checkpoint or train again") from error
+
+
+def _checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(
-        plan=plan,
+        plan=Plan.model_validate_json(content["plan"]),
         weights=cast("Mapping[str, torch.Tensor]", content["weights"]),
         epoch=content["epoch"],
         history=tuple(content["history"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.errors import DataError, Problem
-from crista.images.coding import decide_coding
+from crista.images.coding import CodingDecision, decide_coding
+from crista.images.image import Image
 from crista.images.labels import LabelCoding, read_label, summarise_label
 from crista.images.listing import list_images
 from crista.images.open import open_image
@@ -68,29 +69,46 @@ def evaluate_folders(
         for predicted, true in opened
         if predicted.spatial_shape != true.spatial_shape
     ]
-    summaries = [(image.path, summarise_label(image)) for pair in opened for image in pair]
-    decision = decide_coding(summaries, num_classes=num_classes, ignore_index=ignore_index, where=str(labels))
-    problems.extend(decision.problems)
-    if problems:
+    codings, found = _decide_codings(opened, num_classes, ignore_index, str(labels))
+    problems.extend(problem for decision in found for problem in decision.problems)
+    if problems or codings is None:
         raise DataError("with the label images", problems)
-    assert decision.coding is not None
-    for warning in decision.warnings:
+    for warning in dict.fromkeys(warning for decision in found for warning in decision.warnings):
         yield Warned(str(warning))
     yield StageStarted("evaluate", len(opened))
     confusions = []
+    for_true, for_predicted = codings
     for index, (predicted, true) in enumerate(opened, 1):
-        counts = np.zeros((decision.coding.num_classes,) * 2, np.int64)
+        counts = np.zeros((for_true.num_classes,) * 2, np.int64)
         for block in iter_blocks(true.spatial_shape):
             counts += compute_confusion(
-                read_label(true, decision.coding, block),
-                read_label(predicted, _without_ignore(decision.coding), block),
-                num_classes=decision.coding.num_classes,
+                read_label(true, for_true, block),
+                read_label(predicted, _without_ignore(for_predicted), block),
+                num_classes=for_true.num_classes,
                 ignore_index=ignore_index,
             )
         confusions.append(counts)
         yield ImageFinished(true.name, index, len(opened), summarise([counts]))
     names = tuple(true.name for _, true in opened)
     return Evaluation(names, tuple(confusions), summarise(confusions))
+
+
+def _decide_codings(
+    opened: Sequence[tuple[Image, Image]], num_classes: int | None, ignore_index: int | None, where: str
+) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
+    """What values mean in (predicted, true) images: the codings of the true and of the predicted ones.
+
+    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255.
+    """
+    predicted, true = ([(image.path, summarise_label(image)) for image in side] for side in zip(*opened, strict=True))
+    values = [{value for _, summary in side for value in summary.values} - {ignore_index} for side in (true, predicted)]
+    low, high = sorted(values, key=lambda side: max(side, default=0))
+    apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
+    given = {"num_classes": 2 if apart else num_classes, "ignore_index": ignore_index, "where": where}
+    sides = [true, predicted] if apart else [[*predicted, *true]]
+    found = [decide_coding(side, **given) for side in sides]  # type: ignore[arg-type]
+    codings = [decision.coding for decision in found if decision.coding is not None]
+    return ((codings[0], codings[-1]) if len(codings) == len(sides) else None), found
 
 
 def _without_ignore(coding: LabelCoding) -> LabelCoding:

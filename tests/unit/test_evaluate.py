@@ -1,0 +1,107 @@
+"""evaluate: two folders of label images against each other, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import crista
+from crista.errors import CristaError, DataError
+from crista.images.write import write_image
+from crista.plan.events import ImageFinished
+
+
+def write(folder: Path, **arrays: Any) -> Path:
+    for name, array in arrays.items():
+        values = np.asarray(array, np.uint8)
+        write_image(folder / f"{name}.tif", values, "ZYX"[-values.ndim :])
+    return folder
+
+
+TRUE = [[0, 0, 1, 1], [0, 0, 1, 1]]
+FOUND = [[0, 1, 1, 1], [0, 0, 0, 1]]
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """Image a: 3 hits, 1 missed, 1 invented: IoU 3/5. Image b is perfect. Pooled: 7 hits of 9."""
+    true, found = write(tmp_path / "y", a=TRUE, b=TRUE), write(tmp_path / "p", a=FOUND, b=TRUE)
+    heard: list[Any] = []
+    result = crista.evaluate(true, found, on_event=heard.append)
+    assert result.names == ("a", "b")
+    np.testing.assert_array_equal(result.confusions[0], [[3, 1], [1, 3]])
+    assert result.summary["foreground_iou"] == pytest.approx((0.6 + 1) / 2)
+    assert result.summary["pooled_foreground_iou"] == pytest.approx(7 / 9)
+    assert result.summary["foreground_dice"] == pytest.approx((6 / 8 + 1) / 2)
+    assert result.class_iou == pytest.approx((7 / 9, 7 / 9))
+    assert [event.name for event in heard if isinstance(event, ImageFinished)] == ["a", "b"]
+
+
+def test_several_classes_and_a_class_that_is_nowhere(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=[[0, 1, 1, 3]]), write(tmp_path / "p", a=[[0, 1, 3, 3]])
+    result = crista.evaluate(true, found, num_classes=4)
+    assert result.class_iou[0] == 1
+    assert result.class_iou[1] == 0.5
+    assert np.isnan(result.class_iou[2])
+    assert result.summary["foreground_iou"] == 0.5
+    assert result.summary["biapy_iou"] == pytest.approx(2 / 3)  # background included, absent class left out
+
+
+def test_ignored_pixels_count_nowhere(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=[[0, 1, 255, 255]]), write(tmp_path / "p", a=[[0, 1, 0, 1]])
+    result = crista.evaluate(true, found, num_classes=2, ignore_index=255)
+    assert result.pooled.sum() == 2
+    assert result.summary["foreground_iou"] == 1
+
+
+@pytest.mark.parametrize(("top_true", "top_found"), [(1, 255), (255, 1), (255, 255)])
+def test_0_and_255_mean_0_and_1_on_either_side(top_true: int, top_found: int, tmp_path: Path) -> None:
+    """Also when the first image has no foreground."""
+    true = write(tmp_path / "y", a=np.zeros((2, 4)), b=np.array(TRUE) * top_true)
+    found = write(tmp_path / "p", a=np.zeros((2, 4)), b=np.array(FOUND) * top_found)
+    result = crista.evaluate(true, found, num_classes=2)
+    assert result.summary["foreground_iou"] == pytest.approx((1 + 0.6) / 2)
+
+
+def test_volumes_and_single_files(tmp_path: Path) -> None:
+    volume = np.zeros((3, 4, 5), np.uint8)
+    volume[1] = 1
+    true, found = write(tmp_path / "y", a=volume), write(tmp_path / "p", a=volume)
+    assert crista.evaluate(true / "a.tif", found / "a.tif").summary["foreground_iou"] == 1
+
+
+def test_names_are_paired_and_leftovers_refused(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=TRUE, b=TRUE), write(tmp_path / "p", a=FOUND, c=TRUE)
+    with pytest.raises(DataError, match=r"(?s)b\.tif.*c\.tif|c\.tif.*b\.tif"):
+        crista.evaluate(true, found)
+
+
+def test_shapes_are_all_compared(tmp_path: Path) -> None:
+    true = write(tmp_path / "y", a=TRUE, b=TRUE, c=TRUE)
+    found = write(tmp_path / "p", a=FOUND, b=np.zeros((2, 3)), c=np.zeros((3, 4)))
+    with pytest.raises(DataError) as caught:
+        crista.evaluate(true, found)
+    assert "b.tif" in str(caught.value)
+    assert "c.tif" in str(caught.value)
+
+
+def test_no_classes_at_all(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=np.zeros((2, 4))), write(tmp_path / "p", a=np.zeros((2, 4)))
+    result = crista.evaluate(true, found, num_classes=2)
+    assert result.summary["foreground_iou"] == 1
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    found = write(tmp_path / "p", a=FOUND)
+    with pytest.raises(CristaError, match="nowhere"):
+        crista.evaluate(tmp_path / "nowhere", found)
+    with pytest.raises(CristaError, match="nowhere"):
+        crista.evaluate(found, tmp_path / "nowhere")
+
+
+def test_a_prediction_without_one_of_the_classes_is_not_renumbered(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=[[0, 1, 2, 2]]), write(tmp_path / "p", a=[[0, 2, 2, 2]])
+    result = crista.evaluate(true, found)
+    np.testing.assert_array_equal(result.pooled, [[1, 0, 0], [0, 0, 1], [0, 0, 2]])

@@ -1,0 +1,359 @@
+"""The plan: every number is decided by a stated rule, what is given is kept, and what does not fit is refused with advice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from crista.config.load import config_from_dict
+from crista.config.train import SGD, Adam, AdamW, ConstantRate, OneCycle, ReduceOnPlateau, WarmupCosine
+from crista.errors import PlanError
+from crista.images.fingerprint import Fingerprint, ImageFacts
+from crista.images.labels import LabelCoding
+from crista.plan.make import make_plan, plan_for_prediction
+from crista.plan.plan import Plan
+from crista.plan.topology import network_stride, receptive_field_radius
+
+
+def facts(
+    shapes: Sequence[tuple[int, ...]] = ((256, 256),) * 8,
+    *,
+    channels: int = 1,
+    num_classes: int = 2,
+    spacing: tuple[float, ...] | None = None,
+    counts: tuple[int, ...] | None = (900, 100),
+    mapping: tuple[tuple[int, int], ...] | None = None,
+) -> Fingerprint:
+    """What a data set is like."""
+    return Fingerprint(
+        ndim=len(shapes[0]),
+        num_channels=channels,
+        images=tuple(ImageFacts(f"{i}", shape, channels, spacing, "uint8") for i, shape in enumerate(shapes)),
+        spacing=spacing,
+        coding=LabelCoding(num_classes, None, mapping),
+        class_counts=counts,
+        intensity=(),
+    )
+
+
+def plan(fingerprint: Fingerprint | None = None, **keys: Any) -> Plan:
+    """The plan of a configuration with `keys`, ``TRAIN__EPOCHS=3``."""
+    overrides = [f"{key.replace('__', '.')}={value}" for key, value in keys.items()]
+    return make_plan(config_from_dict({}, overrides).config, fingerprint or facts())
+
+
+def reason(made: Plan, key: str) -> str:
+    return next(decision.reason for decision in made.decisions if decision.key == key)
+
+
+def refusal(fingerprint: Fingerprint | None = None, **keys: Any) -> str:
+    with pytest.raises(PlanError) as caught:
+        plan(fingerprint, **keys)
+    return str(caught.value)
+
+
+# --- what is decided --------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_decided_from_the_data_alone() -> None:
+    made = plan()
+    assert made.ndim == 2
+    assert made.patch_size == (256, 256)
+    assert made.model.feature_maps == (16, 32, 64, 128, 256)
+    assert made.batch_size == 6
+    assert made.epochs == 300  # 8 images are 2 steps: 1500 steps would be 750 epochs
+    assert made.classes.names == ("background", "foreground")
+    assert [term.term.name for term in made.loss] == ["DICE", "CE"]
+    assert isinstance(made.optimizer, AdamW)
+    assert isinstance(made.schedule, OneCycle)
+    assert made.inference.mode == "halo"
+    assert not made.save_probabilities
+    assert made.patience is None
+    assert all(len(decision.reason) > 4 for decision in made.decisions)
+
+
+def test_what_is_given_is_kept_and_said_to_be_given() -> None:
+    made = plan(TRAIN__EPOCHS=7, TRAIN__BATCH_SIZE=3, MODEL__FEATURE_MAPS="[8,16]", TRAIN__LR=0.5, TRAIN__PATIENCE=4)
+    assert (made.epochs, made.batch_size, made.model.feature_maps, made.optimizer.lr) == (7, 3, (8, 16), 0.5)
+    assert made.patience == 4
+    assert {reason(made, key) for key in ("TRAIN.EPOCHS", "TRAIN.BATCH_SIZE", "MODEL.FEATURE_MAPS", "TRAIN.LR")} == {"given"}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "spacing", "patch"),
+    [
+        ([(1000, 1000)] * 3, None, (256, 256)),
+        ([(100, 2000)], None, (96, 640)),  # what y cannot use goes to x
+        ([(512, 512), (40, 40), (48, 40)], None, (48, 32)),  # the typical image, not the largest; half to even
+        ([(20, 20)], None, (32, 32)),  # smaller images are padded by reflection
+        ([(3, 50)], None, (32, 48)),
+        ([(128, 128, 128)], None, (64, 64, 64)),
+        ([(20, 512, 512)], None, (16, 128, 128)),
+        ([(100, 512, 512)], (1.0, 0.25, 0.25), (24, 96, 96)),  # cubic in micrometres
+        ([(1, 64, 64)], None, (1, 64, 64)),
+    ],
+)
+def test_patch_size(shapes: list[tuple[int, ...]], spacing: tuple[float, ...] | None, patch: tuple[int, ...]) -> None:
+    made = plan(facts(shapes, spacing=spacing))
+    assert made.patch_size == patch
+    assert "the typical image is" in reason(made, "DATA.PATCH_SIZE")
+
+
+@pytest.mark.parametrize("shape", [(n, m) for n in (1, 2, 7, 31, 32, 33, 64, 72, 100, 257) for m in (5, 40, 96, 300)])
+def test_the_decided_network_fits_the_decided_patch(shape: tuple[int, int]) -> None:
+    made = plan(facts([shape]))
+    stride = network_stride(made.model, 2)
+    assert all(size % multiple == 0 for size, multiple in zip(made.patch_size, stride, strict=True))
+
+
+@pytest.mark.parametrize(("patch", "levels"), [((256, 256), 5), ((32, 32), 4), ((64, 72), 4), ((16, 16), 3), ((40, 24), 3), ((8, 8), 2)])
+def test_levels_follow_the_shorter_and_the_less_divisible_side(patch: tuple[int, int], levels: int) -> None:
+    assert len(plan(DATA__PATCH_SIZE=(*patch, 1)).model.feature_maps or ()) == levels
+
+
+@pytest.mark.parametrize(
+    ("depth", "spacing", "z_down", "isotropy"),
+    [
+        (64, None, (2, 2, 2, 2), (True,) * 5),
+        (8, None, (2, 1, 1, 1), (True,) * 5),  # four slices are left
+        (64, (0.1, 0.05, 0.05), (1, 2, 2, 2), (False, True, True, True, True)),
+        (64, (0.4, 0.1, 0.1), (1, 1, 2, 2), (False, False, True, True, True)),
+        (5, None, (1, 1, 1, 1), (True,) * 5),  # odd: never halved
+    ],
+)
+def test_anisotropic_pooling(
+    depth: int, spacing: tuple[float, ...] | None, z_down: tuple[int, ...], isotropy: tuple[bool, ...]
+) -> None:
+    made = plan(facts([(64, 64, 64)], spacing=spacing), DATA__PATCH_SIZE=(depth, 64, 64, 1))
+    assert made.model.z_down == z_down
+    assert made.model.isotropy == isotropy
+
+
+def test_a_zero_in_z_down_leaves_that_level_to_the_plan() -> None:
+    made = plan(facts([(64, 64, 64)]), DATA__PATCH_SIZE="(64,64,64,1)", MODEL__FEATURE_MAPS="[4,8,16]", MODEL__Z_DOWN="[1,0]")
+    assert made.model.z_down == (1, 2)
+
+
+@pytest.mark.parametrize(("patch", "batch"), [((256, 256), 6), ((64, 64), 32), ((1024, 1024), 2)])
+def test_batch_size(patch: tuple[int, int], batch: int) -> None:
+    assert plan(DATA__PATCH_SIZE=(*patch, 1)).batch_size == batch
+
+
+def test_epochs_aim_at_a_number_of_steps() -> None:
+    many = facts([(256, 256)] * 300)
+    assert plan(many).epochs == 30  # 50 steps per epoch
+    assert plan(many, DATA__TRAIN__EXTRACT_RANDOM_PATCH=True).epochs == 30
+    assert plan(facts([(512, 512)] * 300)).epochs == 10  # 200 steps per epoch: 7.5, at least 10
+    assert plan(many, DATA__TRAIN__REPLICATE=2).epochs == 15
+
+
+@pytest.mark.parametrize(("name", "kind", "rate"), [("SGD", SGD, 0.01), ("ADAM", Adam, 0.001), ("ADAMW", AdamW, 0.001)])
+def test_optimizers(name: str, kind: type, rate: float) -> None:
+    made = plan(TRAIN__OPTIMIZER=name, TRAIN__W_DECAY=0.1)
+    assert isinstance(made.optimizer, kind)
+    assert made.optimizer.lr == rate
+    assert made.optimizer.weight_decay == 0.1
+
+
+def test_schedules() -> None:
+    assert isinstance(plan(**{"TRAIN__LR_SCHEDULER__NAME": "''"}).schedule, ConstantRate)
+    plateau = plan(TRAIN__LR_SCHEDULER__NAME="reduceonplateau", TRAIN__PATIENCE=30, TRAIN__LR_SCHEDULER__MIN_LR=1e-5).schedule
+    assert plateau == ReduceOnPlateau(factor=0.5, patience=10, min_lr=1e-5)
+    assert plan(TRAIN__LR_SCHEDULER__NAME="reduceonplateau").schedule == ReduceOnPlateau(factor=0.5, patience=5, min_lr=0)
+    cosine = plan(TRAIN__LR_SCHEDULER__NAME="warmupcosine", TRAIN__EPOCHS=50).schedule
+    assert cosine == WarmupCosine(warmup_epochs=5, min_lr=0, decay_fraction=1.0)
+
+
+def test_loss_terms_and_weights() -> None:
+    made = plan(LOSS__TYPE="[DICE, CE]", LOSS__WEIGHTS="[0.3, 0.7]")
+    assert [(term.term.name, term.weight) for term in made.loss] == [("DICE", 0.3), ("CE", 0.7)]
+    assert [(term.term.name, term.weight) for term in plan(LOSS__TYPE="CE").loss] == [("CE", 1.0)]
+
+
+def test_class_weights_by_hand() -> None:
+    """Inverse square roots of 0.9 and 0.1, with a mean of 1."""
+    assert plan().class_weights is None
+    raw = (0.9**-0.5, 0.1**-0.5)
+    expected = tuple(2 * value / sum(raw) for value in raw)
+    made = plan(LOSS__CLASS_REBALANCE="auto")
+    assert made.class_weights == pytest.approx(expected, abs=1e-4)
+    assert "90.00%, 10.00%" in reason(made, "LOSS.CLASS_WEIGHTS")
+    assert plan(LOSS__CLASS_REBALANCE="manual", LOSS__CLASS_WEIGHTS="[1,3]").class_weights == (1, 3)
+
+
+def test_a_class_without_pixels_gets_a_finite_weight() -> None:
+    made = plan(facts(num_classes=3, counts=(900, 100, 0)), LOSS__CLASS_REBALANCE="auto")
+    assert made.class_weights is not None
+    assert max(made.class_weights) < 3.1
+
+
+def test_class_names() -> None:
+    three = facts(num_classes=3, counts=(8, 1, 1))
+    assert plan(three).classes.names == ("background", "class 1", "class 2")
+    assert plan(three).classes.num_logits == 3
+    assert plan().classes.num_logits == 1
+    assert plan(three, DATA__CLASS_NAMES="[a, b, c]").classes.names == ("a", "b", "c")
+
+
+def test_coding_and_ignored_value_come_along() -> None:
+    made = plan(facts(mapping=((0, 0), (255, 1))), LOSS__IGNORE_INDEX=254)
+    assert made.classes.mapping == ((0, 0), (255, 1))
+    assert made.classes.ignore_index == 254
+
+
+# --- inference -------------------------------------------------------------------------------------------------------
+
+
+def test_exact_tiles_where_they_are_cheap() -> None:
+    made = plan(MODEL__FEATURE_MAPS="[8,16,32]")
+    stride, radius = network_stride(made.model, 2), receptive_field_radius(made.model, 2)
+    assert made.inference.tile_size == (1024, 1024)
+    for halo, multiple, reach in zip(made.inference.halo, stride, radius, strict=True):
+        assert halo % multiple == 0
+        assert reach <= halo < reach + multiple
+    assert "tiles give what the whole image gives" in reason(made, "tiles")
+
+
+def test_a_deep_network_gets_less_context_and_says_so() -> None:
+    made = plan(facts([(128, 128, 128)]))
+    assert made.inference.mode == "halo"
+    radius = receptive_field_radius(made.model, 3)
+    assert any(halo < reach for halo, reach in zip(made.inference.halo, radius, strict=True))
+    assert "times the work" in reason(made, "tiles")
+
+
+def test_padding_and_overlap_as_given() -> None:
+    padded = plan(DATA__TEST__PADDING="(32,16)").inference
+    assert (padded.mode, padded.halo, padded.tile_size) == ("halo", (32, 16), (256, 256))
+    blended = plan(DATA__TEST__OVERLAP="(0.5,0.25)").inference
+    assert (blended.mode, blended.overlap) == ("blended", (0.5, 0.25))
+    both = plan(DATA__TEST__OVERLAP="(0.5,0.5)", DATA__TEST__PADDING="(8,8)")
+    assert both.inference.mode == "blended"
+    assert "take the place of the padding" in reason(both, "DATA.TEST.PADDING")
+    single = plan(facts([(64, 64, 64)]), DATA__TEST__PADDING="(8,8)").inference
+    assert single.halo == (8, 8, 8)  # equal values serve every dimension
+
+
+@pytest.mark.parametrize("normalization", ["in", "gn", "ln"])
+def test_normalisation_that_depends_on_the_tile_is_blended(normalization: str) -> None:
+    made = plan(MODEL__NORMALIZATION=normalization)
+    assert (made.inference.mode, made.inference.tile_size) == ("blended", (256, 256))
+    assert "depends on the tile" in reason(made, "tiles")
+
+
+@pytest.mark.parametrize(
+    ("argmax", "raw", "saved"),
+    [(None, None, False), (True, None, False), (False, None, True), (None, True, True), (None, False, False), (True, True, False)],
+)
+def test_what_per_image_holds(argmax: bool | None, raw: bool | None, saved: bool) -> None:
+    keys = {"DATA__TEST__ARGMAX_TO_OUTPUT": argmax, "TEST__SAVE_MODEL_RAW_OUTPUT": raw}
+    assert plan(**{key: value for key, value in keys.items() if value is not None}).save_probabilities == saved
+
+
+def test_a_trained_network_keeps_what_it_learnt_and_takes_the_test_settings() -> None:
+    trained = plan(facts(num_classes=3, counts=(8, 1, 1)), DATA__NORMALIZATION__TYPE="div", TEST__THRESHOLD=0.4)
+    other = config_from_dict({}, ["TEST.THRESHOLD=0.7", "DATA.TEST.OVERLAP=(0.5,0.5)", "DATA.NORMALIZATION.TYPE=scale_range"]).config
+    made = plan_for_prediction(trained, other)
+    assert made.classes == trained.classes
+    assert made.model == trained.model
+    assert made.config.data.normalization.type == "div"
+    assert made.config.test.threshold == 0.7
+    assert made.inference.mode == "blended"
+    with pytest.raises(PlanError, match=r"DATA\.TEST\.PADDING: 128 along y leaves 0 of a patch of 256"):
+        plan_for_prediction(trained, config_from_dict({}, ["DATA.TEST.PADDING=(128,128)"]).config)
+
+
+def test_a_plan_survives_its_file() -> None:
+    made = plan(facts([(32, 64, 64)], spacing=(0.3, 0.1, 0.1)), LOSS__CLASS_REBALANCE="auto", MODEL__ARCHITECTURE="resunet")
+    assert Plan.model_validate_json(made.model_dump_json(by_alias=True)) == made
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_a_patch_that_cannot_be_halved() -> None:
+    text = refusal(DATA__PATCH_SIZE="(250,256,1)", MODEL__FEATURE_MAPS="[4,8,16,32,64]")
+    assert "DATA.PATCH_SIZE: 250 along y cannot be halved 4 times: it must be a multiple of 16" in text
+    assert "MODEL.FEATURE_MAPS has 5 levels" in text
+    assert "use 240 or 256" in text
+    assert "along x" not in text
+
+
+def test_all_axes_are_refused_at_once_and_z_names_its_own_key() -> None:
+    volumes = facts([(64, 64, 64)])
+    text = refusal(volumes, DATA__PATCH_SIZE="(6,10,12,1)", MODEL__FEATURE_MAPS="[4,8,16,32]", MODEL__Z_DOWN="[2,2,1]")
+    assert "6 along z cannot be halved 2 times" in text
+    assert "MODEL.Z_DOWN with 1 at some levels" in text
+    assert "10 along y cannot be halved 3 times" in text
+    assert "use 8 or 16, fewer FEATURE_MAPS, or MODEL.YX_DOWN" in text
+    assert "12 along x" in text
+
+
+def test_a_patch_smaller_than_the_network() -> None:
+    assert "use 16, fewer" in refusal(DATA__PATCH_SIZE="(8,8,1)", MODEL__FEATURE_MAPS="[4,8,16,32,64]")
+
+
+def test_instance_normalisation_of_a_single_voxel() -> None:
+    text = refusal(DATA__PATCH_SIZE="(16,16,1)", MODEL__FEATURE_MAPS="[4,8,16,32,64]", MODEL__NORMALIZATION="in")
+    assert "one voxel at the bottleneck" in text
+
+
+def test_channels_that_do_not_fit() -> None:
+    text = refusal(facts(channels=3), DATA__PATCH_SIZE="(256,256,1)")
+    assert "ends with 1 channels, the images have 3 channels" in text
+    assert "write (256, 256, 3), or leave PATCH_SIZE out" in text
+
+
+def test_padding_too_large() -> None:
+    text = refusal(DATA__TEST__PADDING="(128,120)", MODEL__FEATURE_MAPS="[4,8,16,32,64]")
+    assert "DATA.TEST.PADDING: 128 along y leaves 0 of a patch of 256; at least 16 must be left" in text
+    assert "use at most 120" in text
+    assert "along x" not in text
+
+
+@pytest.mark.parametrize("key", ["OVERLAP", "PADDING"])
+def test_values_per_axis(key: str) -> None:
+    values = "(0.1,0.2,0.3)" if key == "OVERLAP" else "(1,2,3)"
+    text = refusal(**{f"DATA__TEST__{key}": values})
+    assert f"DATA.TEST.{key}: " in text
+    assert "has 3 values, the data have 2 axes" in text
+
+
+@pytest.mark.parametrize("part", ["TRAIN", "VAL"])
+@pytest.mark.parametrize("key", ["OVERLAP", "PADDING"])
+def test_values_per_axis_of_training_and_validation(part: str, key: str) -> None:
+    values = "(0.1,0.2,0.3)" if key == "OVERLAP" else "(1,2,3)"
+    assert "has 3 values, the data have 2 axes" in refusal(**{f"DATA__{part}__{key}": values})
+
+
+@pytest.mark.parametrize("part", ["TRAIN", "VAL"])
+def test_training_padding_that_leaves_nothing(part: str) -> None:
+    text = refusal(**{f"DATA__{part}__PADDING": "(128,8)"})
+    assert f"DATA.{part}.PADDING: 128 along y leaves 0 of a patch of 256" in text
+
+
+def test_class_weights_and_names_that_do_not_fit() -> None:
+    three = facts(num_classes=3, counts=(8, 1, 1))
+    text = refusal(three, LOSS__CLASS_REBALANCE="manual", LOSS__CLASS_WEIGHTS="[1,2]", DATA__CLASS_NAMES="[a,b]")
+    assert "DATA.CLASS_NAMES: 2 names for 3 classes" in text
+    text = refusal(three, LOSS__CLASS_REBALANCE="manual", LOSS__CLASS_WEIGHTS="[1,2]")
+    assert "LOSS.CLASS_WEIGHTS: 2 weights for 3 classes" in text
+    assert "background first" in text
+
+
+def test_rebalancing_without_counts() -> None:
+    text = refusal(facts(counts=None), LOSS__CLASS_REBALANCE="auto")
+    assert "LOSS.CLASS_REBALANCE: the class frequencies are not known" in text
+    assert "DATA.TRAIN.CHECK_DATA: True" in text
+
+
+def test_one_loss_weight_per_decided_term() -> None:
+    assert "LOSS.WEIGHTS: has 3 values for 2 terms" in refusal(LOSS__WEIGHTS="[1,1,1]")
+
+
+def test_no_foreground_to_learn() -> None:
+    text = refusal(facts(counts=(1000, 0)))
+    assert "DATA.TRAIN.GT_PATH: no training label image holds foreground" in text
+    assert "check that these are the label images" in text
