@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -32,6 +34,27 @@ def initialize(network: nn.Module, activation: str, head: nn.Module) -> None:
             _halve_variance(module.shortcut)
         if activation in RECTIFIERS and isinstance(module, Up) and module.is_plain:
             _halve_variance(module.conv)
+
+
+RAREST = 0.01
+"""A class that is rarer than this is expected as often as this, so that its first probability is not lost in the sigmoid."""
+
+
+@torch.no_grad()
+def expect_frequencies(head: nn.Module, frequencies: Sequence[float]) -> None:
+    """Set the bias of the last convolution so that an untrained network expects each class as often as it occurs.
+
+    Otherwise the first steps go into learning these frequencies (Lin et al. 2017, arXiv:1708.02002, section 3.3).
+
+    Parameters
+    ----------
+    head : convolution with one output for two classes, else one per class
+    frequencies : share of each class among the pixels, background first
+    """
+    assert isinstance(head, CONVOLUTIONS)
+    assert head.bias is not None
+    shares = torch.tensor(frequencies).clamp(min=RAREST, max=1 - RAREST)
+    head.bias.copy_((shares[1:] / (1 - shares[1:])).log() if len(frequencies) == 2 else (shares / shares.sum()).log())
 
 
 def _draw(conv: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d, *, is_rectified: bool) -> None:

@@ -49,6 +49,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
         model=model,
         loss=decide_loss(config, ledger),
         class_weights=decide_class_weights(config, fingerprint, ledger),
+        class_frequencies=fingerprint.class_frequencies,
         optimizer=decide_optimizer(config.train, ledger),
         schedule=decide_schedule(config.train, epochs, ledger),
         batch_size=batch,

@@ -81,6 +81,8 @@ class Plan(Section):
     """Every key of the network filled in."""
     loss: tuple[LossTerm, ...]
     class_weights: tuple[float, ...] | None
+    class_frequencies: tuple[float, ...] | None = None
+    """Share of each class among the annotated training pixels; None if the labels were not read."""
     optimizer: Optimizer
     schedule: ScheduleShape
     batch_size: int

@@ -22,6 +22,7 @@ from crista.errors import TrainingError
 from crista.losses import all_reduce_sum, build_loss
 from crista.metrics.overlap import foreground_iou
 from crista.models import build_model
+from crista.models.initialization import expect_frequencies
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
@@ -66,6 +67,8 @@ class _State:
             plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim
         )
         self.left_out: list[str] = []
+        if plan.class_frequencies is not None:
+            expect_frequencies(model.get_submodule("head"), plan.class_frequencies)
         if job.start_weights is not None:
             skip = plan.config.model.skip_unmatched_layers
             self.left_out = load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
