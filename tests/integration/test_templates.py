@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from tests.jobs import labels, write_pairs
 
 import crista
-from tests.jobs import labels, write_pairs
 
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
 OURS = Path(__file__).parents[2] / "templates" / "semantic_segmentation"
@@ -49,7 +49,9 @@ KINDS = {
     "t7_unet_2d_mask_path": OLD_2D,
     "t8_unet_3d_a": Kind(DEEP, (*T8.overrides, "MODEL.FEATURE_MAPS=[2,4,6]"), stages=()),
     "t8_unet_3d_b": Kind(DEEP, (*T8.overrides, "MODEL.FEATURE_MAPS=[2,4,6,8]"), stages=()),
-    "user_file_v3_6_7": Kind(FLAT, ("DATA.PATCH_SIZE=(64,64,3)", FIVE, "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS=1"), channels=3),
+    "user_file_v3_6_7": Kind(
+        FLAT, ("DATA.PATCH_SIZE=(64,64,3)", FIVE, "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS=1"), channels=3
+    ),
 }
 WITHOUT_COUNTERPART = {"t4_spinedl_training", "t5_spinedl_from_zoo"}
 """They name a network that crista does not have; test_biapy_templates.py shows what is said."""

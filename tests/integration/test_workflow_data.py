@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from PIL import Image as PillowImage
+from tests.jobs import job, labels, log_rows, pixels, run_and_listen, same_weights, table, write_data, write_pairs
 
 from crista.errors import CristaError, DataError
 from crista.images.write import write_image
@@ -20,10 +21,10 @@ from crista.plan.make import make_plan
 from crista.workflow.api import Outcome, listen, run, silent
 from crista.workflow.check import check
 from crista.workflow.request import load_any
-from tests.jobs import job, labels, log_rows, pixels, run_and_listen, same_weights, table, write_data, write_pairs
 
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
 ONE = {"TRAIN": {"EPOCHS": 1}}
+SOME = {"TRAIN": {"EPOCHS": 8}}
 NO_TEST = {"TEST": {"ENABLE": False}}
 
 
@@ -46,7 +47,7 @@ def samples_of(config: dict[str, Any], where: Path) -> Any:
     return prepare_samples(plan, split, map_folder=where / "maps", cache_bytes=2**30)
 
 
-# --- files --------------------------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------
 
 
 def write_png(path: Path, array: np.ndarray) -> None:
@@ -85,7 +86,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, no_drawings_in_module: N
     """Data in uint8 TIFF and the run on them."""
     folder = tmp_path_factory.mktemp("reference")
     data = write_data(folder / "data", shape=(40, 44))
-    return data, run(job(data, ONE), result_dir=folder / "out", name="job")
+    return data, run(job(data, SOME), result_dir=folder / "out", name="job")
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -96,7 +97,7 @@ def test_the_format_changes_nothing(name: str, reference: tuple[Path, Outcome], 
         copy = tmp_path / "data" / path.relative_to(data)
         copy.parent.mkdir(parents=True, exist_ok=True)
         FORMATS[name](copy, pixels(path, 2)[0])
-    outcome = run(job(tmp_path / "data", ONE), result_dir=tmp_path / "out", name="job")
+    outcome = run(job(tmp_path / "data", SOME), result_dir=tmp_path / "out", name="job")
     assert same_weights(best(outcome), best(first))
     for image in ("00.tif", "01.tif"):
         a, b = (labels(one.folder.per_image_binarized / image, 2) for one in (first, outcome))
@@ -104,12 +105,26 @@ def test_the_format_changes_nothing(name: str, reference: tuple[Path, Outcome], 
     assert outcome.metrics == first.metrics
 
 
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", "float32", "float64"])
+def test_the_dtype_changes_no_label(dtype: str, reference: tuple[Path, Outcome], tmp_path: Path) -> None:
+    """The same intensities in another dtype: the same label images."""
+    data, first = reference
+    for path in data.rglob("*.tif"):
+        copy = tmp_path / "data" / path.relative_to(data)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        np.save(copy.with_suffix(".npy"), pixels(path, 2)[0].astype(dtype if path.parent.name == "x" else np.uint8))
+    outcome = run(job(tmp_path / "data", SOME), result_dir=tmp_path / "out", name="job")
+    for image in ("00.tif", "01.tif"):
+        a, b = (labels(one.folder.per_image_binarized / image, 2) for one in (first, outcome))
+        assert (a == b).mean() > 0.999
+
+
 def test_labels_of_0_and_255_are_those_of_0_and_1(reference: tuple[Path, Outcome], tmp_path: Path) -> None:
     data, first = reference
     for path in data.rglob("*.tif"):
         values = pixels(path, 2)[0]
         write_image(tmp_path / "data" / path.relative_to(data), values * 255 if path.parent.name == "y" else values, "YX")
-    outcome = run(job(tmp_path / "data", ONE), result_dir=tmp_path / "out", name="job")
+    outcome = run(job(tmp_path / "data", SOME), result_dir=tmp_path / "out", name="job")
     assert same_weights(best(outcome), best(first))
     assert outcome.metrics == first.metrics
     assert set(np.unique(labels(outcome.folder.per_image_binarized / "00.tif", 2))) <= {0, 1}
@@ -118,12 +133,12 @@ def test_labels_of_0_and_255_are_those_of_0_and_1(reference: tuple[Path, Outcome
 def test_reading_from_disk_changes_nothing(reference: tuple[Path, Outcome], tmp_path: Path) -> None:
     data, first = reference
     change = {"DATA": {"TRAIN": {"IN_MEMORY": False}, "VAL": {"IN_MEMORY": False}}}
-    assert same_weights(best(run(job(data, ONE, change), result_dir=tmp_path, name="job")), best(first))
+    assert same_weights(best(run(job(data, SOME, change), result_dir=tmp_path, name="job")), best(first))
 
 
 def test_the_number_of_threads_changes_nothing(reference: tuple[Path, Outcome], tmp_path: Path) -> None:
     data, first = reference
-    outcome = run(job(data, ONE, {"SYSTEM": {"NUM_WORKERS": 3}}), result_dir=tmp_path, name="job")
+    outcome = run(job(data, SOME, {"SYSTEM": {"NUM_WORKERS": 3}}), result_dir=tmp_path, name="job")
     assert same_weights(best(outcome), best(first))
 
 
@@ -135,21 +150,23 @@ def test_the_network_sees_in_prediction_what_it_saw_in_training(reference: tuple
     data, _ = reference
     prepared = samples_of(job(data), tmp_path)
     sample, name = prepared.train.sample(0, 1)
-    number, placement = prepared.train.placer.place(0, np.random.default_rng(0))
+    _number, placement = prepared.train.placer.place(0, np.random.default_rng(0))
     image = open_image(data / "train" / "x" / f"{name}.tif", ndim=2)
     whole = normalize(image.read(), compute_statistics(image, load_any(job(data)).config.data.normalization))
     y, x = placement.start
     np.testing.assert_array_equal(sample.image, whole[:, y : y + 32, x : x + 32])
 
 
-# --- validation -----------------------------------------------------------------------------------------------------------------
+# --- validation ------------------------------------------------------------------------------------------
 
 
 def test_every_image_validates_in_one_fold(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", train=5)
     seen = []
     for fold in (1, 2, 3):
-        change = {"DATA": {"VAL": {"CROSS_VAL": True, "CROSS_VAL_NFOLD": 3, "CROSS_VAL_FOLD": fold}, "TEST": {"USE_VAL_AS_TEST": True}}}
+        change = {
+            "DATA": {"VAL": {"CROSS_VAL": True, "CROSS_VAL_NFOLD": 3, "CROSS_VAL_FOLD": fold}, "TEST": {"USE_VAL_AS_TEST": True}}
+        }
         outcome, said = run_and_listen(job(data, ONE, change), tmp_path / "out", run_id=fold)
         assert any(f"fold {fold} of 3" in line for line in said)
         tested = {path.stem for path in outcome.folder.per_image_binarized.iterdir()}
@@ -178,6 +195,16 @@ def test_validation_from_its_own_folders(tmp_path: Path) -> None:
     assert len(prepared.split.train) == 3
 
 
+def test_a_bad_validation_image_is_found_before_training(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", train=3)
+    write_pairs(data / "val", [(48, 48)] * 2, seed=7)
+    write_image(data / "val" / "y" / "01.tif", np.zeros((48, 40), np.uint8), "YX")
+    change = {"DATA": {"VAL": {"FROM_TRAIN": False, "PATH": str(data / "val/x"), "GT_PATH": str(data / "val/y")}}}
+    with pytest.raises(DataError, match=r"(?s)val/y/01\.tif.*48 × 40"):
+        run(job(data, change), result_dir=tmp_path / "out", name="job")
+    assert not list((tmp_path / "out").rglob("*.pth"))
+
+
 def test_one_image_is_split_with_a_gap(tmp_path: Path) -> None:
     """No pixel is in both parts, and a strip between them is in none."""
     data = write_data(tmp_path / "data", train=1, shape=(64, 160))
@@ -200,7 +227,7 @@ def test_one_volume_trains(tmp_path: Path) -> None:
     assert labels(outcome.folder.per_image_binarized / "00.tif", 3).shape == (10, 48, 96)
 
 
-# --- sampling ---------------------------------------------------------------------------------------------------------------------
+# --- sampling --------------------------------------------------------------------------------------------
 
 
 def test_images_of_any_size_train_and_are_predicted_at_their_size(tmp_path: Path) -> None:
@@ -248,7 +275,9 @@ def test_padding_of_validation_patches_on_images_of_any_size(tmp_path: Path) -> 
     write_pairs(data / "train", [(40, 44), (20, 90), (10, 12), (33, 35)])
     write_pairs(data / "test", [(40, 40)])
     cuts = {"PADDING": (10, 10), "OVERLAP": (0.1, 0.1)}
-    outcome = run(job(data, ONE, {"DATA": {"TRAIN": cuts, "VAL": {**cuts, "SPLIT_TRAIN": 0.5}}}), result_dir=tmp_path / "o", name="job")
+    outcome = run(
+        job(data, ONE, {"DATA": {"TRAIN": cuts, "VAL": {**cuts, "SPLIT_TRAIN": 0.5}}}), result_dir=tmp_path / "o", name="job"
+    )
     assert outcome.metrics
 
 
@@ -259,7 +288,9 @@ def test_replicate_repeats_the_samples(tmp_path: Path) -> None:
     assert (len(once), len(thrice)) == (3, 9)
     drawn = [thrice.sample(index, 1)[0].image for index in (0, 3, 6)]
     assert not np.array_equal(drawn[0], drawn[1])  # the same image, another place
-    outcome = run(job(data, ONE, NO_TEST, train_data(EXTRACT_RANDOM_PATCH=True, REPLICATE=3)), result_dir=tmp_path / "o", name="job")
+    outcome = run(
+        job(data, ONE, NO_TEST, train_data(EXTRACT_RANDOM_PATCH=True, REPLICATE=3)), result_dir=tmp_path / "o", name="job"
+    )
     assert len(log_rows(outcome)) == 1
 
 
@@ -326,7 +357,11 @@ def test_probability_maps_are_kept_and_made_anew_when_weights_or_labels_change(t
     changed[:4] = 1
     write_image(label_path, changed, "YX")
     before = np.load(first)
-    run(job(data, *base, train_data(W_FOREGROUND=0.5, W_BACKGROUND=0.5), {"TRAIN": {"LR": 0.03}}), result_dir=tmp_path / "out", name="job")
+    run(
+        job(data, *base, train_data(W_FOREGROUND=0.5, W_BACKGROUND=0.5), {"TRAIN": {"LR": 0.03}}),
+        result_dir=tmp_path / "out",
+        name="job",
+    )
     assert not np.array_equal(np.load(first), before)
 
 
@@ -337,14 +372,14 @@ def test_check_generators_and_augmented_samples(tmp_path: Path) -> None:
     count = len(samples_of(job(data, change), tmp_path).train)
     checked = sorted(outcome.folder.gen_check.iterdir())
     assert len(checked) == len(list(outcome.folder.gen_mask_check.iterdir())) == count
-    sample, name = samples_of(job(data, change), tmp_path).train.sample(0, 1)
+    sample, _name = samples_of(job(data, change), tmp_path).train.sample(0, 1)
     np.testing.assert_array_equal(pixels(checked[0], 2), sample.image)
     np.testing.assert_array_equal(labels(outcome.folder.gen_mask_check / checked[0].name, 2), sample.label)
     kinds = [path.name.split("_", 2)[2] for path in sorted(outcome.folder.aug.iterdir())]
     assert sorted(kinds) == sorted(["orig_x.tif", "orig_y.tif", "x.tif", "y.tif"] * 3)
 
 
-# --- ignored pixels and weights ---------------------------------------------------------------------------------------------------
+# --- ignored pixels and weights --------------------------------------------------------------------------
 
 
 def ignoring(folder: Path, num_classes: int, seed: int) -> Path:
@@ -373,7 +408,14 @@ def test_what_lies_under_ignored_pixels_changes_nothing(num_classes: int, terms:
     """A pixel that no counted pixel's receptive field reaches may be anything: same network, same figures, bit for bit."""
     outcomes = [
         run(
-            job(ignoring(tmp_path / f"data{seed}", num_classes, seed), ONE, IGNORE, FIXED, {"LOSS": {"TYPE": terms}}, num_classes=num_classes),
+            job(
+                ignoring(tmp_path / f"data{seed}", num_classes, seed),
+                ONE,
+                IGNORE,
+                FIXED,
+                {"LOSS": {"TYPE": terms}},
+                num_classes=num_classes,
+            ),
             result_dir=tmp_path / f"out{seed}",
             name="job",
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.jobs import job, labels, pixels, predict_only, run_and_listen, table, write_data
 
 from crista.cli.main import main
 from crista.errors import CristaError, DataError, ImageReadError, PlanError
@@ -17,7 +18,6 @@ from crista.plan.events import ImageFinished, StageStarted
 from crista.workflow.api import run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
-from tests.jobs import job, labels, pixels, predict_only, run_and_listen, table, write_data
 
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
 
@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, no_drawings_in_module: Non
     """Data and a checkpoint."""
     folder = tmp_path_factory.mktemp("failures")
     data = write_data(folder / "data", test=3)
-    yield data, run(job(data), result_dir=folder, name="job").folder.checkpoint_best
+    return data, run(job(data, {"TRAIN": {"EPOCHS": 12}}), result_dir=folder, name="job").folder.checkpoint_best
 
 
 def copy_test_images(data: Path, where: Path) -> dict[str, Any]:
@@ -43,10 +43,13 @@ def test_an_image_that_breaks_after_the_check(trained: tuple[Path, Path], tmp_pa
     request = request_run(config, result_dir=tmp_path / "out", name="job")
     broken = tmp_path / "test" / "x" / "01.tif"
     whole = broken.read_bytes()
+    events = run_events(request)
+    for event in events:
+        if isinstance(event, StageStarted) and event.stage == "predict":
+            broken.write_bytes(whole[: len(whole) // 3])
+            break
     with pytest.raises(ImageReadError, match=r"01\.tif"):
-        for event in run_events(request):
-            if isinstance(event, StageStarted) and event.stage == "predict":
-                broken.write_bytes(whole[: len(whole) // 3])
+        list(events)
     folder = request.folder
     for place in (folder.per_image, folder.per_image_binarized):
         assert [path.name for path in place.iterdir()] == ["00.tif"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.jobs import job, log_rows, plan_of, run_and_listen, same_weights, table, weights_of, write_data
 
 import crista
 from crista.errors import CheckpointError, ConfigError, TrainingError
@@ -19,7 +20,6 @@ from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import Outcome, run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
-from tests.jobs import job, log_rows, plan_of, run_and_listen, same_weights, table, weights_of, write_data
 
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
 NO_TEST = {"TEST": {"ENABLE": False}}
@@ -124,7 +124,9 @@ def test_fine_tuning_starts_from_the_given_weights(data: Path, tmp_path: Path) -
 
 
 def test_other_starting_weights_train_anew(data: Path, tmp_path: Path) -> None:
-    sources = [only_train(data, tmp_path, {"SYSTEM": {"SEED": seed}}, name=f"source{seed}").folder.checkpoint_best for seed in (1, 2)]
+    sources = [
+        only_train(data, tmp_path, {"SYSTEM": {"SEED": seed}}, name=f"source{seed}").folder.checkpoint_best for seed in (1, 2)
+    ]
     for source, words in zip(sources, (None, "training starts anew"), strict=True):
         change = {"MODEL": {"LOAD_CHECKPOINT": True}, "PATHS": {"CHECKPOINT_FILE": str(source)}}
         _, said = run_and_listen(job(data, NO_TEST, change), tmp_path)

@@ -9,14 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-import crista
-from crista.errors import CheckpointError, ConfigError, CristaError, DataError, PlanError
-from crista.geometry.spacing import Spacing
-from crista.images.open import open_image
-from crista.images.write import write_image
-from crista.results.run_report import write_run_report
-from crista.workflow.api import Outcome, run
 from tests.jobs import (
     foreground_iou,
     job,
@@ -30,9 +22,17 @@ from tests.jobs import (
     write_pairs,
 )
 
+import crista
+from crista.errors import CheckpointError, ConfigError, CristaError, DataError, PlanError
+from crista.geometry.spacing import Spacing
+from crista.images.open import open_image
+from crista.images.write import write_image
+from crista.results.run_report import write_run_report
+from crista.workflow.api import Outcome, run
+
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
 POOLED = "Foreground IoU, reconstructed image (all pixels pooled)"
-TRAINED = {"TRAIN": {"EPOCHS": 4}}
+TRAINED = {"TRAIN": {"EPOCHS": 12}}
 
 
 class Trained:
@@ -43,6 +43,7 @@ class Trained:
         self.data = write_data(folder / "data", num_classes=num_classes, shape=(48, 56))
         self.first = run(self.config(TRAINED), result_dir=folder / "train", name="job")
         self.checkpoint = self.first.folder.checkpoint_best
+        assert self.first.metrics[POOLED] > 0.3  # labels worth looking at
 
     def config(self, *changes: dict[str, Any]) -> dict[str, Any]:
         """The job that was trained, with changes."""
@@ -55,12 +56,12 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory: pytest.TempPathFactory, no_drawings_in_module: None) -> Iterator[Trained]:
-    yield Trained(tmp_path_factory.mktemp("binary"), 2)
+    return Trained(tmp_path_factory.mktemp("binary"), 2)
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory, no_drawings_in_module: None) -> Iterator[Trained]:
-    yield Trained(tmp_path_factory.mktemp("three"), 3)
+    return Trained(tmp_path_factory.mktemp("three"), 3)
 
 
 def test_a_checkpoint_alone_gives_the_same_labels(binary: Trained, tmp_path: Path) -> None:
@@ -195,9 +196,7 @@ def test_slices_as_a_stack(binary: Trained, slices: dict[str, Any], tmp_path: Pa
 
 def test_slices_as_a_filtered_stack(binary: Trained, slices: dict[str, Any], tmp_path: Path) -> None:
     outcome = binary.predict(tmp_path, slices, STACKED, z_filter(3))
-    before, after = (
-        labels(path / "stack.tif", 3) for path in (outcome.folder.as_3d_stack, outcome.folder.full_post_processing)
-    )
+    before, after = (labels(path / "stack.tif", 3) for path in (outcome.folder.as_3d_stack, outcome.folder.full_post_processing))
     expected = np.median(np.stack([before[:-2], before[1:-1], before[2:]]), axis=0)
     np.testing.assert_array_equal(after[1:-1], expected)
     truth = np.stack([labels(path, 2) for path in sorted(Path(slices["DATA"]["TEST"]["GT_PATH"]).iterdir())])
@@ -233,9 +232,7 @@ def test_images_of_different_sizes_are_no_stack(binary: Trained, tmp_path: Path)
     assert not list((tmp_path / "out").rglob("*.tif"))
 
 
-def test_an_image_called_stack_does_no_harm(
-    binary: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_called_stack_does_no_harm(binary: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crista.workflow.run.write_run_report", write_run_report)  # not skipped here
     folder = write_pairs(tmp_path / "slices", [(48, 56)] * 2)
     for kind in "xy":
@@ -294,8 +291,18 @@ def test_predict_refuses_images_of_another_kind(binary: Trained, tmp_path: Path)
     with pytest.raises(DataError, match=r"a\.tif: has 3 channels, the network was trained on 1 channel\n"):
         crista.predict(binary.checkpoint, tmp_path / "a.tif", result_dir=tmp_path / "out")
     write_image(tmp_path / "b.tif", np.zeros((6, 40, 40), np.uint8), "ZYX")
-    with pytest.raises(DataError, match="b.tif"):
+    with pytest.raises(DataError, match=r"b\.tif"):
         crista.predict(binary.checkpoint, tmp_path / "b.tif", result_dir=tmp_path / "out")
+
+
+def test_voxels_of_another_size_are_warned_of_with_the_factor(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", spacing=(0.2, 0.2))
+    checkpoint = run(job(data, {"TRAIN": {"EPOCHS": 1}}), result_dir=tmp_path / "train", name="job").folder.checkpoint_best
+    for name, spacing in (("same", (0.2, 0.2)), ("other", (0.5, 0.4))):
+        folder = write_pairs(tmp_path / name, [(48, 48)], spacing=spacing)
+        change = {"DATA": {"TEST": {"PATH": str(folder / "x"), "GT_PATH": str(folder / "y")}}}
+        _, said = run_and_listen(job(data, predict_only(checkpoint), change), tmp_path / f"out_{name}")
+        assert any("2.5 × 2 times those that the network was trained on" in line for line in said) == (name == "other")
 
 
 def test_padding_that_leaves_nothing_is_refused_for_a_trained_network_too(binary: Trained, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.unit.test_plan import facts
 from torch import nn
 
 from crista.config.load import config_from_dict
@@ -14,7 +15,6 @@ from crista.errors import CheckpointError
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.training.checkpoint import VERSION, Checkpoint, load_checkpoint, load_weights, save_checkpoint
-from tests.unit.test_plan import facts
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,9 @@ def plan() -> Plan:
 def saved(plan: Plan, tmp_path: Path) -> Path:
     path = tmp_path / "deep" / "a.pth"
     history = ({"epoch": 1.0, "loss": 0.5},)
-    save_checkpoint(path, Checkpoint(plan, {"w": torch.arange(4.0)}, 1, history, {"state": {}, "param_groups": []}, finished=True))
+    save_checkpoint(
+        path, Checkpoint(plan, {"w": torch.arange(4.0)}, 1, history, {"state": {}, "param_groups": []}, finished=True)
+    )
     return path
 
 

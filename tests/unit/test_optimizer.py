@@ -57,7 +57,10 @@ def test_a_step_of_sgd_by_hand() -> None:
 
 
 def test_adam_decays_through_the_gradient_and_adamw_apart_from_it() -> None:
-    """First step, gradient 1, weight 2, decay 0.5, rate 0.1. Adam: the sign of 1 + 0.5 * 2, so 1.9; AdamW: 2 * (1 - 0.05) - 0.1 = 1.8."""
+    """First step, gradient 1, weight 2, decay 0.5, rate 0.1.
+
+    Adam: a step of 0.1 along the sign of 1 + 0.5 * 2, so 1.9; AdamW: 2 * (1 - 0.05) - 0.1 = 1.8.
+    """
     for config, expected in ((Adam(lr=0.1, weight_decay=0.5), 1.9), (AdamW(lr=0.1, weight_decay=0.5), 1.8)):
         model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(model.weight, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,9 @@ def test_closing_the_loader_stops_it(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
     batches = iter_batches(samples, [[0]] * 100, epoch=0, num_threads=2)
     next(batches)
+    assert any(thread.name.startswith("crista-loader") for thread in threading.enumerate())
     batches.close()  # type: ignore[attr-defined]
+    assert not any(thread.name.startswith("crista-loader") for thread in threading.enumerate())
 
 
 def test_batches_are_full_and_shared() -> None:

@@ -108,7 +108,9 @@ def test_the_decided_network_fits_the_decided_patch(shape: tuple[int, int]) -> N
     assert all(size % multiple == 0 for size, multiple in zip(made.patch_size, stride, strict=True))
 
 
-@pytest.mark.parametrize(("patch", "levels"), [((256, 256), 5), ((32, 32), 4), ((64, 72), 4), ((16, 16), 3), ((40, 24), 3), ((8, 8), 2)])
+@pytest.mark.parametrize(
+    ("patch", "levels"), [((256, 256), 5), ((32, 32), 4), ((64, 72), 4), ((16, 16), 3), ((40, 24), 3), ((8, 8), 2)]
+)
 def test_levels_follow_the_shorter_and_the_less_divisible_side(patch: tuple[int, int], levels: int) -> None:
     assert len(plan(DATA__PATCH_SIZE=(*patch, 1)).model.feature_maps or ()) == levels
 
@@ -245,7 +247,14 @@ def test_normalisation_that_depends_on_the_tile_is_blended(normalization: str) -
 
 @pytest.mark.parametrize(
     ("argmax", "raw", "saved"),
-    [(None, None, False), (True, None, False), (False, None, True), (None, True, True), (None, False, False), (True, True, False)],
+    [
+        (None, None, False),
+        (True, None, False),
+        (False, None, True),
+        (None, True, True),
+        (None, False, False),
+        (True, True, False),
+    ],
 )
 def test_what_per_image_holds(argmax: bool | None, raw: bool | None, saved: bool) -> None:
     keys = {"DATA__TEST__ARGMAX_TO_OUTPUT": argmax, "TEST__SAVE_MODEL_RAW_OUTPUT": raw}
@@ -254,7 +263,9 @@ def test_what_per_image_holds(argmax: bool | None, raw: bool | None, saved: bool
 
 def test_a_trained_network_keeps_what_it_learnt_and_takes_the_test_settings() -> None:
     trained = plan(facts(num_classes=3, counts=(8, 1, 1)), DATA__NORMALIZATION__TYPE="div", TEST__THRESHOLD=0.4)
-    other = config_from_dict({}, ["TEST.THRESHOLD=0.7", "DATA.TEST.OVERLAP=(0.5,0.5)", "DATA.NORMALIZATION.TYPE=scale_range"]).config
+    other = config_from_dict(
+        {}, ["TEST.THRESHOLD=0.7", "DATA.TEST.OVERLAP=(0.5,0.5)", "DATA.NORMALIZATION.TYPE=scale_range"]
+    ).config
     made = plan_for_prediction(trained, other)
     assert made.classes == trained.classes
     assert made.model == trained.model

@@ -16,7 +16,7 @@ from crista.inference.sink import PredictionSink
 from crista.patches.cutting import normalized, read_reflected
 from crista.patches.normalization import ImageStatistics, compute_statistics
 from crista.plan.plan import Plan
-from crista.plan.topology import network_stride
+from crista.plan.topology import input_multiple
 
 OnTile = Callable[[Tile, Scores], None]
 """Called with each tile and the scores (L, (Z)YX) of its whole read region, before assembling."""
@@ -36,7 +36,7 @@ class Predictor:
 
         Whole-image prediction is the case of one tile.
         """
-        shape, multiple = image.spatial_shape, tile_multiple(self.plan)
+        shape, multiple = image.spatial_shape, input_multiple(self.plan.model, self.plan.ndim)
         assembler = (
             whole_image_assembler(shape, multiple) if whole_image else build_assembler(self.plan.inference, shape, multiple)
         )
@@ -62,15 +62,6 @@ class Predictor:
                 for tile in tiles
             ]
         )
-
-
-def tile_multiple(plan: Plan) -> tuple[int, ...]:
-    """What the sides of a tile are multiples of: the stride of the network.
-
-    Twice that with instance normalisation, which has no variance to divide by where the bottleneck is a single voxel.
-    """
-    factor = 2 if plan.model.normalization == "in" else 1
-    return tuple(factor * stride for stride in network_stride(plan.model, plan.ndim))
 
 
 def _batched(assembler: Assembler, size: int) -> Iterator[list[Tile]]:

@@ -16,7 +16,7 @@ from crista.patches.placing import GridPlacer, MappedPlacer, Placer, RandomPlace
 from crista.patches.probability_map import ProbabilityMaps
 from crista.patches.split import Source, Split, split_pairs, whole_sources
 from crista.plan.plan import Plan
-from crista.plan.topology import network_stride
+from crista.plan.topology import input_multiple
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
             plan.patch_size,
             overlap=_per_axis(data.val.overlap, plan.ndim),
             padding=[int(value) for value in _per_axis(data.val.padding, plan.ndim)],
-            multiple=network_stride(plan.model, plan.ndim),
+            multiple=input_multiple(plan.model, plan.ndim),
         ),
         validation_cache,
         repeat_to_rgb=data.force_rgb,

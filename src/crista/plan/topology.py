@@ -61,6 +61,15 @@ def network_stride(model: Model, ndim: int) -> tuple[int, ...]:
     return tuple(prod(level.factor[axis] for level in levels) for axis in range(ndim))
 
 
+def input_multiple(model: Model, ndim: int) -> tuple[int, ...]:
+    """What the sides of an input are made a multiple of, (Z)YX: the stride of the network.
+
+    Twice that with instance and group normalisation: they have no variance to divide by where the bottleneck is one voxel.
+    """
+    factor = 2 if model.normalization in ("in", "gn") else 1
+    return tuple(factor * stride for stride in network_stride(model, ndim))
+
+
 def receptive_field_radius(model: Model, ndim: int) -> tuple[int, ...]:
     """How far the input can be from an output voxel that depends on it, (Z)YX, in voxels.
 

@@ -244,7 +244,8 @@ def _validate(
     if not np.isfinite(loss):
         raise TrainingError(
             f"the validation loss became {loss} in epoch {epoch}, so no network can be chosen by it; the last checkpoint is that "
-            "of the epoch before. Look at the validation images (crista check), lower TRAIN.LR, or set TRAIN.GRADIENT_CLIP_NORM: 1.0"
+            "of the epoch before. Look at the validation images (crista check), lower TRAIN.LR, or set "
+            "TRAIN.GRADIENT_CLIP_NORM: 1.0"
         )
     return loss, confusion
 

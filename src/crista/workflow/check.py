@@ -54,7 +54,7 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
     """What TEST asks of the images."""
     shapes = {pair.image.spatial_shape: pair.image for pair in pairs}
     if config.data.test.use_val_as_test and len(pairs) == 1:
-        what = "there is only one training image: a part of it validates, and the network has seen the rest of what would be tested"
+        what = "there is only one training image: a part of it validates, and the network has seen the rest of it"
         yield Problem("DATA.TEST.USE_VAL_AS_TEST", what, "give test images (DATA.TEST.PATH), or cut the image into several files")
     if config.test.analize_2d_imgs_as_3d_stack and len(shapes) > 1:
         listed = ", ".join(f"{image.path.name} {show_shape(shape)}" for shape, image in list(shapes.items())[:3])
@@ -68,7 +68,7 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
             return
         if crop and any(n <= 2 * c for n, c in zip(shape, crop * (len(shape) // len(crop)), strict=True)):
             what = f"{crop} leaves nothing of {image.path.name} ({show_shape(shape)})"
-            yield Problem("TEST.EVAL_BORDER_CROP", what, "it is taken off at both ends of each axis: use less than half the image")
+            yield Problem("TEST.EVAL_BORDER_CROP", what, "it is taken off both ends of each axis: use less than half the image")
 
 
 def _check_channels(pairs: Sequence[ImagePair], trained: Plan) -> Iterator[Problem]:
@@ -86,7 +86,8 @@ def _check_spacing(pairs: Sequence[ImagePair], trained: Plan) -> Iterator[Proble
             continue
         factors = [own / learnt for own, learnt in zip(pair.image.spacing.values, trained.spacing, strict=True)]
         if any(not 1 / (1 + SPACING_TOLERANCE) <= factor <= 1 + SPACING_TOLERANCE for factor in factors):
-            what = f"its voxels are {' × '.join(f'{factor:.3g}' for factor in factors)} times those that the network was trained on"
+            shown = " × ".join(f"{factor:.3g}" for factor in factors)
+            what = f"its voxels are {shown} times those that the network was trained on"
             yield Problem(str(pair.image.path), what, "rescale it, or expect worse labels")
 
 
