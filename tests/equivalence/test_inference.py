@@ -144,7 +144,9 @@ def test_halo_keeps_nothing() -> None:
     assert list(assembler.finish()) == []
 
 
-@pytest.mark.parametrize(("ndim", "group", "count"), [(2, "full", 8), (3, "auto", 16), (2, "flips", 4), (3, "flips", 8), (2, "none", 1)])
+@pytest.mark.parametrize(
+    ("ndim", "group", "count"), [(2, "full", 8), (3, "auto", 16), (2, "flips", 4), (3, "flips", 8), (2, "none", 1)]
+)
 def test_orientations_are_distinct(ndim: int, group: str, count: int) -> None:
     image = np.arange(3**ndim).reshape((3,) * ndim)
     turned = {np.rot90(np.flip(image, f), t, axes=(-2, -1)).tobytes() for f, t in orientations(ndim, group)}  # type: ignore[arg-type]

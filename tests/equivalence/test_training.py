@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml  # zarr brings it
+from tests.conftest import MakeData, tiny_config
 
 from crista.errors import TrainingError
 from crista.plan.events import EpochFinished, Said, TrainingFinished, Warned
@@ -22,7 +23,6 @@ from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
-from tests.conftest import MakeData, tiny_config
 
 AUGMENTED = {"ENABLE": True, "RANDOM_ROT": True, "VFLIP": True, "ELASTIC": True, "GAUSSIAN_NOISE": True, "AUG_NUM_SAMPLES": 1}
 LEARNING = {"EPOCHS": 4, "OPTIMIZER": "ADAMW", "LR_SCHEDULER": {"NAME": "onecycle"}}
@@ -193,7 +193,9 @@ def test_accumulated_gradients_equal_the_larger_batch(make_data: MakeData, tmp_p
     common = {"OPTIMIZER": "SGD", "LR": 0.1}
     model = {"NORMALIZATION": "in"}
     loss = {"TYPE": "CE"}  # a mean over pixels: the mean of two halves is the whole
-    whole = run(tiny_config(data, model=model, loss=loss, train={**common, "BATCH_SIZE": 4}), result_dir=tmp_path / "a", name="job")
+    whole = run(
+        tiny_config(data, model=model, loss=loss, train={**common, "BATCH_SIZE": 4}), result_dir=tmp_path / "a", name="job"
+    )
     halves = tiny_config(data, model=model, loss=loss, train={**common, "BATCH_SIZE": 2, "ACCUM_ITER": 2})
     split = run(halves, result_dir=tmp_path / "b", name="job")
     assert_same_weights(whole.folder.checkpoint_last, split.folder.checkpoint_last, tolerance=1e-5)

@@ -40,7 +40,10 @@ def compute_figures(folder: Path) -> dict[str, Any]:
         "SYSTEM": {"SEED": 7, "DEVICE": "cpu"},
         "DATA": {"PATCH_SIZE": (48, 48, 1), "VAL": {"RANDOM": False}, "TEST": {"ARGMAX_TO_OUTPUT": False}},
         "AUGMENTOR": {"ENABLE": True, "VFLIP": True, "HFLIP": True, "ROT90": True, "AUG_SAMPLES": False},
-        "TRAIN": {"EPOCHS": 3, "BATCH_SIZE": 2, "OPTIMIZER": "SGD", "LR": 0.1},
+        # what the plan decides by itself may get better; these are given, so that only a change of the computation shows
+        "MODEL": {"NORMALIZATION": "bn", "ACTIVATION": "relu"},
+        "LOSS": {"TYPE": ["DICE", "CE"]},
+        "TRAIN": {"LR_SCHEDULER": {"NAME": "onecycle"}, "EPOCHS": 3, "BATCH_SIZE": 2, "OPTIMIZER": "SGD", "LR": 0.1},
     }
     outcome = run(job(folder / "data", settings), result_dir=folder / "results", name="golden")
     rows = log_rows(outcome)

@@ -168,9 +168,7 @@ def _make(name: str, corpus: Path, scratch: Path) -> Path:
 def _ndim_of(case: dict[str, Any]) -> str | None:
     """2D or 3D as the label images say (channels removed); None where nothing can be decoded."""
     kinds = {
-        "3D" if "Z" in item["decoded"]["axes"] else "2D"
-        for item in case["y"]
-        if isinstance(item, dict) and "decoded" in item
+        "3D" if "Z" in item["decoded"]["axes"] else "2D" for item in case["y"] if isinstance(item, dict) and "decoded" in item
     }
     return kinds.pop() if len(kinds) == 1 else None
 
@@ -199,9 +197,7 @@ def _check(config: Config, *, need_train: bool = True, need_test: bool = False) 
 def _to_json(report: DatasetReport) -> dict[str, Any]:
     return {
         "ndim": report.ndim,
-        "pairs": [
-            [pair.image.path.name, pair.label.path.name if pair.label else None] for pair in report.train
-        ],
+        "pairs": [[pair.image.path.name, pair.label.path.name if pair.label else None] for pair in report.train],
         "shapes": [list(pair.image.spatial_shape) for pair in report.train],
         "num_test": len(report.test),
         "problems": [str(problem) for problem in report.problems],
@@ -220,12 +216,8 @@ def _run_extras(corpus: Path, scratch: Path) -> dict[str, Any]:
         "hdf5 one file twice": _check(_config(hdf5, hdf5, "", "3D")),
         "hdf5 inner paths": _check(_config(hdf5, hdf5, "", None, **inner, **{raw: "raw", label: "label"})),
         "hdf5 without inner paths": _check(_config(hdf5, hdf5, "", None, **inner)),
-        "zarr inner paths": _check(
-            _config(zarr, zarr, "", None, **inner, **{raw: "0", label: "labels/mito/0"})
-        ),
-        "slices in 3D": _check(
-            _config(corpus / "tif_slices_as_files/x", corpus / "tif_slices_as_files/y", "", "3D")
-        ),
+        "zarr inner paths": _check(_config(zarr, zarr, "", None, **inner, **{raw: "0", label: "labels/mito/0"})),
+        "slices in 3D": _check(_config(corpus / "tif_slices_as_files/x", corpus / "tif_slices_as_files/y", "", "3D")),
     }
     for name in sorted(WITHOUT_FOREGROUND):
         folder = {"PATH": str(corpus / name / "x"), "GT_PATH": str(corpus / name / "y"), "LOAD_GT": True}
@@ -369,11 +361,7 @@ def test_empty_labels_are_told_and_can_be_predicted(results: dict[str, Any], nam
 
 
 def test_no_case_takes_long(results: dict[str, Any]) -> None:
-    slow = {
-        name: results[name]["inferred"]["seconds"]
-        for name in BY_ID
-        if results[name]["inferred"]["seconds"] > 10
-    }
+    slow = {name: results[name]["inferred"]["seconds"] for name in BY_ID if results[name]["inferred"]["seconds"] > 10}
     assert not slow
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ def test_write_regions_partition_an_axis(axis: tuple[int, int, int, int]) -> Non
     padded = -(-length // multiple) * multiple
     for read, crop, write in cover:
         assert read.start % multiple == 0
-        assert 0 <= read.start
+        assert read.start >= 0
         assert read.stop <= padded
         assert read.stop - read.start == min(size, padded)
         assert (crop.start, crop.stop) == (write.start - read.start, write.stop - read.start)
@@ -69,7 +71,7 @@ def test_grid_windows_cover_and_share(length: int, size: int, overlap: float) ->
     assert starts[0] == 0
     assert starts[-1] == max(0, length - size)
     step = max(1, int(size * (1 - overlap)))
-    assert all(0 < after - before <= step for before, after in zip(starts, starts[1:], strict=False))
+    assert all(0 < after - before <= step for before, after in pairwise(starts))
 
 
 def test_grid_by_hand() -> None:

@@ -52,9 +52,7 @@ class Folders:
         section = self.data.setdefault(split.upper(), {})
         section |= {"PATH": str(self.root / split / "x"), "GT_PATH": str(self.root / split / "y")}
 
-    def check(
-        self, *, test: bool = False, train: bool = True, ndim: str | None = None, **keys: Any
-    ) -> DatasetReport:
+    def check(self, *, test: bool = False, train: bool = True, ndim: str | None = None, **keys: Any) -> DatasetReport:
         loss = {"IGNORE_INDEX": keys.pop("ignore_index", -1)}
         config = {"PROBLEM": {"NDIM": ndim}, "DATA": self.data | keys, "LOSS": loss}
         return check_dataset(Config.model_validate(config), need_train=train, need_test=test)
@@ -177,9 +175,7 @@ def test_channels_must_fit_each_other_and_the_patch(folders: Folders) -> None:
 
 def test_the_patch_must_have_the_axes_of_the_images(folders: Folders) -> None:
     text = problems_of(folders.check(PATCH_SIZE=[16, 32, 32, 1]))
-    assert (
-        "DATA.PATCH_SIZE: (16, 32, 32, 1) has 4 values, the images are 2D and take (y, x, channels)" in text
-    )
+    assert "DATA.PATCH_SIZE: (16, 32, 32, 1) has 4 values, the images are 2D and take (y, x, channels)" in text
 
 
 def test_small_images_are_padded_or_refused(folders: Folders) -> None:
@@ -195,9 +191,7 @@ def test_small_images_are_padded_or_refused(folders: Folders) -> None:
 
 def test_different_dtypes_are_told(folders: Folders) -> None:
     folders.add("train", "d", picture(dtype=np.uint16), label())
-    assert "uint16 (d.npy); uint8 (a.npy, b.npy, c.npy); each image is normalised by itself" in warnings_of(
-        folders.check()
-    )
+    assert "uint16 (d.npy); uint8 (a.npy, b.npy, c.npy); each image is normalised by itself" in warnings_of(folders.check())
     fixed = {"ZERO_MEAN_UNIT_VAR": {"MEAN_VAL": 10.0, "STD_VAL": 2.0}}
     assert "the same fixed mean" in warnings_of(folders.check(NORMALIZATION=fixed))
 
@@ -208,9 +202,7 @@ def test_nan_and_constant_images_are_told(folders: Folders) -> None:
     folders.add("train", "a", image, label())
     folders.add("train", "d", np.full(SIZE, 7, np.uint8), label())
     text = warnings_of(folders.check())
-    assert (
-        "a.npy: holds NaN or infinite values (5 pixels): they are replaced by 0 after normalisation" in text
-    )
+    assert "a.npy: holds NaN or infinite values (5 pixels): they are replaced by 0 after normalisation" in text
     assert "d.npy: the image is constant: every pixel is 7" in text
     folders.add("train", "e", np.zeros(SIZE, np.uint8), label())
     assert "2 images are constant: d.npy, e.npy" in warnings_of(folders.check())
@@ -371,10 +363,7 @@ def test_a_scan_measures_each_channel(tmp_path: Path, dtype: Any) -> None:
 
 def test_statistics_of_parts_merge_to_those_of_the_whole() -> None:
     pixels = RNG.normal(1e6, 3, 1000)
-    parts = [
-        Intensity(p.min(), p.max(), p.mean(), p.std(), p.size)
-        for p in (pixels[:10], pixels[10:700], pixels[700:])
-    ]
+    parts = [Intensity(p.min(), p.max(), p.mean(), p.std(), p.size) for p in (pixels[:10], pixels[10:700], pixels[700:])]
     merged = Intensity.merge([*parts, Intensity(0, 0, 0, 0, 0)])
     assert merged.count == 1000
     assert (merged.min, merged.max) == (pixels.min(), pixels.max())

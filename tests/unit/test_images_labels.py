@@ -33,9 +33,7 @@ def image_of(array: Any, axes: str = "YX", name: str = "a.tif") -> Image:
     return Image(Path("y") / name, axes, array.shape, array.dtype, ndim, None, ArraySource(array))
 
 
-def decide(
-    *labels: Any, num_classes: int | None = None, ignore_index: int | None = None, suffix: str = ".tif"
-) -> CodingDecision:
+def decide(*labels: Any, num_classes: int | None = None, ignore_index: int | None = None, suffix: str = ".tif") -> CodingDecision:
     summaries = [
         (Path("y") / f"{letter}{suffix}", summarise_label(image_of(label)))
         for letter, label in zip("abcdefgh", labels, strict=False)
@@ -66,9 +64,7 @@ def warnings_of(decision: CodingDecision) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.h5"])
-@pytest.mark.parametrize(
-    ("shape", "axes"), [((7, 130, 150), "ZYX"), ((301, 90), "YX"), ((3, 200, 70), "CYX")]
-)
+@pytest.mark.parametrize(("shape", "axes"), [((7, 130, 150), "ZYX"), ((301, 90), "YX"), ((3, 200, 70), "CYX")])
 @pytest.mark.parametrize("budget", [1, 999, 20_000, 10**9])
 def test_blocks_partition_the_image_within_the_budget(name: str, shape: Any, axes: str, budget: int) -> None:
     image = image_of(np.zeros(shape, np.uint8), axes, name)
@@ -86,9 +82,7 @@ def test_blocks_partition_the_image_within_the_budget(name: str, shape: Any, axe
 # --- counting -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "dtype", [bool, np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64, np.float16, np.float64]
-)
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64, np.float16, np.float64])
 def test_whole_numbers_of_any_dtype_are_counted(dtype: Any) -> None:
     summary = summarise_label(image_of(np.array([[0, 1, 1], [0, 0, 1]], dtype)))
     assert summary.counts == {0: 3, 1: 3}
@@ -337,9 +331,7 @@ def test_mapped_values_are_read_as_classes(dtype: Any) -> None:
 
 def test_values_beyond_uint8_are_mapped() -> None:
     stored = np.array([[0, 300, 70000]])
-    assert read_label(image_of(stored), LabelCoding(3, None, ((0, 0), (300, 1), (70000, 2)))).tolist() == [
-        [0, 1, 2]
-    ]
+    assert read_label(image_of(stored), LabelCoding(3, None, ((0, 0), (300, 1), (70000, 2)))).tolist() == [[0, 1, 2]]
 
 
 def test_a_region_is_read_and_bool_is_fine() -> None:

@@ -56,7 +56,9 @@ def test_images_are_split_without_overlap(tmp_path: Path, random: bool) -> None:
 def test_folds_partition_the_images(tmp_path: Path) -> None:
     pairs = make_pairs(tmp_path, 7)
     folds = [
-        names(split_pairs(pairs, ValidationData(cross_val=True, cross_val_nfold=3, cross_val_fold=k), gap=(4, 4), seed=0).validation)
+        names(
+            split_pairs(pairs, ValidationData(cross_val=True, cross_val_nfold=3, cross_val_fold=k), gap=(4, 4), seed=0).validation
+        )
         for k in (1, 2, 3)
     ]
     assert set.union(*folds) == {str(i) for i in range(7)}

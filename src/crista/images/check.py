@@ -95,9 +95,7 @@ class _Findings:
     notices: list[str] = field(default_factory=list)
 
 
-def check_dataset(
-    config: Config, *, need_train: bool, need_test: bool, coding: LabelCoding | None = None
-) -> DatasetReport:
+def check_dataset(config: Config, *, need_train: bool, need_test: bool, coding: LabelCoding | None = None) -> DatasetReport:
     """Open, read and compare everything that a run will need.
 
     Parameters
@@ -135,9 +133,7 @@ def check_dataset(
     )
 
 
-def _open_splits(
-    config: Config, *, need_train: bool, need_test: bool, findings: _Findings
-) -> dict[Role, OpenedPairs]:
+def _open_splits(config: Config, *, need_train: bool, need_test: bool, findings: _Findings) -> dict[Role, OpenedPairs]:
     """Open the splits in turn; the first one settles the number of axes for the others."""
     data = config.data
     ndim = int(config.problem.ndim[0]) if config.problem.ndim else None
@@ -184,9 +180,7 @@ def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Finding
     findings.warnings.extend(warnings)
     findings.notices.extend(notices)
     if "train" in opened and len(opened["train"].pairs) == 1 and data.val.from_train:
-        findings.notices.append(
-            "one training image: validation is done on a part of it that is not trained on"
-        )
+        findings.notices.append("one training image: validation is done on a part of it that is not trained on")
 
 
 def _read_split(config: Config, role: Role, pairs: tuple[ImagePair, ...], findings: _Findings) -> _Split:
@@ -240,14 +234,10 @@ def _check_pixels(split: _Split, findings: _Findings) -> None:
     if constant:
         pair, scan = constant[0]
         value = f"every pixel is {scan.channels[0].min:g}"
-        many = (
-            f"{len(constant)} images are constant: {list_files([other.image.path for other, _ in constant])}"
-        )
+        many = f"{len(constant)} images are constant: {list_files([other.image.path for other, _ in constant])}"
         what = many if len(constant) > 1 else f"the image is constant: {value}"
         where = str(pair.image.path.parent if len(constant) > 1 else pair.image.path)
-        findings.warnings.append(
-            Problem(where, what, "nothing can be seen in it; remove it if that is not meant")
-        )
+        findings.warnings.append(Problem(where, what, "nothing can be seen in it; remove it if that is not meant"))
 
 
 def _check_copies(splits: dict[Role, _Split], findings: _Findings) -> None:
@@ -259,9 +249,7 @@ def _check_copies(splits: dict[Role, _Split], findings: _Findings) -> None:
     for group in seen.values():
         if len(group) > 1:
             what = f"identical images (duplicates): {list_files([pair.image.path for pair in group])}"
-            next_step = (
-                "keep one of each: copies in training and validation make the validation look too good"
-            )
+            next_step = "keep one of each: copies in training and validation make the validation look too good"
             findings.warnings.append(Problem(str(group[0].image.path.parent), what, next_step))
     for role in ("val", "test"):
         found = list(_shared(seen, splits.get(role, _Split(role))))
@@ -270,9 +258,7 @@ def _check_copies(splits: dict[Role, _Split], findings: _Findings) -> None:
             listed = list_names([f"{copy.image.path.name} = {pair.image.path.name}" for copy, pair in found])
             what = f"{len(found)} {word} images are training images too: {listed}"
             where = str(found[0][0].image.path.parent)
-            findings.warnings.append(
-                Problem(where, what, f"the {word} figures will be too good: use other images")
-            )
+            findings.warnings.append(Problem(where, what, f"the {word} figures will be too good: use other images"))
 
 
 def _shared(seen: dict[str, list[ImagePair]], split: _Split) -> Iterator[tuple[ImagePair, ImagePair]]:
@@ -281,9 +267,7 @@ def _shared(seen: dict[str, list[ImagePair]], split: _Split) -> Iterator[tuple[I
             yield pair, seen[scan.digest][0]
 
 
-def _decide(
-    config: Config, splits: dict[Role, _Split], coding: LabelCoding | None, findings: _Findings
-) -> LabelCoding | None:
+def _decide(config: Config, splits: dict[Role, _Split], coding: LabelCoding | None, findings: _Findings) -> LabelCoding | None:
     """What label values mean, settled on the training labels and held against all others."""
     data = config.data
     num_classes = None if data.n_classes is None else max(2, data.n_classes)
@@ -294,9 +278,7 @@ def _decide(
     if coding is None and source is not None and source.labelled and not _is_empty_test(source, plain):
         section = _section(config, role)
         where = str(section.gt_path or section.path)
-        decision = decide_coding(
-            source.labelled, num_classes=num_classes, ignore_index=ignore_index, where=where
-        )
+        decision = decide_coding(source.labelled, num_classes=num_classes, ignore_index=ignore_index, where=where)
         findings.problems.extend(decision.problems)
         findings.warnings.extend(decision.warnings)
         coding = decision.coding
@@ -326,9 +308,7 @@ def _check_against(split: _Split, coding: LabelCoding | None, findings: _Finding
 
 
 def _fingerprint(config: Config, train: _Split, coding: LabelCoding) -> Fingerprint:
-    counts = (
-        class_counts([summary.counts for _, summary in train.labelled], coding) if train.labelled else None
-    )
+    counts = class_counts([summary.counts for _, summary in train.labelled], coding) if train.labelled else None
     return build_fingerprint(
         train.pairs,
         [scan for _, scan in train.scanned],

@@ -47,9 +47,7 @@ class _Seen:
         return self.num_classes if self.num_classes is not None else 2
 
 
-def decide_coding(
-    summaries: Summaries, *, num_classes: int | None, ignore_index: int | None, where: str
-) -> CodingDecision:
+def decide_coding(summaries: Summaries, *, num_classes: int | None, ignore_index: int | None, where: str) -> CodingDecision:
     """Decide what the values of all label images mean together.
 
     Parameters
@@ -124,10 +122,8 @@ def _ignore_suspected(seen: _Seen) -> CodingDecision | None:
     files = _files_with(seen.summaries, lambda value: value == 255)
     problem = Problem(
         _first(seen.summaries, lambda value: value == 255),
-        f"the value 255 occurs beside the classes {show_values(rest)} (in {files}); "
-        "often it marks pixels without annotation",
-        "set LOSS.IGNORE_INDEX: 255 to leave these pixels out; "
-        f"if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
+        f"the value 255 occurs beside the classes {show_values(rest)} (in {files}); often it marks pixels without annotation",
+        f"set LOSS.IGNORE_INDEX: 255 to leave these pixels out; if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
     )
     return CodingDecision(None, (problem,))
 
@@ -143,15 +139,11 @@ def _mixed_codings(seen: _Seen) -> CodingDecision | None:
             kinds[values[0]].append(path.name)
     if len(kinds) < 2 or (seen.num_classes is not None and seen.num_classes > 2):
         return None
-    listed = "; ".join(
-        f"{show_values((0, value))} in {list_names(names)}" for value, names in sorted(kinds.items())
-    )
+    listed = "; ".join(f"{show_values((0, value))} in {list_names(names)}" for value, names in sorted(kinds.items()))
     count = len(kinds) + 1
     next_step = "write all label images with the classes 0 and 1 (e.g. label > 0)"
     next_step += f"; if these are {count} classes, set DATA.N_CLASSES: {count}"
-    return CodingDecision(
-        None, (Problem(seen.where, f"label values differ between files: {listed}", next_step),)
-    )
+    return CodingDecision(None, (Problem(seen.where, f"label values differ between files: {listed}", next_step),))
 
 
 def _lossy(seen: _Seen) -> CodingDecision | None:
@@ -166,9 +158,7 @@ def _lossy(seen: _Seen) -> CodingDecision | None:
     if len(bad) > 1:
         what += f"; the same in {list_names([other.name for other, _ in bad[1:]])}"
     if good:
-        what += "; the other files differ: " + list_names(
-            [f"{name} holds {count} values" for name, count in good]
-        )
+        what += "; the other files differ: " + list_names([f"{name} holds {count} values" for name, count in good])
     half = (summary.values[0] + summary.values[-1]) // 2
     next_step = f"for two classes threshold it (label > {half}) and save it losslessly (TIFF or PNG); "
     next_step += "better, export it anew"
@@ -197,8 +187,7 @@ def _instances(seen: _Seen) -> CodingDecision | None:
     stated = f"; if they are classes, set DATA.N_CLASSES: {count}" if count <= 255 else ""
     problem = Problem(
         str(most[0]),
-        f"{shown} label values ({show_values(seen.values)}), too many for semantic classes ({limit}): "
-        "it looks like instance ids",
+        f"{shown} label values ({show_values(seen.values)}), too many for semantic classes ({limit}): it looks like instance ids",
         f"binarise them for foreground against background (label > 0), or write one value per class{stated}",
     )
     return CodingDecision(None, (problem,))
@@ -221,9 +210,7 @@ def _mapped(seen: _Seen) -> CodingDecision | None:
     if values[-1] == 255 and len(values) > 2:
         what += ". 255 is used as a class here; LOSS.IGNORE_INDEX: 255 would leave these pixels out"
     coding = LabelCoding(len(values), seen.ignore_index, mapping)
-    next_step = (
-        "if a class occurs in no label image, or the values mean something else, write 0, 1, 2… yourself"
-    )
+    next_step = "if a class occurs in no label image, or the values mean something else, write 0, 1, 2… yourself"
     return CodingDecision(coding, (), (Problem(seen.where, what, next_step if len(values) > 2 else ""),))
 
 

@@ -23,9 +23,7 @@ def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
             continue
         image, label = pair.image.spatial_shape, pair.label.spatial_shape
         what = f"has shape {show_shape(label)}, its image {pair.image.path.name} has {show_shape(image)}"
-        next_step = (
-            f"both must be the same ({'zyx'[-pair.image.ndim :]} order); is it the label of another image?"
-        )
+        next_step = f"both must be the same ({'zyx'[-pair.image.ndim :]} order); is it the label of another image?"
         if sorted(image) == sorted(label):
             what += ": it looks transposed"
             next_step = "transpose one of them, or name its axes with INPUT_MASK_AXES_ORDER (e.g. XY)"
@@ -43,8 +41,7 @@ def check_channels(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
     groups = _group(images, lambda image: effective_channels(image, data))
     if len(groups) > 1:
         listed = "; ".join(
-            f"{list_files([image.path for image in group])} "
-            f"{'has' if len(group) == 1 else 'have'} {plural(count, 'channel')}"
+            f"{list_files([image.path for image in group])} {'has' if len(group) == 1 else 'have'} {plural(count, 'channel')}"
             for count, group in sorted(groups.items())
         )
         next_step = "convert them to the same number of channels"
@@ -86,28 +83,20 @@ def check_sizes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
     if data.patch_size is not None and len(data.patch_size) == ndim + 1:
         least = data.patch_size[:-1]
     small = [
-        pair.image
-        for pair in pairs
-        if any(length < size for length, size in zip(pair.image.spatial_shape, least, strict=True))
+        pair.image for pair in pairs if any(length < size for length, size in zip(pair.image.spatial_shape, least, strict=True))
     ]
     if not small:
         return
     where = str(small[0].path) if len(small) == 1 else _folder(small)
     shape = show_shape(small[0].spatial_shape)
-    who = (
-        f"{shape} is" if len(small) == 1 else f"{len(small)} images (e.g. {small[0].path.name}, {shape}) are"
-    )
+    who = f"{shape} is" if len(small) == 1 else f"{len(small)} images (e.g. {small[0].path.name}, {shape}) are"
     named = "the patch" if data.patch_size is not None else "any patch"
     what = f"{who} smaller than {named} ({show_shape(least)})"
     if data.reflect_to_complete_shape:
         yield Problem(where, f"{what}: padded by reflection")
     else:
-        next_step = (
-            "set DATA.REFLECT_TO_COMPLETE_SHAPE: True to pad by reflection, or a smaller DATA.PATCH_SIZE"
-        )
-        yield Problem(
-            where, f"{what}; the minimum is {show_shape(least)}, because padding is turned off", next_step
-        )
+        next_step = "set DATA.REFLECT_TO_COMPLETE_SHAPE: True to pad by reflection, or a smaller DATA.PATCH_SIZE"
+        yield Problem(where, f"{what}; the minimum is {show_shape(least)}, because padding is turned off", next_step)
 
 
 def check_dtypes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
@@ -115,17 +104,9 @@ def check_dtypes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
     groups = _group([pair.image for pair in pairs], lambda image: image.dtype.name)
     if len(groups) < 2:
         return
-    listed = "; ".join(
-        f"{dtype} ({list_files([image.path for image in group])})" for dtype, group in sorted(groups.items())
-    )
-    fixed = (
-        data.normalization.type == "zero_mean_unit_variance" and data.normalization.zero_mean_unit_var.given
-    )
-    how = (
-        "the same fixed mean and standard deviation serve all"
-        if fixed
-        else "each image is normalised by itself"
-    )
+    listed = "; ".join(f"{dtype} ({list_files([image.path for image in group])})" for dtype, group in sorted(groups.items()))
+    fixed = data.normalization.type == "zero_mean_unit_variance" and data.normalization.zero_mean_unit_var.given
+    how = "the same fixed mean and standard deviation serve all" if fixed else "each image is normalised by itself"
     next_step = "use images of one dtype, or leave the statistics to each image" if fixed else ""
     images = [pair.image for pair in pairs]
     yield Problem(_folder(images), f"images of different dtypes: {listed}; {how}", next_step)
@@ -139,9 +120,7 @@ def check_spacings(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
         if max(axis) > min(axis) * (1 + SPACING_TOLERANCE):
             low, high = images[axis.index(min(axis))], images[axis.index(max(axis))]
             what = f"voxel sizes differ: {low.path.name} {low.spacing}, {high.path.name} {high.spacing}"
-            next_step = (
-                "images are used as they are; resample them to one voxel size if objects look different"
-            )
+            next_step = "images are used as they are; resample them to one voxel size if objects look different"
             yield Problem(_folder(images), what, next_step)
             return
 
@@ -161,14 +140,10 @@ def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
     warnings = [
         Problem(str(group[0].path), note)
         if len(group) == 1
-        else Problem(
-            _folder(group), f"{note} ({len(group)} files: {list_files([image.path for image in group])})"
-        )
+        else Problem(_folder(group), f"{note} ({len(group)} files: {list_files([image.path for image in group])})")
         for note, group in notes.items()
     ]
-    notices = [
-        f"{list_files([image.path for image in group])}: axes {guess}" for guess, group in guesses.items()
-    ]
+    notices = [f"{list_files([image.path for image in group])}: axes {guess}" for guess, group in guesses.items()]
     return warnings, notices
 
 

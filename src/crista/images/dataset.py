@@ -32,9 +32,7 @@ class OpenedPairs:
     notices: list[str] = field(default_factory=list)
 
 
-def open_pairs(
-    section: TrainData | ValidationData | TestData, *, ndim: int | None, with_labels: bool, role: Role
-) -> OpenedPairs:
+def open_pairs(section: TrainData | ValidationData | TestData, *, ndim: int | None, with_labels: bool, role: Role) -> OpenedPairs:
     """List, pair and open the files of DATA.TRAIN, DATA.VAL or DATA.TEST. Pixels are not read.
 
     Parameters
@@ -85,36 +83,22 @@ class _Opener:
 
     def _list(self, name: str, path: str | None) -> list[Path]:
         if not path:
-            what = (
-                "is not set: the folder of the images"
-                if name == "PATH"
-                else "is not set: the folder of the labels"
-            )
-            self.problems.append(
-                Problem(f"{self.key}.{name}", what, f"set {self.key}.{name} to a folder or a file")
-            )
+            what = "is not set: the folder of the images" if name == "PATH" else "is not set: the folder of the labels"
+            self.problems.append(Problem(f"{self.key}.{name}", what, f"set {self.key}.{name} to a folder or a file"))
             return []
         try:
             return list_images(Path(path).expanduser())
         except DataError as error:
             key = f"{self.key}.{name}"
-            self.problems.extend(
-                replace(problem, where=f"{key} {problem.where}") for problem in error.problems
-            )
+            self.problems.extend(replace(problem, where=f"{key} {problem.where}") for problem in error.problems)
             return []
 
     def _are_the_same(self, pairs: Sequence[tuple[Path, Path]]) -> bool:
         """Whether images are given as their own labels; that is a problem."""
         apart = self._inner(False) != self._inner(True)
-        same = [
-            image
-            for image, label in pairs
-            if image.resolve() == label.resolve() and not (apart and _is_container(image))
-        ]
+        same = [image for image, label in pairs if image.resolve() == label.resolve() and not (apart and _is_container(image))]
         if same:
-            what = (
-                f"{list_files(same)}: image and label are the same file, so the image would be its own label"
-            )
+            what = f"{list_files(same)}: image and label are the same file, so the image would be its own label"
             next_step = "give the folder of the label images"
             if _is_container(same[0]):
                 inside = [f"labels/{path.name}" for path in sorted(same[0].glob("labels/*")) if path.is_dir()]
@@ -142,11 +126,7 @@ class _Opener:
 
     def _inner(self, is_label: bool) -> str | None:
         section = self.section
-        inner = (
-            section.input_zarr_multiple_data_gt_path
-            if is_label
-            else section.input_zarr_multiple_data_raw_path
-        )
+        inner = section.input_zarr_multiple_data_gt_path if is_label else section.input_zarr_multiple_data_raw_path
         return inner or None
 
     def open(self, files: PathPair, ndim: int | None) -> ImagePair | None:
@@ -199,9 +179,7 @@ class _Opener:
             self.problems.append(Problem(f"{self.key}.RESOLUTION", what, "correct it, or leave it out"))
             return tuple(pairs)
         spacing = Spacing(tuple(float(value) for value in values))
-        stored = [
-            pair.image for pair in pairs if pair.image.spacing and not _close(pair.image.spacing, spacing)
-        ]
+        stored = [pair.image for pair in pairs if pair.image.spacing and not _close(pair.image.spacing, spacing)]
         if stored:
             files = list_files([image.path for image in stored])
             replaced = f"the voxel size stored in {files} ({stored[0].spacing})"

@@ -12,9 +12,7 @@ from crista.errors import DataError, Problem
 from crista.images.open import SUPPORTED_EXTENSIONS
 from crista.images.wording import list_names
 
-SYSTEM_FILES = frozenset(
-    {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"}
-)
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
 SIDECAR_EXTENSIONS = frozenset(
     {
         ".txt",
@@ -45,9 +43,7 @@ def is_hidden(path: Path) -> bool:
 
 def is_zarr_store(path: Path) -> bool:
     """Whether the folder is one Zarr array or group: by its suffix, or by the metadata in it."""
-    return path.is_dir() and (
-        path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ZARR_MARKERS)
-    )
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ZARR_MARKERS))
 
 
 def sort_naturally(paths: Sequence[Path]) -> list[Path]:
@@ -91,9 +87,7 @@ def _is_candidate(path: Path) -> bool:
 
 def _missing(folder: Path) -> Problem:
     if folder.is_symlink():
-        return Problem(
-            str(folder), f"is a link to {folder.readlink()}, which does not exist", "mend the link"
-        )
+        return Problem(str(folder), f"is a link to {folder.readlink()}, which does not exist", "mend the link")
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     if not parent.is_dir():
         return Problem(str(folder), f"does not exist: {parent} is a file, not a folder", "correct the path")

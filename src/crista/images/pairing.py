@@ -57,9 +57,7 @@ def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tup
     raise DataError("with the pairing of images and labels", _describe_leftovers(best, images, labels))
 
 
-def _pairs(
-    match: _Match, images: Sequence[Path], labels: Sequence[Path]
-) -> tuple[list[tuple[Path, Path]], list[str]]:
+def _pairs(match: _Match, images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
     pairs = [(image, labels[match.partner[index]]) for index, image in enumerate(images)]
     differing = [(image.name, label.name) for image, label in pairs if stem(image) != stem(label)]
     if not match.notice or not differing:
@@ -74,14 +72,10 @@ def _fold(path: Path) -> str:
 
 
 def _units(path: Path) -> Units:
-    return tuple(
-        unit.lstrip("0") or "0" if unit.isdecimal() else unit for unit in re.findall(r"\d+|\D", _fold(path))
-    )
+    return tuple(unit.lstrip("0") or "0" if unit.isdecimal() else unit for unit in re.findall(r"\d+|\D", _fold(path)))
 
 
-def _match_by(
-    key: Callable[[Path], Hashable], notice: str, images: Sequence[Path], labels: Sequence[Path]
-) -> _Match:
+def _match_by(key: Callable[[Path], Hashable], notice: str, images: Sequence[Path], labels: Sequence[Path]) -> _Match:
     """Images and labels with equal keys; a key that occurs twice on a side matches nothing."""
     image_keys, label_keys = Counter(map(key, images)), Counter(map(key, labels))
     position = {key(label): index for index, label in enumerate(labels) if label_keys[key(label)] == 1}
@@ -155,8 +149,7 @@ def _find_duplicates(paths: Sequence[Path], kind: str) -> list[Problem]:
     return [
         Problem(
             str(same[0].parent),
-            f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": '
-            f"{', '.join(path.name for path in same)}",
+            f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": {", ".join(path.name for path in same)}',
             "keep one of them",
         )
         for name, same in groups.items()

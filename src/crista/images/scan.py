@@ -35,9 +35,7 @@ class Intensity:
         filled = [part for part in parts if part.count]
         mean = sum(part.mean * (part.count / count) for part in filled)
         variance = sum((part.std**2 + (part.mean - mean) ** 2) * (part.count / count) for part in filled)
-        return Intensity(
-            min(part.min for part in filled), max(part.max for part in filled), mean, sqrt(variance), count
-        )
+        return Intensity(min(part.min for part in filled), max(part.max for part in filled), mean, sqrt(variance), count)
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,7 @@ def scan_image(image: Image) -> ImageScan:
             part = _measure(pixels.ravel())
             state.num_nonfinite += pixels.size - part.count
             parts.append(part)
-    return ImageScan(
-        state.digest.hexdigest(), state.num_nonfinite, tuple(Intensity.merge(parts) for parts in state.parts)
-    )
+    return ImageScan(state.digest.hexdigest(), state.num_nonfinite, tuple(Intensity.merge(parts) for parts in state.parts))
 
 
 def _measure(pixels: Array) -> Intensity:

@@ -137,8 +137,7 @@ def _windows(length: int, size: int, overlap: float) -> list[_Window]:
     for start, ramp in zip(starts, ramps, strict=True):
         total[start : start + size] += ramp
     return [
-        _Window(start, (ramp / total[start : start + size]).astype(np.float32))
-        for start, ramp in zip(starts, ramps, strict=True)
+        _Window(start, (ramp / total[start : start + size]).astype(np.float32)) for start, ramp in zip(starts, ramps, strict=True)
     ]
 
 

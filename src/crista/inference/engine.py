@@ -54,9 +54,7 @@ def scores_of(logits: torch.Tensor) -> torch.Tensor:
 
 def build_engine(plan: Plan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Engine:
     """The network of `plan` with `weights`, ready to predict."""
-    model = build_model(
-        plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim
-    )
+    model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
     model.load_state_dict(dict(weights))
     return TorchEngine(model, plan, device)
 

@@ -50,9 +50,7 @@ def image_confusion(labels: NDArray[Any], read: ReadLabel, plan: Plan) -> Counts
     inside = evaluated(labels.shape, plan.config.test.eval_border_crop)
     counts = np.zeros((plan.classes.num_classes,) * 2, np.int64)
     for block in iter_blocks(labels.shape):
-        region = tuple(
-            slice(max(b.start, i.start), min(b.stop, i.stop)) for b, i in zip(block, inside, strict=True)
-        )
+        region = tuple(slice(max(b.start, i.start), min(b.stop, i.stop)) for b, i in zip(block, inside, strict=True))
         if all(axis.stop > axis.start for axis in region):
             counts += compute_confusion(
                 read(region),

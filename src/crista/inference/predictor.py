@@ -56,12 +56,7 @@ class Predictor:
     def _input(self, image: Image, tiles: Sequence[Tile], statistics: ImageStatistics) -> NDArray[np.float32]:
         limits = whole(image.spatial_shape)
         rgb = self.plan.config.data.force_rgb
-        return np.stack(
-            [
-                normalized(read_reflected(image, tile.read, limits), statistics, repeat_to_rgb=rgb)
-                for tile in tiles
-            ]
-        )
+        return np.stack([normalized(read_reflected(image, tile.read, limits), statistics, repeat_to_rgb=rgb) for tile in tiles])
 
 
 def _batched(assembler: Assembler, size: int) -> Iterator[list[Tile]]:

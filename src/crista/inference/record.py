@@ -58,9 +58,7 @@ def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
     if content["key"] != key or not all(Path(file).is_file() for file in content["files"]):
         return None
     confusions = {stage: np.asarray(counts, np.int64) for stage, counts in content["confusions"].items()}
-    return ImageRecord(
-        content["name"], key, content["seconds"], confusions, content["patch_iou"], tuple(content["files"])
-    )
+    return ImageRecord(content["name"], key, content["seconds"], confusions, content["patch_iou"], tuple(content["files"]))
 
 
 def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:

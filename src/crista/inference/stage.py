@@ -115,9 +115,7 @@ class _Output:
         return FileWritten(path, "prediction")
 
 
-def _predict_image(
-    job: PredictionJob, output: _Output, key: str, stack: _Stack | None
-) -> Generator[Event, None, ImageRecord]:
+def _predict_image(job: PredictionJob, output: _Output, key: str, stack: _Stack | None) -> Generator[Event, None, ImageRecord]:
     shape = output.pair.image.spatial_shape
     patches = PatchScores(job.plan, shape, output.read) if output.read is not None else None
     with Scratch(job.folders.state) as scratch:
@@ -154,9 +152,7 @@ def _predict_into_sink(
     stage = "full_image" if whole_image else "per_image"
     folders = job.folders
     raw, binarized = (
-        (folders.full_image, folders.full_image_binarized)
-        if whole_image
-        else (folders.per_image, folders.per_image_binarized)
+        (folders.full_image, folders.full_image_binarized) if whole_image else (folders.per_image, folders.per_image_binarized)
     )
     plan, started = job.plan, time.perf_counter()
     image = output.pair.image
@@ -203,9 +199,7 @@ class _Stack:
         plan, shape = self._job.plan, (len(self._job.pairs), *pair.image.spatial_shape)
         if self._sink is None:
             keep = _filters_need_probabilities(plan)
-            self._sink = PredictionSink(
-                shape, plan.classes.num_classes, 0.5, scratch=self._scratch, keep_probabilities=keep
-            )
+            self._sink = PredictionSink(shape, plan.classes.num_classes, 0.5, scratch=self._scratch, keep_probabilities=keep)
             self._truth = self._scratch.empty(shape, np.uint8) if read is not None else None
         self._sink.labels[self._count] = sink.labels
         if self._sink.probabilities is not None and sink.probabilities is not None:
@@ -245,4 +239,3 @@ def _without_crop(plan: Plan) -> Plan:
     """The border crop is given for single images; a stack of them is measured whole."""
     test = plan.config.test.model_copy(update={"eval_border_crop": ()})
     return plan.model_copy(update={"config": plan.config.model_copy(update={"test": test})})
-

@@ -37,8 +37,7 @@ def read_reflected(image: Image, region: Region, limits: Region, *, label: Label
     )
     pixels: Array = read_label(image, label, inside) if label is not None else image.read(inside)
     widths = [
-        (max(0, limit.start - axis.start), max(0, axis.stop - limit.stop))
-        for axis, limit in zip(region, limits, strict=True)
+        (max(0, limit.start - axis.start), max(0, axis.stop - limit.stop)) for axis, limit in zip(region, limits, strict=True)
     ]
     return reflect(pixels, widths)
 
@@ -95,8 +94,7 @@ def _cut(pixels: Array, region: Region, limits: Region) -> Array:
         slice(max(axis.start, limit.start), min(axis.stop, limit.stop)) for axis, limit in zip(region, limits, strict=True)
     )
     widths = [
-        (max(0, limit.start - axis.start), max(0, axis.stop - limit.stop))
-        for axis, limit in zip(region, limits, strict=True)
+        (max(0, limit.start - axis.start), max(0, axis.stop - limit.stop)) for axis, limit in zip(region, limits, strict=True)
     ]
     leading = (slice(None),) * (pixels.ndim - len(inside))
     return reflect(pixels[(*leading, *inside)], widths)

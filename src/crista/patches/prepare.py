@@ -52,9 +52,7 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
     """
     data = plan.config.data
     coding = coding_of(plan)
-    pipeline = build_pipeline(
-        plan.config.augmentor.transforms(plan.ndim), ndim=plan.ndim, ignore_index=plan.classes.ignore_index
-    )
+    pipeline = build_pipeline(plan.config.augmentor.transforms(plan.ndim), ndim=plan.ndim, ignore_index=plan.classes.ignore_index)
     train_cache = PixelCache(coding, limit_bytes=cache_bytes if data.train.in_memory else 0)
     same = data.val.from_train and data.val.in_memory == data.train.in_memory
     validation_cache = train_cache if same else PixelCache(coding, limit_bytes=cache_bytes if data.val.in_memory else 0)

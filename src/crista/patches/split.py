@@ -42,9 +42,7 @@ def whole_sources(pairs: Sequence[ImagePair]) -> tuple[Source, ...]:
     return tuple(Source(pair, whole(pair.image.spatial_shape)) for pair in pairs)
 
 
-def split_pairs(
-    pairs: Sequence[ImagePair], config: ValidationData, *, gap: Sequence[int], seed: int
-) -> Split:
+def split_pairs(pairs: Sequence[ImagePair], config: ValidationData, *, gap: Sequence[int], seed: int) -> Split:
     """Split the training images by DATA.VAL: by image, or by blocks with a gap if there is only one.
 
     Parameters

@@ -77,9 +77,7 @@ def plan_for_prediction(trained: Plan, config: Config) -> Plan:
     """
     ledger = Ledger()
     data = trained.config.data.model_copy(update={"test": config.data.test})
-    merged = trained.config.model_copy(
-        update={"data": data, "test": config.test, "system": config.system, "paths": config.paths}
-    )
+    merged = trained.config.model_copy(update={"data": data, "test": config.test, "system": config.system, "paths": config.paths})
     inference = decide_inference(merged, trained.patch_size, trained.model, trained.batch_size, ledger)
     save = _decide_output(merged, ledger)
     if ledger.problems:

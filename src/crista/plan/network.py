@@ -78,9 +78,7 @@ def _check_channels(given: Sequence[int], fingerprint: Fingerprint, ledger: Ledg
         )
 
 
-def decide_model(
-    config: Config, fingerprint: Fingerprint, patch: tuple[int, ...], ledger: Ledger
-) -> Model:
+def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...], ledger: Ledger) -> Model:
     """Every key of the network filled in; pooling and kernels follow patch and voxel size."""
     asked, ndim = config.model, fingerprint.ndim
     in_plane = min(patch[-2:])
@@ -146,15 +144,13 @@ def _depth_ratio(fingerprint: Fingerprint, ledger: Ledger) -> float:
     ledger.note(
         "DATA.TRAIN.RESOLUTION",
         "unknown",
-        f"volumes of {depth:g} slices of {plane[0]:g} × {plane[1]:g} are usually cut thicker than a pixel is wide: voxels are taken "
-        "to be twice as deep as wide (give (z, y, x) in micrometres to correct that)",
+        f"volumes of {depth:g} slices of {plane[0]:g} × {plane[1]:g} are usually cut thicker than a pixel is wide: voxels are "
+        "taken to be twice as deep as wide (give (z, y, x) in micrometres to correct that)",
     )
     return 2.0
 
 
-def _decide_z_down(
-    given: tuple[int, ...] | None, depth: int, ratio: float, count: int, ledger: Ledger
-) -> tuple[int, ...]:
+def _decide_z_down(given: tuple[int, ...] | None, depth: int, ratio: float, count: int, ledger: Ledger) -> tuple[int, ...]:
     """Halve z where the voxels are no longer flat and enough slices are left."""
     decided = []
     for _ in range(count - 1):
@@ -168,9 +164,7 @@ def _decide_z_down(
     return ledger.settle("MODEL.Z_DOWN", given, tuple(decided), reason)
 
 
-def _decide_isotropy(
-    given: tuple[bool, ...] | None, z_down: Sequence[int], ratio: float, ledger: Ledger
-) -> tuple[bool, ...]:
+def _decide_isotropy(given: tuple[bool, ...] | None, z_down: Sequence[int], ratio: float, ledger: Ledger) -> tuple[bool, ...]:
     """Kernels are flat in z while a voxel is at least twice as deep as wide (nnU-Net's rule)."""
     decided = []
     for factor in (*z_down, 1):

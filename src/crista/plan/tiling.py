@@ -17,9 +17,7 @@ TILE_INDEPENDENT = ("bn", "sync_bn", "none")
 """Normalisation layers whose result does not depend on the tile."""
 
 
-def decide_inference(
-    config: Config, patch: tuple[int, ...], model: Model, batch: int, ledger: Ledger
-) -> InferencePlan:
+def decide_inference(config: Config, patch: tuple[int, ...], model: Model, batch: int, ledger: Ledger) -> InferencePlan:
     """Tiles of the patch's size where OVERLAP or PADDING is given; otherwise large tiles, exact where that is cheap."""
     ndim = len(patch)
     test = config.data.test
@@ -35,9 +33,7 @@ def decide_inference(
     if any(padding):
         _check_padding("DATA.TEST.PADDING", padding, patch, network_stride(model, ndim), ledger)
         ledger.note("tiles", "halo", f"DATA.TEST.PADDING is given: {tuple(padding)} pixels at each border of a patch are context")
-        return InferencePlan(
-            mode="halo", tile_size=patch, halo=tuple(map(int, padding)), overlap=(0.0,) * ndim, batch_size=batch
-        )
+        return InferencePlan(mode="halo", tile_size=patch, halo=tuple(map(int, padding)), overlap=(0.0,) * ndim, batch_size=batch)
     return _large_tiles(patch, model, ledger)
 
 
@@ -70,14 +66,14 @@ def _large_tiles(patch: tuple[int, ...], model: Model, ledger: Ledger) -> Infere
         halo, reason = exact, f"the halo covers the receptive field's radius {radius}: tiles give what the whole image gives"
     else:
         halo = cheaper
-        reason = f"a halo of the whole receptive field, {exact}, costs {work:.1f} times the work; an eighth of the tile is context"
+        reason = (
+            f"a halo of the whole receptive field, {exact}, costs {work:.1f} times the work; an eighth of the tile is context"
+        )
     ledger.note("tiles", f"{tile}, halo {halo}", reason)
     return InferencePlan(mode="halo", tile_size=tile, halo=halo, overlap=(0.0,) * ndim, batch_size=1)
 
 
-def _check_padding(
-    key: str, padding: Sequence[float], patch: Sequence[int], least: Sequence[int], ledger: Ledger
-) -> None:
+def _check_padding(key: str, padding: Sequence[float], patch: Sequence[int], least: Sequence[int], ledger: Ledger) -> None:
     for letter, context, size, must in zip("zyx"[-len(patch) :], padding, patch, least, strict=True):
         if size - 2 * context < must:
             left = max(0, size - 2 * int(context))

@@ -69,9 +69,7 @@ def write_run_report(
     yield FileWritten(write_report(folder, content), "report")
 
 
-def choose_records(
-    records: Sequence[ImageRecord], stage: str, measurement: Measurement, *, count: int = 3
-) -> list[ImageRecord]:
+def choose_records(records: Sequence[ImageRecord], stage: str, measurement: Measurement, *, count: int = 3) -> list[ImageRecord]:
     """Worst, median and best image by foreground IoU; the first ones where nothing was measured."""
     scores = {str(row["file"]): float(row.get(f"{stage}_iou", float("nan"))) for row in measurement.rows}
     measured = [record for record in records if isfinite(scores.get(record.name, float("nan")))]
@@ -84,7 +82,9 @@ def choose_records(
 
 def _draw(folder: RunFolder, plan: Plan, pair: ImagePair, record: ImageRecord) -> Path:
     """The overlay of one image, with the label image that stands for it (the last stage that was written)."""
-    written = [Path(file) for file in record.files if Path(file).parent.name != folder.per_image.name or not plan.save_probabilities]
+    written = [
+        Path(file) for file in record.files if Path(file).parent.name != folder.per_image.name or not plan.save_probabilities
+    ]
     shown = [file for file in written if file.parent not in (folder.per_image, folder.full_image)] or written
     prediction = open_image(shown[-1], ndim=plan.ndim, is_label=True).read()[0]
     label = read_label(pair.label, coding_of(plan)) if pair.label is not None else None
@@ -94,9 +94,7 @@ def _draw(folder: RunFolder, plan: Plan, pair: ImagePair, record: ImageRecord) -
     return path
 
 
-def _headline(
-    measurement: Measurement, stage: str, seconds: Mapping[str, float], num_images: int
-) -> dict[str, str]:
+def _headline(measurement: Measurement, stage: str, seconds: Mapping[str, float], num_images: int) -> dict[str, str]:
     headline = {"images predicted": str(num_images)}
     if measurement.pooled:
         headline = {"foreground IoU (mean over images)": f"{measurement.mean.get(f'{stage}_iou', float('nan')):.4f}", **headline}

@@ -44,9 +44,7 @@ def write_plan(folder: RunFolder, plan: Plan) -> Path:
 
 def draw_network(folder: RunFolder, plan: Plan) -> Path:
     """Draw the network with shapes and parameter counts."""
-    model = build_model(
-        plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim
-    )
+    model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
     layers = describe_model(model, plan.model, input_shape=(plan.num_channels, *plan.patch_size))
     draw_model(layers, folder.model_plot, f"{plan.model.architecture}, {folder.job}")
     return folder.model_plot

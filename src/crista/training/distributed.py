@@ -48,9 +48,7 @@ def leave_processes() -> None:
         dist.destroy_process_group()
 
 
-def sum_over_processes(
-    values: NDArray[np.float64], processes: Processes, device: torch.device
-) -> NDArray[np.float64]:
+def sum_over_processes(values: NDArray[np.float64], processes: Processes, device: torch.device) -> NDArray[np.float64]:
     """The sum of `values` over all processes (no gradient)."""
     if processes.world_size == 1:
         return values

@@ -26,7 +26,16 @@ from crista.models.initialization import expect_frequencies
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
-from crista.plan.events import CheckpointSaved, EpochFinished, Event, Said, StepFinished, TrainingFinished, TrainingStarted, Warned
+from crista.plan.events import (
+    CheckpointSaved,
+    EpochFinished,
+    Event,
+    Said,
+    StepFinished,
+    TrainingFinished,
+    TrainingStarted,
+    Warned,
+)
 from crista.plan.plan import Plan
 from crista.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from crista.training.distributed import Processes
@@ -63,9 +72,7 @@ class _State:
     def __init__(self, job: TrainingJob) -> None:
         plan = job.plan
         torch.manual_seed(plan.config.system.seed)
-        model = build_model(
-            plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim
-        )
+        model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
         self.left_out: list[str] = []
         if plan.class_frequencies is not None:
             expect_frequencies(model.get_submodule("head"), plan.class_frequencies)
@@ -157,7 +164,9 @@ def _resume(job: TrainingJob, state: _State) -> Generator[Event, None, bool]:
     if other is not None:
         job.processes.barrier()  # every process has read the old checkpoint before it is moved
         kept = _set_aside(job) if job.processes.is_main else job.best_path
-        yield Warned(f"the {other} differ from those of the training found here: training starts anew; its network is kept as {kept}")
+        yield Warned(
+            f"the {other} differ from those of the training found here: training starts anew; its network is kept as {kept}"
+        )
         return False
     if not job.best_path.is_file():
         yield Said(f"{job.best_path.name} is missing: training starts anew")
@@ -194,9 +203,7 @@ def training_key(plan: Plan) -> str:
     return f"{plan.config.system.seed} {plan.model_dump_json(exclude=unrelated)}"
 
 
-def _train_epoch(
-    job: TrainingJob, state: _State, schedule: Schedule, epoch: int
-) -> Generator[Event, None, dict[str, float]]:
+def _train_epoch(job: TrainingJob, state: _State, schedule: Schedule, epoch: int) -> Generator[Event, None, dict[str, float]]:
     """All optimizer steps of one epoch; returns its row of the log."""
     plan, processes = job.plan, job.processes
     seed = plan.config.system.seed
@@ -227,9 +234,7 @@ def _train_epoch(
     }
 
 
-def _validate(
-    job: TrainingJob, state: _State, batches: Sequence[Sequence[int]], epoch: int
-) -> tuple[float, NDArray[np.int64]]:
+def _validate(job: TrainingJob, state: _State, batches: Sequence[Sequence[int]], epoch: int) -> tuple[float, NDArray[np.int64]]:
     """Loss and confusion matrix of the validation samples; refuses a loss by which no network could be chosen."""
     loss, confusion = validate(
         state.model,

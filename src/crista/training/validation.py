@@ -26,9 +26,7 @@ def predicted_classes(logits: torch.Tensor, *, threshold: float = 0.5) -> torch.
 def confusion_of(logits: torch.Tensor, batch: Batch, classes: Classes, *, threshold: float = 0.5) -> NDArray[np.int64]:
     """(K, K) counts of a batch, rows truth, columns prediction."""
     predicted = predicted_classes(logits.detach(), threshold=threshold).cpu().numpy()
-    return compute_confusion(
-        batch.targets.numpy(), predicted, num_classes=classes.num_classes, ignore_index=classes.ignore_index
-    )
+    return compute_confusion(batch.targets.numpy(), predicted, num_classes=classes.num_classes, ignore_index=classes.ignore_index)
 
 
 def validation_batches(samples: PatchSamples, batch_size: int) -> list[list[int]]:

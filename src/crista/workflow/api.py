@@ -33,7 +33,7 @@ class Outcome:
     """Figures over the test set, empty without labels."""
 
 
-def silent(event: Event) -> None:  # noqa: ARG001 - the general listener
+def silent(event: Event) -> None:
     """Listen to nothing."""
 
 
@@ -95,9 +95,7 @@ def predict(
     on_event: OnEvent = silent,
 ) -> Outcome:
     """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given."""
-    request = request_prediction(
-        checkpoint, images, labels=labels, result_dir=result_dir, name=name, overrides=overrides
-    )
+    request = request_prediction(checkpoint, images, labels=labels, result_dir=result_dir, name=name, overrides=overrides)
     return finish(request, on_event)
 
 

@@ -132,9 +132,7 @@ def train_stage(
     yield from record_training(events, folder) if processes.is_main else events
 
 
-def test_stage(
-    request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint, device: torch.device
-) -> Events:
+def test_stage(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint, device: torch.device) -> Events:
     """Predict the test images, clean, write and measure them, and write the report."""
     folder, pairs = request.folder, report.test
     if request.config.data.test.use_val_as_test:
@@ -182,9 +180,7 @@ def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Ev
     augmentor = plan.config.augmentor
     if augmentor.enable and augmentor.aug_samples:
         written = list(
-            write_augmented_samples(
-                samples.train, folder.aug, count=augmentor.aug_num_samples, draw_grid=augmentor.draw_grid
-            )
+            write_augmented_samples(samples.train, folder.aug, count=augmentor.aug_num_samples, draw_grid=augmentor.draw_grid)
         )
         yield FileWritten(folder.aug, f"{len(written) // 4} augmented samples")
     if plan.config.data.train.probability_map:
