@@ -18,7 +18,7 @@ import yaml  # zarr brings it
 from tests.conftest import MakeData, tiny_config
 
 from crista.errors import TrainingError
-from crista.plan.events import EpochFinished, Said, TrainingFinished, Warned
+from crista.plan.events import EpochFinished, Said, StepFinished, TrainingFinished, Warned
 from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import run
 from crista.workflow.request import request_run
@@ -207,3 +207,18 @@ def test_training_learns(make_data: MakeData, tmp_path: Path) -> None:
     assert iou > 0.85
     rows = np.genfromtxt(outcome.folder.train_log, delimiter=",", names=True)
     assert rows["val_loss"][-1] < rows["val_loss"][0]
+
+
+def test_going_on_from_the_own_network_survives_a_kill_in_the_first_epoch(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data()
+    run(tiny_config(data), result_dir=tmp_path, name="job")
+    again = tiny_config(data, model={"LOAD_CHECKPOINT": True}, train={"LR": 0.001})
+    shutil.copytree(tmp_path / "job", tmp_path / "undisturbed/job")
+    whole = run(again, result_dir=tmp_path / "undisturbed", name="job")
+    events = run_events(request_run(again, result_dir=tmp_path, name="job"))
+    for event in events:
+        if isinstance(event, StepFinished):
+            break
+    events.close()
+    resumed = run(again, result_dir=tmp_path, name="job")
+    assert_same_weights(whole.folder.checkpoint_last, resumed.folder.checkpoint_last)

@@ -160,7 +160,7 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "TRAIN: {LR_SCHEDULER: {NAME: onecycle, MIN_LR: 1e-5}}",
             "TRAIN.LR_SCHEDULER.MIN_LR has no effect: TRAIN.LR_SCHEDULER.NAME has no lowest rate",
         ),
-        ("TEST: {REDUCE_MEMORY: True}", "TEST.REDUCE_MEMORY has no effect: prediction needs a fixed amount of memory anyway"),
+        ("TEST: {REDUCE_MEMORY: True}", "TEST.REDUCE_MEMORY has no effect: images are predicted tile by tile anyway"),
         (
             "TEST: {SAVE_MODEL_RAW_OUTPUT: True}\nDATA: {TEST: {ARGMAX_TO_OUTPUT: True}}",
             "TEST.SAVE_MODEL_RAW_OUTPUT has no effect: DATA.TEST.ARGMAX_TO_OUTPUT decides",

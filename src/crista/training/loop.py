@@ -178,9 +178,14 @@ def _resume(job: TrainingJob, state: _State) -> Generator[Event, None, bool]:
     return False
 
 
+def previous_of(best: Path) -> Path:
+    """Where the best network of an earlier training is kept when a training starts anew."""
+    return best.with_name(f"{best.stem}.previous.pth")
+
+
 def _set_aside(job: TrainingJob) -> Path:
     """Keep the best network of an earlier training under another name."""
-    kept = job.best_path.with_name(f"{job.best_path.stem}.previous.pth")
+    kept = previous_of(job.best_path)
     if job.best_path.is_file():
         job.best_path.replace(kept)
     job.last_path.unlink(missing_ok=True)
@@ -198,6 +203,7 @@ def training_key(plan: Plan) -> str:
         },
         "inference": True,
         "decisions": True,
+        "class_frequencies": True,
         "save_probabilities": True,
     }
     return f"{plan.config.system.seed} {plan.model_dump_json(exclude=unrelated)}"

@@ -34,7 +34,7 @@ from crista.results.run_report import write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.distributed import Processes, choose_device, join_processes, leave_processes
-from crista.training.loop import TrainingJob, train
+from crista.training.loop import TrainingJob, previous_of, train
 from crista.workflow.check import check
 from crista.workflow.request import Request
 
@@ -207,6 +207,8 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
         return load_checkpoint(Path(config.paths.checkpoint_file))
     last = config.model.load_checkpoint_epoch == "last_on_train"
     path = folder.checkpoint_last if last else folder.checkpoint_best
+    if config.train.enable and not path.is_file() and previous_of(folder.checkpoint_best).is_file():
+        path = previous_of(folder.checkpoint_best)  # a training that started from it was killed in its first epoch
     if config.train.enable and not path.is_file():
         raise ConfigError(
             "in the configuration",
