@@ -128,7 +128,7 @@ class Train(Section):
     """Passes over the training samples. Left out: decided."""
 
     patience: Annotated[int, Field(ge=-1)] = -1
-    """Stop when the validation loss has not fallen for so many epochs. -1: train all epochs."""
+    """Stop when the validation loss (a moving average over epochs) has not fallen for so many epochs. -1: train all epochs."""
 
     accum_iter: Annotated[int, Field(ge=1)] = 1
     """Steps whose gradients are summed before one update; the batch is that many times larger."""

@@ -10,6 +10,7 @@ from crista.results.charts import draw_charts
 from crista.results.run_folder import RunFolder
 from crista.results.tensorboard import ScalarLog
 from crista.results.train_log import TrainLog
+from crista.training.selection import best_epoch
 
 
 def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Event]:
@@ -39,7 +40,13 @@ def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Even
         if scalars is not None:
             scalars.close()
         if log.rows:
-            draw_charts(log.rows, folder.charts, folder.job)
+            draw_training(log.rows, folder)
+
+
+def draw_training(rows: Sequence[Mapping[str, float]], folder: RunFolder) -> None:
+    """Draw the charts of a training; the epoch of the best checkpoint is marked."""
+    losses = [row["val_loss"] for row in rows]
+    draw_charts(rows, folder.charts, folder.job, best_epoch=best_epoch(losses))
 
 
 class _Charts:
@@ -54,6 +61,6 @@ class _Charts:
         started = time.monotonic()
         if started < self._next:
             return
-        draw_charts(rows, self._folder.charts, self._folder.job)
+        draw_training(rows, self._folder)
         finished = time.monotonic()
         self._next = finished + 20 * (finished - started)

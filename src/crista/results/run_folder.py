@@ -65,7 +65,7 @@ class RunFolder:
 
     @property
     def checkpoint_best(self) -> Path:
-        """The network that was best on validation."""
+        """The network that was best on validation (lowest moving average of the loss)."""
         return self.checkpoints / f"{self.job}-checkpoint-best.pth"
 
     @property

@@ -42,6 +42,7 @@ from crista.training.distributed import Processes
 from crista.training.optimizer import OPTIMIZERS
 from crista.training.precision import Precision
 from crista.training.schedule import SCHEDULES, Progress, Schedule
+from crista.training.selection import best_epoch, patience_is_over
 from crista.training.validation import confusion_of, validate, validation_batches
 
 
@@ -53,7 +54,7 @@ class TrainingJob:
     train: PatchSamples
     validation: PatchSamples
     best_path: Path
-    """Checkpoint of the epoch with the lowest validation loss."""
+    """Checkpoint of the epoch with the lowest smoothed validation loss."""
     last_path: Path
     """Checkpoint to resume from."""
     device: torch.device
@@ -140,11 +141,12 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
         started = time.perf_counter()
         row = yield from _train_epoch(job, state, schedule, epoch)
         validation_loss, confusion = _validate(job, state, batches, epoch)
-        is_best = validation_loss < min(state.losses(), default=float("inf"))
+        losses = [*state.losses(), validation_loss]
+        is_best = best_epoch(losses) == epoch
         row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
         row["seconds"] = time.perf_counter() - started
         state.history.append(row)
-        stop = _patience_is_over(state.losses(), plan.patience)
+        stop = patience_is_over(losses, plan.patience)
         if job.processes.is_main:
             yield from _save(job, state, is_best=is_best, finished=stop or epoch == plan.epochs)
         yield EpochFinished(epoch, plan.epochs, row, is_best)
@@ -302,10 +304,6 @@ def _save(job: TrainingJob, state: _State, *, is_best: bool, finished: bool) -> 
         yield CheckpointSaved(job.best_path)
     save_checkpoint(job.last_path, state.checkpoint(job, resumable=True, finished=finished))
     yield CheckpointSaved(job.last_path)
-
-
-def _patience_is_over(losses: Sequence[float], patience: int | None) -> bool:
-    return patience is not None and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
 def _wrapped(model: nn.Module, job: TrainingJob) -> nn.Module:
