@@ -192,10 +192,19 @@ def test_errors_of_the_user_end_with_1_and_words(
         assert word in err
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_on_a_machine_without_gpus_the_processor_is_used(data: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr("crista.cli.options.machine_has_gpus", lambda: False)
+    tiny = SET_TINY[:-2]  # without SYSTEM.DEVICE, which --gpu contradicts
+    code, out, err = run("--config", data / "job.yaml", "--result_dir", data / "results", "--name", "gpu", *tiny, "--gpu", "0")
+    assert code == 0, err
+    assert "--gpu 0: this machine has no GPU, the processor is used" in out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine where PyTorch finds no GPU")
 def test_a_missing_gpu_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.setenv(name, "")
+    monkeypatch.setattr("crista.cli.options.machine_has_gpus", lambda: True)
     code, _, err = run("--config", data / "job.yaml", "--result_dir", data / "results", "--gpu", "0")
     assert code == 1
     assert "--gpu: 0 was asked for, but 0 of 1 can be used here" in err

@@ -21,6 +21,16 @@ def restored_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "machine_has_gpus", lambda: True)
+
+
+def test_on_a_machine_without_gpus_nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "machine_has_gpus", lambda: False)
+    assert options.select_gpus("0", ["TRAIN.EPOCHS=2"]) == ("TRAIN.EPOCHS=2",)
+
+
 def test_without_gpu_nothing_is_changed() -> None:
     assert options.select_gpus(None, ["TRAIN.EPOCHS=2"]) == ("TRAIN.EPOCHS=2",)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -71,14 +72,27 @@ def select_gpus(gpu: str | None, overrides: Sequence[str] | None) -> tuple[str, 
         raise typer.BadParameter(text, param_hint="'--gpu'")
     if any(override.upper().replace(" ", "").startswith("SYSTEM.DEVICE=") for override in given):
         raise typer.BadParameter("contradicts --set SYSTEM.DEVICE=…: give one of them", param_hint="'--gpu'")
+    if not machine_has_gpus():
+        return given  # `require_gpus` says that the processor is used
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu.replace(" ", "")
     return (*given, f"SYSTEM.DEVICE=cuda:{os.environ.get('LOCAL_RANK', '0')}")
 
 
+def machine_has_gpus() -> bool:
+    """Whether there is a GPU or a driver for one, NVIDIA's or AMD's; PyTorch is not asked, it would have to be imported."""
+    return shutil.which("nvidia-smi") is not None or any(Path(device).exists() for device in ("/dev/nvidia0", "/dev/kfd"))
+
+
 def require_gpus(gpu: str | None, screen: Screen) -> None:
-    """Raise a `ConfigError` unless all GPUs that `select_gpus` chose are there."""
+    """Raise a `ConfigError` unless all GPUs that `select_gpus` chose are there.
+
+    A machine without any GPU is no error: a command that names one runs there too, on the processor, and says so.
+    """
     if gpu is None:
+        return
+    if not machine_has_gpus():
+        screen.warn(f"--gpu {gpu}: this machine has no GPU, the processor is used")
         return
     import torch  # slow, and only after CUDA_VISIBLE_DEVICES is set
 
