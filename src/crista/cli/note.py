@@ -12,8 +12,9 @@ class Note:
     def __init__(self, text: Callable[[], str]) -> None:
         self._text = text
 
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
+    def __enter__(self) -> Note:
+        """The note itself."""
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Add the line, if there is one to add."""

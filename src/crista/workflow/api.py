@@ -35,6 +35,7 @@ class Outcome:
 
 def silent(event: Event) -> None:
     """Listen to nothing."""
+    del event
 
 
 def listen(events: Generator[Event, None, Result], on_event: OnEvent) -> Result:
