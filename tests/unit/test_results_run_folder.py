@@ -8,7 +8,7 @@ import pytest
 
 from crista.config.root import Paths, ResultFolders
 from crista.errors import ConfigError
-from crista.results.atomic import aside, atomic_write
+from crista.images.atomic import aside, atomic_write
 from crista.results.run_folder import RunFolder, output_names
 
 

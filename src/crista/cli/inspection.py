@@ -113,7 +113,7 @@ def _write_csv(path: Path, headers: list[str], rows: list[list[str]]) -> None:
     import csv
     import io
 
-    from crista.results.atomic import atomic_write
+    from crista.images.atomic import atomic_write
 
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([headers, *rows])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,13 +42,8 @@ def run(
     """Train, predict and measure as a configuration says."""
     from crista.workflow.request import request_run
 
-    path, screen = options.one_config(job, config), job_screen()
-    overrides = options.select_gpus(gpu, override)
-    where = result_dir or options.DEFAULT_RESULTS
-    request = request_run(path, result_dir=where, name=name, run_id=run_id, overrides=overrides)
-    options.make_results_folder(result_dir, screen)
-    options.require_gpus(gpu, screen)
-    carry_out(request, screen)
+    path = options.one_config(job, config)
+    start(partial(request_run, path, name=name, run_id=run_id), result_dir, gpu, override)
 
 
 def train(
@@ -62,13 +58,8 @@ def train(
     """Only train, whatever TEST.ENABLE says."""
     from crista.workflow.request import request_training
 
-    path, screen = options.one_config(job, config), job_screen()
-    overrides = options.select_gpus(gpu, override)
-    where = result_dir or options.DEFAULT_RESULTS
-    request = request_training(path, result_dir=where, name=name, run_id=run_id, overrides=overrides)
-    options.make_results_folder(result_dir, screen)
-    options.require_gpus(gpu, screen)
-    carry_out(request, screen)
+    path = options.one_config(job, config)
+    start(partial(request_training, path, name=name, run_id=run_id), result_dir, gpu, override)
 
 
 def predict(
@@ -83,11 +74,15 @@ def predict(
     """Predict images with a trained network."""
     from crista.workflow.request import request_prediction
 
-    screen = job_screen()
     require_checkpoint(checkpoint)
+    start(partial(request_prediction, checkpoint, images, labels=labels, name=name), result_dir, gpu, override)
+
+
+def start(make_request: Callable[..., Request], result_dir: Path | None, gpu: str | None, override: Sequence[str] | None) -> None:
+    """Make the request, with the results folder and the GPUs that the flags name, and carry it out."""
+    screen = job_screen()
     overrides = options.select_gpus(gpu, override)
-    where = result_dir or options.DEFAULT_RESULTS
-    request = request_prediction(checkpoint, images, labels=labels, result_dir=where, name=name, overrides=overrides)
+    request = make_request(result_dir=result_dir or options.DEFAULT_RESULTS, overrides=overrides)
     options.make_results_folder(result_dir, screen)
     options.require_gpus(gpu, screen)
     carry_out(request, screen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import product
 from math import prod
@@ -14,6 +13,7 @@ from tifffile import TiffWriter
 
 from crista.geometry.axes import LETTERS, Array
 from crista.geometry.spacing import Spacing
+from crista.images.atomic import aside
 
 MAX_IMAGEJ_BYTES = 2**32 - 2**25
 """Pixels above this (4 GB less room for metadata) do not fit the 32-bit offsets of ImageJ's TIFF: OME BigTIFF is written."""
@@ -47,16 +47,11 @@ def write_image(path: Path, array: Any, axes: str, *, spacing: Spacing | None = 
     path = Path(path)
     _check_axes(axes, array)
     dtype = _written_dtype(array.dtype)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with aside(path) as part:
         if _fits_imagej(path, array.shape, axes, dtype):
-            _write_imagej(aside, array, axes, dtype, spacing)
+            _write_imagej(part, array, axes, dtype, spacing)
         else:
-            _write_ome(aside, array, axes, dtype, spacing)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+            _write_ome(part, array, axes, dtype, spacing)
 
 
 def _check_axes(axes: str, array: Any) -> None:

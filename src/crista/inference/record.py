@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from crista.images.atomic import atomic_write
 from crista.images.image import ImagePair
 from crista.plan.plan import Plan
 
@@ -35,7 +35,6 @@ class ImageRecord:
 
     def save(self, folder: Path) -> None:
         """Write the record aside and rename it."""
-        folder.mkdir(parents=True, exist_ok=True)
         content = {
             "name": self.name,
             "key": self.key,
@@ -44,9 +43,7 @@ class ImageRecord:
             "patch_iou": self.patch_iou,
             "files": list(self.files),
         }
-        aside = folder / f".{self.name}.{os.getpid()}.part"
-        aside.write_text(json.dumps(content))
-        aside.replace(folder / f"{self.name}.json")
+        atomic_write(folder / f"{self.name}.json", json.dumps(content))
 
 
 def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
+from crista.images.atomic import aside, atomic_write
 from crista.patches.intensities import as_float32
 
 DENSE_SHARE = 0.25
@@ -149,19 +149,13 @@ class ProbabilityMaps:
         }
 
     def _save(self, path: Path, probabilities: NDArray[np.float32], key: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         key_path = path.with_suffix(".json")
-        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with aside.open("wb") as file:
+        with aside(path) as part:
+            with part.open("wb") as file:
                 np.save(file, probabilities)
             # Without its key a map counts as missing, so a kill in between leaves no map under a wrong key.
             key_path.unlink(missing_ok=True)
-            aside.replace(path)
-            aside.write_text(json.dumps(key, indent=1) + "\n")
-            aside.replace(key_path)
-        finally:
-            aside.unlink(missing_ok=True)
+        atomic_write(key_path, json.dumps(key, indent=1) + "\n")
 
 
 def load_key(path: Path) -> Any:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from crista.results.atomic import atomic_write
+from crista.images.atomic import atomic_write
 
 PACKAGES = ("torch", "numpy", "scipy", "pydantic", "tifffile", "imagecodecs", "zarr", "h5py", "nibabel", "matplotlib")
 HASHED_BYTES = 1_000_000

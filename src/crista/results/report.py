@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crista.images.atomic import atomic_write
 from crista.plan.plan import Decision
-from crista.results.atomic import atomic_write
 from crista.results.run_folder import RunFolder
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from crista.config.root import Config
+from crista.images.atomic import atomic_write
 from crista.models import build_model, describe_model
 from crista.plan.plan import Plan
-from crista.results.atomic import atomic_write
 from crista.results.model_plot import draw_model
 from crista.results.provenance import build_provenance, write_provenance
 from crista.results.run_folder import RunFolder

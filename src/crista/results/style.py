@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crista.results.atomic import aside
+from crista.images.atomic import aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.results.atomic import atomic_write
+from crista.images.atomic import atomic_write
 from crista.results.run_folder import RunFolder
 
 Cell = str | float | int

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crista.errors import DataError, Problem
-from crista.results.atomic import atomic_write
+from crista.images.atomic import atomic_write
 
 Row = Mapping[str, float]
 """``epoch`` (from 1) and the metrics of that epoch."""

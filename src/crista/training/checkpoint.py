@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from crista.errors import CheckpointError
+from crista.images.atomic import aside
 from crista.plan.plan import Plan
 
 FORMAT = "crista checkpoint"
@@ -45,7 +46,6 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint`; a kill at any moment leaves the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -58,15 +58,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "finished": checkpoint.finished,
         "data_key": checkpoint.data_key,
     }
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with aside(path) as part, part.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:

@@ -10,10 +10,10 @@ from typing import Any
 from crista.config.load import config_from_dict
 from crista.config.new import new_config_text
 from crista.errors import ConfigError, DataError, Problem
+from crista.images.atomic import atomic_write
 from crista.images.check import DatasetReport, check_dataset
 from crista.images.listing import list_images
 from crista.images.wording import plural
-from crista.results.atomic import atomic_write
 
 
 @dataclass(frozen=True)
