@@ -67,3 +67,7 @@ class CheckpointError(CristaError, ValueError):
 
 class TrainingError(CristaError, RuntimeError):
     """Training had to stop: the loss or a gradient is not finite."""
+
+
+class EngineError(CristaError, RuntimeError):
+    """An engine for prediction cannot be had here: its library is missing, or its model is."""

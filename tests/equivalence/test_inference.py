@@ -14,7 +14,8 @@ from crista.images.image import Image
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference.cover import BlendedAssembler, HaloAssembler, build_assembler
-from crista.inference.engine import TorchEngine, labels_of, probabilities_of
+from crista.inference.engine import labels_of, probabilities_of
+from crista.inference.engines import TorchEngine
 from crista.inference.orientations import OrientedEngine, orientations
 from crista.inference.predictor import Predictor
 from crista.inference.sink import PredictionSink, Scratch

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.inference.engine import Engine, Scores
+from crista.inference.engine import Engine, Labels, Scores, batch_labels
 
 Combine = Callable[[Scores, Scores], Scores]
 
@@ -48,16 +48,25 @@ class OrientedEngine:
         self._orientations = orientations(ndim, group)
         self._mode = mode
 
+    @property
+    def name(self) -> str:
+        """That of the engine that is asked for each orientation."""
+        return self._engine.name
+
     def __call__(self, images: NDArray[np.float32]) -> Scores:
         """Combined scores; with several classes the minimum and the maximum are brought back to a sum of 1."""
-        turned = [self._oriented(images, flips, turns) for flips, turns in self._orientations]
+        turned = (self._oriented(images, flips, turns) for flips, turns in self._orientations)
         combine: Combine = {"mean": np.add, "min": np.minimum, "max": np.maximum}[self._mode]
         combined = reduce(combine, turned)
         if self._mode == "mean":
-            return (combined / len(turned)).astype(np.float32)
+            return (combined / len(self._orientations)).astype(np.float32)
         if combined.shape[1] > 1:
             combined = combined / combined.sum(axis=1, keepdims=True)
         return combined.astype(np.float32)
+
+    def labels(self, images: NDArray[np.float32], threshold: float) -> Labels:
+        """Classes of the combined scores."""
+        return batch_labels(self(images), threshold)
 
     def _oriented(self, images: NDArray[np.float32], flips: tuple[int, ...], turns: int) -> Scores:
         turned = np.rot90(np.flip(images, flips), turns, axes=(-2, -1))
