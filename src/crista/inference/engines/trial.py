@@ -35,7 +35,7 @@ class Trial:
             engine, wrong = self._build(config)
             self._engines[config.name] = None if wrong else engine
             if wrong:
-                self.notices.append(f"{wrong}; PyTorch is used instead")
+                self.notices.append(f"{wrong}; predicting without it")
         return self._engines[config.name]
 
     def agreement(self, name: str) -> str:
