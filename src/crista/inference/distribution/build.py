@@ -7,24 +7,29 @@ from functools import partial
 
 from crista.config.cluster import Cluster
 from crista.config.root import System
+from crista.errors import ConfigError, Problem
 from crista.inference.distribution.dask_executor import DaskExecutor, Patience
 from crista.inference.distribution.executor import Executor, SerialExecutor
 from crista.inference.distribution.imports import import_dask
+from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.distribution.workers import local_workers, workers_of_queue, workers_of_scheduler
 
 LOCAL_TIMEOUT, SCHEDULER_TIMEOUT, QUEUE_TIMEOUT = 60.0, 300.0, 86_400.0
 """Seconds without any worker: those of this machine are started again at once, jobs may have to wait."""
 
 
-def build_executor(system: System) -> Executor:
-    """The executor that SYSTEM.CLUSTER describes; without workers this process.
+def build_executor(system: System, *, rank: int = 0, world_size: int = 1) -> Executor:
+    """The executor that SYSTEM.CLUSTER describes; without workers this process, or all that torchrun started.
 
     Raises
     ------
     ConfigError
-        If workers are wanted and Dask is not installed.
+        If workers are wanted and Dask is not installed, or torchrun has started several processes already.
     """
     cluster = system.cluster
+    if world_size > 1:
+        _refuse_workers(cluster, world_size)
+        return RankExecutor(rank, world_size)
     if not cluster.is_used:
         return SerialExecutor()
     import_dask("distributed")
@@ -47,3 +52,10 @@ def _patience(cluster: Cluster, timeout: float) -> Patience:
         straggler_factor=cluster.straggler_factor,
         timeout=cluster.timeout if cluster.timeout is not None else timeout,
     )
+
+
+def _refuse_workers(cluster: Cluster, world_size: int) -> None:
+    if cluster.is_used:
+        what = f"asks for workers, but torchrun has started {world_size} processes, which share the work among themselves"
+        step = "leave --workers, --scheduler and --queue out, or start crista without torchrun"
+        raise ConfigError("with the workers", [Problem("SYSTEM.CLUSTER", what, step)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from crista.errors import ClusterError, CristaError
 T = TypeVar("T")
 R = TypeVar("R")
 
+THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Libraries that read their number of threads when they are loaded."""
 _ONE_AT_A_TIME = threading.Lock()
 """A worker gives a task all of its cores, so it does one at a time; the networks kept in its memory count on that too."""
 
@@ -77,6 +80,13 @@ def prepare_process(crista_version: str, gpus: tuple[str, ...]) -> None:
         )
     if gpus and isinstance(worker.name, int):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(worker.name, gpus)
-    import torch
+    _use_threads(max(1, worker.state.nthreads))
 
-    torch.set_num_threads(max(1, worker.state.nthreads))
+
+def _use_threads(count: int) -> None:
+    """Cores of one task. PyTorch, which is slow to import, reads the environment if it comes later."""
+    for name in THREADS_OF:
+        os.environ[name] = str(count)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(count)

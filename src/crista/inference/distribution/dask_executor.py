@@ -67,6 +67,8 @@ class Workers:
     gpus: tuple[str, ...] = ()
     """GPUs that they share."""
     notices: tuple[str, ...] = ()
+    trouble: Callable[[], str] = str
+    """Why there will be no workers, as soon as it is known; else empty."""
 
 
 class DaskExecutor:
@@ -109,7 +111,7 @@ class _Watch:
         self._workers = workers
         self._patience = patience
         self._say = say
-        self._known: set[str] = set()
+        self._known = self._present()
         self._looked = float("-inf")
         self._seen = time.monotonic()
         self.count = 0
@@ -123,6 +125,9 @@ class _Watch:
         now = time.monotonic()
         if now - self._looked < self._patience.tick:
             return
+        trouble = self._workers.trouble()
+        if trouble:
+            raise ClusterError(trouble)
         present = self._present()
         self._looked = time.monotonic()
         gone, come = self._known - present, present - self._known

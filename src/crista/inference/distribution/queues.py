@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +74,43 @@ def job_settings(cluster: Cluster) -> dict[str, Any]:
         "worker_extra_args": _lifetime_arguments(cluster.walltime),
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def recording(kind: type[Any], refusals: list[str]) -> type[Any]:
+    """The class `kind` of jobs, which leaves in `refusals` what the queueing system says when it does not take a job.
+
+    (Dask would raise the error in a thread of its own, where nobody hears it.)
+    """
+    started = import_dask("distributed.deploy.spec").ProcessInterface.start
+
+    class RecordedJob(kind):  # type: ignore[misc]
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except (RuntimeError, OSError, ValueError) as error:
+                said = str(error).partition("stderr:")[2].strip() or str(error)
+                refusals.append(f"{kind.submit_command} does not take the job: {said}")
+                await started(self)
+
+    return RecordedJob
+
+
+def check_command(command: str) -> None:
+    """Raise a `ConfigError` unless jobs can be submitted from this machine."""
+    if shutil.which(command) is None:
+        what = f"jobs are submitted with {command}, which this machine does not have"
+        step = "run crista where you submit jobs by hand (a login node); for a plain job array, --shard needs no such command"
+        raise ConfigError("with the queue", [Problem("SYSTEM.CLUSTER.QUEUE", what, step)])
+
+
+def refusal_in_words(cluster: Cluster, refusals: Sequence[str]) -> str:
+    """The first refusal, with what to do; empty if there is none."""
+    if not refusals:
+        return ""
+    step = (
+        f"`crista jobscript --queue {cluster.queue} …` shows the job; change SYSTEM.CLUSTER.PARTITION, ACCOUNT, CORES, MEMORY, "
+    )
+    return f"{refusals[0]}\n    -> {step}WALLTIME or DIRECTIVES to what the system takes"
 
 
 def num_jobs(cluster: Cluster) -> tuple[int, int]:

@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from crista.config.cluster import Cluster
 from crista.errors import ClusterError
+from crista.inference.distribution.call import THREADS_OF
 from crista.inference.distribution.dask_executor import Workers
 from crista.inference.distribution.imports import import_dask
-from crista.inference.distribution.queues import QUEUES, job_script, job_settings, num_jobs
+from crista.inference.distribution.queues import (
+    QUEUES,
+    check_command,
+    job_script,
+    job_settings,
+    num_jobs,
+    recording,
+    refusal_in_words,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_SECONDS = 30.0
-THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Libraries that read their number of threads when they are loaded."""
 
 
 @contextmanager
@@ -35,7 +42,7 @@ def local_workers(cluster: Cluster, num_cores: int) -> Iterator[Workers]:
                 threads_per_worker=threads,
                 processes=True,
                 memory_limit=0,  # tasks hold what they need: a paused worker would only stand still
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
@@ -64,21 +71,27 @@ def workers_of_scheduler(cluster: Cluster) -> Iterator[Workers]:
             client,
             where=address,
             advice=f"look at the log of the workers, and start some: dask worker {address}",
-            notices=(f"workers of the scheduler {address}; they need crista, and the same folders under the same names",),
+            notices=(
+                f"{len(client.nthreads())} workers at {address}; they need crista, and the same folders at the same places",
+            ),
         )
 
 
 @contextmanager
 def workers_of_queue(cluster: Cluster) -> Iterator[Workers]:
     """Jobs submitted to a queueing system; those that end before the work does are replaced."""
-    queue, library = QUEUES[cluster.queue], import_dask("dask_jobqueue")
+    queue = QUEUES[cluster.queue]
+    kind: type[Any] = getattr(import_dask("dask_jobqueue"), queue.cluster)
+    refusals: list[str] = []
+    check_command(kind.job_cls.submit_command)
     with quiet(), settings(cluster, cluster.cores):
-        try:
-            jobs = getattr(library, queue.cluster)(
-                n_workers=0, scheduler_options={"dashboard_address": None}, **job_settings(cluster)
-            )
-        except (ValueError, OSError) as error:
-            raise ClusterError(f"jobs for {cluster.queue} cannot be made: {error}") from error
+        jobs = kind(
+            n_workers=0,
+            job_cls=recording(kind.job_cls, refusals),
+            scheduler_options={"dashboard_address": ":0"},
+            silence_logs=logging.CRITICAL,
+            **job_settings(cluster),
+        )
         with closing(jobs), connected(jobs) as client:
             least, most = num_jobs(cluster)
             jobs.adapt(minimum_jobs=least, maximum_jobs=most)
@@ -88,6 +101,7 @@ def workers_of_queue(cluster: Cluster) -> Iterator[Workers]:
                 advice=f"look at the jobs (`{queue.list_command}`) and their logs",
                 expected=most,
                 notices=(f"{most} jobs submitted to {cluster.queue}, each runs:", *job_script(cluster).splitlines()),
+                trouble=lambda: refusal_in_words(cluster, refusals),
             )
 
 
