@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 
 import dask
+import distributed
 from tests import tasks
 
 from crista.config.cluster import Cluster
@@ -151,6 +152,85 @@ def test_another_version_on_a_worker_is_refused(local: DaskExecutor) -> None:
     assert answer.value is None
     assert "this command is of crista 0.0.1: results could differ" in str(answer.error)
     assert isinstance(answer.error, ClusterError)
+
+
+def test_a_result_out_of_reach_is_computed_again(local: DaskExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a machine that is cut off between finishing and being asked."""
+    fetch, refused = distributed.Future.result, []
+
+    def fetch_late(future: Any, timeout: float | None = None) -> Any:
+        if future.key[1] == 2 and not refused:
+            refused.append(future.key)
+            raise TimeoutError
+        return fetch(future, timeout)
+
+    monkeypatch.setattr(distributed.Future, "result", fetch_late)
+    results = sorted(local.run(partial(tasks.write_block, tmp_path, 0), range(6)))
+    assert [item for item, _ in results] == list(range(6))
+    assert [attempts_at(tmp_path, index) for index in range(6)] == [1, 1, 2, 1, 1, 1]
+    assert len(refused) == 1
+
+
+NOISELESS = """
+import os, signal
+from crista.config.cluster import Cluster
+from crista.config.root import System
+from crista.inference.distribution import build_executor
+from tests import tasks
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":
+    with build_executor(System(cluster=Cluster(workers=2))) as executor:
+        results = executor.run(partial(tasks.write_block, Path("out"), 0.05), range(100))
+        for number, (_, (_, process)) in enumerate(results):
+            if number == 5:
+                os.kill(process, signal.SIGKILL)
+            if number == 10:
+                break
+    print("the end")
+"""
+
+
+def test_deaths_and_goodbyes_make_no_noise(tmp_path: Path) -> None:
+    """A worker is killed, and the others leave in the middle of their work: not a line of Dask's."""
+    (tmp_path / "script.py").write_text(NOISELESS)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")
+
+
+def test_an_interrupt_ends_the_workers_in_order(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal; only the first one has to say something."""
+    text = NOISELESS.replace("os.kill(process, signal.SIGKILL)", "os.killpg(0, signal.SIGINT)")
+    (tmp_path / "script.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        start_new_session=True,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert "Dask" not in done.stderr
+
+
+def test_a_script_without_its_guard_is_told_of_it(tmp_path: Path) -> None:
+    """Worker processes import the script that starts them."""
+    text = NOISELESS.replace('if __name__ == "__main__":', "if True:")
+    (tmp_path / "script.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 1
+    assert "2 worker processes could not be started" in done.stderr
+    assert 'below `if __name__ == "__main__":`' in done.stderr
 
 
 def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ R = TypeVar("R")
 MOST_ATTEMPTS = 3
 """Times that one task may be under way at once."""
 GATHER_SECONDS = 10.0
-"""A result that has not come by then is waited for among the others."""
+"""A result that cannot be fetched in this time is computed again: results are small."""
 GONE = (OSError, TimeoutError)
 """How a scheduler that does not answer shows itself (a closed connection is an OSError)."""
 
@@ -230,7 +230,7 @@ class _Round(Generic[T, R]):
             return None
 
     def _answer(self, task: _Task, future: Future) -> Answer[R] | None:
-        """What the task gave; None if it has to be waited for: its worker died with the result, or the scheduler lost it."""
+        """What the task gave; None if it has to be waited for: the result is out of reach, or the scheduler lost it."""
         status = future.status
         if status == "error":
             self._failed(task, future)
@@ -240,10 +240,8 @@ class _Round(Generic[T, R]):
             return None
         try:
             answer: Answer[R] = future.result(timeout=GATHER_SECONDS)
-        except TimeoutError:
-            future.add_done_callback(self._finished.put)
-            return None
-        except CancelledError:
+        except (TimeoutError, CancelledError):  # its machine may be cut off
+            self._drop([future])
             self._lost(task, future)
             return None
         return answer
@@ -308,7 +306,7 @@ class _Round(Generic[T, R]):
 
     def _drop(self, futures: Sequence[Future]) -> None:
         """Tasks that have not begun never will; the result of the others is forgotten."""
-        if futures:
+        if futures and self._client.status == "running":  # the iterator may be closed after the executor
             with suppress(*GONE):
                 self._client.cancel(futures, force=True)
 

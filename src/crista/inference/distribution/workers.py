@@ -44,6 +44,7 @@ def local_workers(cluster: Cluster, num_cores: int) -> Iterator[Workers]:
                 memory_limit=0,  # tasks hold what they need: a paused worker would only stand still
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
+                preload=["crista.inference.distribution.child"],
             )
         except RuntimeError as error:
             raise ClusterError(
