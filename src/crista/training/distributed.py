@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -11,6 +12,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from crista.errors import ConfigError, Problem
+
+LONGEST_WAIT = timedelta(days=7)
+"""One process may check data, draw or predict for hours while its peers wait (the default, 10 minutes with NCCL, would end
+them); torchrun sees by itself when one dies."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def join_processes(device: torch.device) -> Processes:
     if world_size == 1 or "RANK" not in os.environ:
         return Processes()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
 
