@@ -19,7 +19,7 @@ from crista.images.containers import (
     spacing_from_attributes,
 )
 from crista.images.open_files import FILES, file_version
-from crista.images.stored import Stored, decoding_errors, read_error
+from crista.images.stored import Stored, decoding_errors, note_on_pieces, num_bytes, read_error
 
 
 def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
@@ -46,6 +46,7 @@ def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
             axes=axes_from_attributes(attributes, num_axes) or "?" * num_axes,
             source=_Dataset(path, name),
             spacing=spacing_from_attributes(attributes),
+            notes=note_on_pieces("chunks", num_bytes(dataset.chunks or (), dataset.dtype)),
             inner=name,
         )
 

@@ -22,10 +22,11 @@ from crista.images.stored import (
     Stored,
     check_claimed_size,
     decoding_errors,
+    note_on_pieces,
     num_bytes,
     read_error,
 )
-from crista.images.tiff_pages import TiffPages, segment_grid, split_axes
+from crista.images.tiff_pages import TiffPages, segment_bytes, segment_grid, split_axes
 from crista.images.tiff_spacing import read_tiff_spacing
 
 # tifffile logs what it repairs; what matters to the user becomes a note or an error here.
@@ -60,8 +61,10 @@ def read_tiff_header(path: Path) -> Stored:
             source = MappedPixels(path, series.dataoffset, shape, dtype)
         elif split is None or series.is_multifile or series.transform is not None:
             source = _WholeTiff(path)
+            notes += note_on_pieces("one piece", num_bytes(shape, series.dtype))
         else:
             source = TiffPages(path, shape, series.dtype, split)
+            notes += note_on_pieces("tiles" if keyframe.is_tiled else "strips", segment_bytes(keyframe))
         stored = Stored(shape, series.dtype, axes, source, read_tiff_spacing(tif, series), notes)
         return _without_alpha(stored, keyframe)
 

@@ -18,7 +18,7 @@ from tifffile import TiffFile
 from crista.geometry.axes import Array, Region
 from crista.geometry.tiles import shape_of
 from crista.images.open_files import DECODED, FILES, file_version
-from crista.images.stored import decoding_errors
+from crista.images.stored import decoding_errors, num_bytes
 
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
 
@@ -121,6 +121,12 @@ def segment_grid(keyframe: Any) -> tuple[int, int, int, int]:
     return samples, depth, ceil(length / keyframe.rowsperstrip), 1
 
 
+def segment_bytes(keyframe: Any) -> int:
+    """Bytes of one decoded strip or tile, of the largest where they differ."""
+    shape: tuple[int, ...] = keyframe.decode(None, 0)[2]
+    return num_bytes(shape, keyframe.dtype)
+
+
 def _piece(keyframe: Any, index: int, box: Region) -> _Piece:
     # Decoding nothing tells where the segment lies.
     _, (sample, *start, _), shape = keyframe.decode(None, index)
@@ -130,7 +136,7 @@ def _piece(keyframe: Any, index: int, box: Region) -> _Piece:
         low, high = max(first, part.start), min(first + length, part.stop)
         source.append(slice(low - first, high - first))
         target.append(slice(low - part.start, high - part.start))
-    return _Piece(index, (*source, box[4]), tuple(target), prod(shape) * keyframe.dtype.itemsize)
+    return _Piece(index, (*source, box[4]), tuple(target), num_bytes(shape, keyframe.dtype))
 
 
 class _Pages:

@@ -24,7 +24,7 @@ from crista.images.containers import (
     several_arrays_error,
     spacing_from_attributes,
 )
-from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, read_error
+from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, note_on_pieces, num_bytes, read_error
 
 MAX_COUNTED_CHUNKS = 10_000
 """Chunk files are counted, to tell of missing ones, in stores of at most so many."""
@@ -121,7 +121,7 @@ def _describe(
         axes=axes or "?" * array.ndim,
         source=_ZarrPixels(path, name),
         spacing=spacing,
-        notes=notes + _missing_chunks(array),
+        notes=notes + _missing_chunks(array) + note_on_pieces("chunks", num_bytes(array.chunks, np.dtype(array.dtype))),
         inner=name or None,
     )
 
