@@ -99,6 +99,12 @@ IDLE: tuple[Idle, ...] = (
         "DATA.TEST.ARGMAX_TO_OUTPUT decides",
     ),
     Idle(
+        tuple(f"TEST.BY_CHUNKS.{key}" for key in ("SAVE_OUT_TIF", "WRITE_RAW_PREDICTIONS", "Z_START", "Z_END")),
+        lambda c: not c.test.by_chunks.enable,
+        "TEST.BY_CHUNKS.ENABLE is False",
+    ),
+    Idle(("TEST.BY_CHUNKS.Z_START", "TEST.BY_CHUNKS.Z_END"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
+    Idle(
         ("TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS", "TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE"),
         lambda c: not c.test.post_processing.median_filter,
         "TEST.POST_PROCESSING.MEDIAN_FILTER is False",

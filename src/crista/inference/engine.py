@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from crista.inference.scores import scores_of
 from crista.models import build_model, fold_batch_norm, to_layout
 from crista.plan.plan import Plan
 
@@ -47,25 +48,8 @@ class TorchEngine:
         return scores
 
 
-def scores_of(logits: torch.Tensor) -> torch.Tensor:
-    """Sigmoid of a single logit, softmax over several."""
-    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-
-
 def build_engine(plan: Plan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Engine:
     """The network of `plan` with `weights`, ready to predict."""
     model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
     model.load_state_dict(dict(weights))
     return TorchEngine(model, plan, device)
-
-
-def labels_of(scores: NDArray[Any], threshold: float) -> NDArray[np.uint8]:
-    """Classes ([Z,] Y, X) of scores (L, [Z,] Y, X): above `threshold` for L = 1, else the largest (the first of equals)."""
-    if scores.shape[0] == 1:
-        return np.asarray(scores[0] > threshold, np.uint8)
-    return np.asarray(scores.argmax(axis=0), np.uint8)
-
-
-def probabilities_of(scores: NDArray[Any]) -> NDArray[Any]:
-    """One channel per class (K, [Z,] Y, X): the background's probability is added for two classes."""
-    return np.concatenate([1 - scores, scores]) if scores.shape[0] == 1 else scores

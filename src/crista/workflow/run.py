@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from crista.inference.engine import Engine, build_engine
 from crista.inference.orientations import OrientedEngine
 from crista.inference.predictor import Predictor
 from crista.inference.record import weights_digest
-from crista.inference.stage import OutputFolders, PredictionJob, predict_images
+from crista.inference.stage import PredictionJob, predict_images
+from crista.inference.task import OutputFolders
+from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted
@@ -137,13 +140,18 @@ def test_stage(request: Request, plan: Plan, report: DatasetReport, trained: Che
     folder, pairs = request.folder, report.test
     if request.config.data.test.use_val_as_test:
         pairs = tuple(source.pair for source in make_split(plan, report.train, report.val).validation)
-    yield Said("predictions are written as TIFF")
+    digest = weights_digest(trained.weights)
+    names = output_names([pair.image.path for pair in pairs])
+    predictor = Predictor(plan, build_predicting_engine(plan, trained, device))
+    images = {name: pair.image for name, pair in zip(names, pairs, strict=True)}
+    plan = yield from tune(predictor, images, state=folder.state, digest=digest, device=device)
+    write_plan(folder, plan)
     job = PredictionJob(
-        predictor=Predictor(plan, build_predicting_engine(plan, trained, device)),
+        predictor=replace(predictor, plan=plan),
         pairs=pairs,
         folders=output_folders(folder),
-        digest=weights_digest(trained.weights),
-        names=output_names([pair.image.path for pair in pairs]),
+        digest=digest,
+        names=names,
         full_image=request.config.test.full_img or bool(request.config.test.stats.full_img),
     )
     records = yield from predict_images(job)
