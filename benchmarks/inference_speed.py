@@ -83,8 +83,8 @@ def choose_count(bench: Bench, job: Job, tool: Tool) -> int:
         return int(known["images"])
     one, least = run_tool(bench, job, tool, 1), len(job.images) + 2
     if one.code and tool.optional:
-        reason = bench.log_of(job, tool).read_text(errors="replace").strip().splitlines()[-1:]
-        bench.records.add({"kind": "count", "job": job.name, "tool": tool.name, "images": 0, "reason": "".join(reason)})
+        reason = why_absent(bench.log_of(job, tool).read_text(errors="replace"))
+        bench.records.add({"kind": "count", "job": job.name, "tool": tool.name, "images": 0, "reason": reason})
         return 0
     require(one, bench.log_of(job, tool), tool.name)
     few = require(run_tool(bench, job, tool, least), bench.log_of(job, tool), tool.name)
@@ -92,6 +92,12 @@ def choose_count(bench: Bench, job: Job, tool: Tool) -> int:
     count = images_for(bench.seconds, per_image, least=least, most=MOST_IMAGES)
     bench.records.add({"kind": "count", "job": job.name, "tool": tool.name, "images": count})
     return count
+
+
+def why_absent(log: str) -> str:
+    """The line of a log that speaks of the engine, else its last one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in lines if "ENGINE" in line), lines[-1] if lines else "it said nothing")
 
 
 def repeat(bench: Bench, job: Job, tool: Tool, repetition: int) -> None:

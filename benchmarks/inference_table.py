@@ -29,7 +29,8 @@ def write_tables(records: Records, path: Path) -> None:
             continue
         parts += [f"## Prediction, {job}\n", speed_table(speeds), absent_lines(records, job)]
         parts += ["How many times longer than each way to run crista (median, smallest and largest of the repetitions):\n"]
-        parts += [ratio_table(speeds), efficiency_table(speeds, records.select(kind="ceiling", job=job))]
+        parts += [ratio_table(speeds, "per_image"), "The same of processor seconds:\n", ratio_table(speeds, "cpu_per_image")]
+        parts += [efficiency_table(speeds, records.select(kind="ceiling", job=job))]
         parts += [profile_table(row) for row in records.select(kind="profile", job=job)]
     path.write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
@@ -78,15 +79,15 @@ def absent_lines(records: Records, job: str) -> str:
     return "".join(f"Not there: {row['tool']} ({row['reason']})\n" for row in absent)
 
 
-def ratio_table(speeds: dict[str, list[Row]]) -> str:
-    """Seconds per image of each tool over those of each way to run crista, of the same repetition."""
+def ratio_table(speeds: dict[str, list[Row]], figure: str) -> str:
+    """A figure of each tool over that of each way to run crista, of the same repetition."""
     ours = [name for name in speeds if name.startswith(CRISTA)]
     rows = []
     for name, measured in speeds.items():
         cells: list[object] = [name]
         for own in ours:
-            base = {row["repetition"]: row["per_image"] for row in speeds[own]}
-            cells.append(spread([row["per_image"] / base[row["repetition"]] for row in measured if row["repetition"] in base]))
+            base = {row["repetition"]: row[figure] for row in speeds[own]}
+            cells.append(spread([row[figure] / base[row["repetition"]] for row in measured if row["repetition"] in base]))
         rows.append(cells)
     return markdown_table(["tool", *ours], rows)
 

@@ -62,7 +62,7 @@ def all_jobs(data: Path) -> dict[str, Job]:
 
 
 def make_copies(job: Job, count: int, out: Path, *, nnunet_names: bool = False) -> tuple[Path, Path]:
-    """Folders x and y with `count` images, the test images over and over: 0000.tif …; nnU-Net wants 0000_0000.tif and a spacing."""
+    """Folders x and y with `count` images, the test images repeated (0000.tif …); nnU-Net wants 0000_0000.tif and a spacing."""
     root = out / f"{job.name}_{count}{'_nnunet' if nnunet_names else ''}"
     if (root / "complete").is_file():
         return root / "x", root / "y"
