@@ -7,14 +7,16 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from tests.networks import draw_images, drawn_weights, eager_scores, network_plan, source_of
 from tests.quantised import accept_int8
 
 from crista.config.engine import CANDIDATES, EngineConfig, OpenVINOInt8, Torch
 from crista.errors import EngineError
-from crista.inference.engine import Engine, batch_labels, labels_of
+from crista.inference.engine import Engine
 from crista.inference.engines import ENGINES, EngineSource
 from crista.inference.engines.base import check_installed, tolerance_of
+from crista.inference.scores import labels_of
 
 KINDS = sorted(ENGINES, key=lambda kind: kind.__name__)
 SHAPES = {2: ((16, 24), (8, 40), (32, 32), (16, 24)), 3: ((4, 16, 8), (2, 8, 24), (4, 16, 8))}
@@ -90,8 +92,9 @@ def test_labels_are_those_of_the_scores(kind: Any, num_classes: int, cache: Path
     for threshold in (0.3, 0.5):
         labels = engine.labels(images, threshold)
         assert labels.dtype == np.uint8
-        np.testing.assert_array_equal(labels, [labels_of(each, threshold) for each in scores])
-        np.testing.assert_array_equal(labels, batch_labels(scores, threshold))
+        np.testing.assert_array_equal(labels, np.stack([labels_of(torch.from_numpy(each), threshold) for each in scores]))
+        foreground = scores[:, 0] > threshold if num_classes == 2 else scores.argmax(axis=1)
+        np.testing.assert_array_equal(labels, foreground)
     assert len(np.unique(labels)) == num_classes
 
 
@@ -105,6 +108,7 @@ def test_scores_belong_to_the_caller(kind: Any, cache: Path) -> None:
     np.testing.assert_array_equal(first, kept)
     assert np.abs(first - second).max() > 1e-3
     first[:] = 0
+    assert torch.equal(engine.scores(draw_images(source.plan, (16, 16), seed=2)), torch.from_numpy(second))
 
 
 @each_kind

@@ -16,7 +16,6 @@ from tests.networks import draw_images, drawn_weights, eager_scores, network_pla
 from crista.config.engine import OnnxRuntime, OpenVINO, Torch
 from crista.config.load import parse_config
 from crista.errors import ConfigError
-from crista.inference.engine import batch_labels
 from crista.inference.engines import ENGINES, EngineChoice, EngineSource, base, choice, choose_engine, conversion, speeds
 from crista.inference.engines.probe import cut_sample, measure_speeds
 
@@ -25,7 +24,7 @@ LARGE = 10**12
 Change = Callable[[np.ndarray], np.ndarray]
 
 
-class FakeEngine:
+class FakeEngine(base.ScoringEngine):
     """PyTorch's scores, changed."""
 
     def __init__(self, name: str, source: EngineSource, change: Change) -> None:
@@ -33,11 +32,8 @@ class FakeEngine:
         self._source = source
         self._change = change
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self._change(eager_scores(self._source, images))
-
-    def labels(self, images: np.ndarray, threshold: float) -> np.ndarray:
-        return batch_labels(self(images), threshold)
+    def scores(self, images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self._change(eager_scores(self._source, images)))
 
 
 class Machine:
@@ -358,10 +354,13 @@ def test_the_probe_looks_at_the_middle_of_the_tile() -> None:
 def test_engines_are_timed_in_turns() -> None:
     order = []
 
-    def engine(name: str) -> Callable[[np.ndarray], None]:
-        return lambda _images: order.append(name)
+    class Recorder(FakeEngine):
+        def scores(self, images: np.ndarray) -> torch.Tensor:
+            order.append(self.name)
+            return torch.from_numpy(images)
 
-    taken = measure_speeds({"a": engine("a"), "b": engine("b")}, np.zeros(1, np.float32))  # type: ignore[dict-item]
+    engines = {name: Recorder(name, None, lambda scores: scores) for name in "ab"}  # type: ignore[arg-type]
+    taken = measure_speeds(engines, np.zeros(1, np.float32))
     assert order == ["a", "b"] * 3
     assert set(taken) == {"a", "b"}
 

@@ -13,7 +13,7 @@ BLOCK_VOXELS = 2**22
 CHUNK_MULTIPLE = 64
 """Blocks of chunked files start on multiples of this, the usual chunk length: few chunks are decoded
 twice."""
-CHUNKED_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5", ".n5")
+CHUNKED_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5")
 
 
 def iter_blocks(image: Image, max_voxels: int = BLOCK_VOXELS) -> Iterator[Region]:

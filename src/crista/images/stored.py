@@ -123,6 +123,17 @@ def check_claimed_size(path: Path, claimed: int, available: int, max_ratio: floa
         )
 
 
+LARGE_PIECE = 2**28
+"""Pieces that are decoded as one are pointed out above so many bytes: reading by region saves no memory below them."""
+
+
+def note_on_pieces(kind: str, piece_bytes: int) -> tuple[str, ...]:
+    """What to tell of an image whose strips, tiles or chunks (`kind`) can only be decoded whole, if they are large."""
+    if piece_bytes <= LARGE_PIECE:
+        return ()
+    return (f"stored in {kind} of {piece_bytes / 2**30:.1f} GB that can only be decoded whole: reading it takes as much memory",)
+
+
 def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """Bytes of an array, as a Python integer that cannot overflow."""
     return prod(shape) * dtype.itemsize

@@ -16,6 +16,7 @@ from zarr.storage import LocalStore
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
 from crista.geometry.spacing import spacing_from_units
+from crista.images.chunked import ChunkGrid, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
     missing_array_error,
@@ -23,7 +24,7 @@ from crista.images.containers import (
     several_arrays_error,
     spacing_from_attributes,
 )
-from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, read_error
+from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, note_on_pieces, num_bytes, read_error
 
 MAX_COUNTED_CHUNKS = 10_000
 """Chunk files are counted, to tell of missing ones, in stores of at most so many."""
@@ -120,7 +121,7 @@ def _describe(
         axes=axes or "?" * array.ndim,
         source=_ZarrPixels(path, name),
         spacing=spacing,
-        notes=notes + _missing_chunks(array),
+        notes=notes + _missing_chunks(array) + note_on_pieces("chunks", num_bytes(array.chunks, np.dtype(array.dtype))),
         inner=name or None,
     )
 
@@ -155,8 +156,9 @@ def _missing_chunks(array: Any) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=32)
-def _open_array(path: Path, name: str, version: tuple[int, ...]) -> Any:  # noqa: ARG001 - part of the key
-    return _open_node(path, name)
+def _open_array(path: Path, name: str, version: tuple[int, ...]) -> tuple[Any, ChunkGrid]:  # noqa: ARG001 - part of the key
+    array = _open_node(path, name)
+    return array, ChunkGrid(tuple(array.shape), tuple(array.chunks), np.dtype(array.dtype))
 
 
 def _version(path: Path, name: str) -> tuple[int, ...]:
@@ -174,10 +176,11 @@ class _ZarrPixels:
     name: str
 
     def read(self, region: Region) -> Array:
+        version = _version(self.path, self.name)
         with decoding_errors(self.path, "its metadata"):
-            array = _open_array(self.path, self.name, _version(self.path, self.name))
+            array, grid = _open_array(self.path, self.name, version)
         try:
-            return np.asarray(array[region])
+            return read_through_cache((self, version), grid, region, lambda box: np.asarray(array[box]))
         except DECODING_ERRORS as error:
             raise self._name_chunk(array, region, error) from error
 

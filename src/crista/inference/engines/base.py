@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from crista.config.engine import EngineConfig
 from crista.errors import EngineError
-from crista.inference.engine import Engine, Labels, Scores, batch_labels
+from crista.inference.engine import Engine, Labels, Scores
 from crista.inference.record import weights_digest
+from crista.inference.scores import batch_labels
 from crista.plan.plan import Plan
 from crista.registry import Registry
 
@@ -95,14 +96,20 @@ def as_input(images: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 class ScoringEngine(ABC):
-    """An engine that makes its classes of its scores."""
+    """An engine whose arrays and classes are made of its scores."""
 
     name: str
 
     @abstractmethod
+    def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
+        """Scores (N, L, [Z,] Y, X) of images (N, C, [Z,] Y, X), where they were computed."""
+
     def __call__(self, images: NDArray[np.float32]) -> Scores:
-        """Scores (N, L, [Z,] Y, X) of images (N, C, [Z,] Y, X)."""
+        """Scores as an array."""
+        scores: Scores = self.scores(images).contiguous().cpu().numpy()
+        return scores
 
     def labels(self, images: NDArray[np.float32], threshold: float) -> Labels:
         """Classes (N, [Z,] Y, X)."""
-        return batch_labels(self(images), threshold)
+        labels: Labels = batch_labels(self.scores(images), threshold).cpu().numpy()
+        return labels

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from crista.images.atomic import atomic_write
-from crista.inference.engine import scores_of
 from crista.inference.engines.base import EngineSource, installed
 from crista.inference.engines.torch_engine import build_network
+from crista.inference.scores import scores_of
 from crista.models import fold_batch_norm
 from crista.plan.topology import input_multiple
 

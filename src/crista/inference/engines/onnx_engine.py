@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from crista.config.engine import OnnxRuntime
-from crista.inference.engine import Engine, Scores
+from crista.inference.engine import Engine
 from crista.inference.engines.base import ENGINES, EngineSource, ScoringEngine, as_input, check_installed
 from crista.inference.engines.conversion import INPUT, OUTPUT, load_converted
 
@@ -20,10 +21,9 @@ class OnnxRuntimeEngine(ScoringEngine):
         self.name = name
         self._session = session
 
-    def __call__(self, images: NDArray[np.float32]) -> Scores:
+    def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Scores of one batch."""
-        scores: Scores = self._session.run([OUTPUT], {INPUT: as_input(images)})[0]
-        return scores
+        return torch.from_numpy(self._session.run([OUTPUT], {INPUT: as_input(images)})[0])
 
 
 @ENGINES.register(OnnxRuntime)

@@ -6,10 +6,11 @@ import io
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from crista.config.engine import OpenVINO, OpenVINOInt8
-from crista.inference.engine import Engine, Scores
+from crista.inference.engine import Engine
 from crista.inference.engines.base import (
     ENGINES,
     EngineSource,
@@ -38,15 +39,15 @@ class OpenVINOEngine(ScoringEngine):
         self._held: tuple[NDArray[np.float32], ...] = ()
         self._num_logits = int(compiled.output(0).get_partial_shape()[1].get_length())
 
-    def __call__(self, images: NDArray[np.float32]) -> Scores:
-        """Scores of one batch, written by OpenVINO into an array of their own."""
+    def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
+        """Scores of one batch, written by OpenVINO into memory of their own."""
         batch = as_input(images)
         scores = np.empty((batch.shape[0], self._num_logits, *batch.shape[2:]), np.float32)
         self._held = (batch, scores)  # the request keeps their addresses until it gets the next ones
         self._request.set_input_tensor(self._tensor(batch, shared_memory=True))
         self._request.set_output_tensor(self._tensor(scores, shared_memory=True))
         self._request.infer()
-        return scores
+        return torch.from_numpy(scores)
 
 
 def compile_engine(name: str, model: Any, *, num_threads: int) -> OpenVINOEngine:

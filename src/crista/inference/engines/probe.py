@@ -43,7 +43,7 @@ def seconds_of(call: Callable[[], object]) -> float:
 def seconds_per_voxel(engine: Engine, sample: NDArray[np.float32], multiple: Sequence[int]) -> float:
     """A first glance: the better of two runs on a small part of the tile."""
     part = cut_sample(sample, multiple, GLANCE_VOXELS)
-    return min(seconds_of(lambda: engine(part)) for _ in range(2)) / prod(part.shape[2:])
+    return min(seconds_of(lambda: engine.scores(part)) for _ in range(2)) / prod(part.shape[2:])
 
 
 def measure_speeds(engines: Mapping[str, Engine], part: NDArray[np.float32]) -> dict[str, float]:
@@ -54,5 +54,5 @@ def measure_speeds(engines: Mapping[str, Engine], part: NDArray[np.float32]) -> 
     taken: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
         for name, engine in engines.items():
-            taken[name].append(seconds_of(lambda engine=engine: engine(part)))  # type: ignore[misc]
+            taken[name].append(seconds_of(lambda engine=engine: engine.scores(part)))  # type: ignore[misc]
     return {name: round(1000 * median(values), 3) for name, values in taken.items()}

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from crista.config.engine import Torch
-from crista.inference.engine import Engine, Labels, Scores, scores_of
-from crista.inference.engines.base import ENGINES, EngineSource, as_input
+from crista.inference.engine import Engine
+from crista.inference.engines.base import ENGINES, EngineSource, ScoringEngine, as_input
+from crista.inference.scores import scores_of
 from crista.models import build_model, fold_batch_norm, to_layout
 from crista.models.placement import half_precision, memory_layout
 from crista.plan.plan import Plan
@@ -26,12 +27,11 @@ def build_network(plan: Plan, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     return model
 
 
-class TorchEngine:
+class TorchEngine(ScoringEngine):
     """PyTorch on any device.
 
-    On a GPU scores become classes there, so that one byte per pixel comes back instead of a float per class, and images go
-    there through page-locked memory. `half`: what convolutions compute in; left out: half precision on a GPU, unless
-    TRAIN.AMP is False.
+    Images go to a GPU through page-locked memory. `half`: what convolutions compute in; left out: half precision on a GPU,
+    unless TRAIN.AMP is False.
     """
 
     name = "torch"
@@ -43,20 +43,9 @@ class TorchEngine:
         self._half = half or (half_precision(device) if plan.amp is not False else None)
         self._staging = _Staging() if device.type == "cuda" and plan.config.system.pin_mem else None
 
-    def __call__(self, images: NDArray[np.float32]) -> Scores:
-        """Scores of one batch."""
-        scores: Scores = self._scores(images).contiguous().cpu().numpy()
-        return scores
-
-    def labels(self, images: NDArray[np.float32], threshold: float) -> Labels:
-        """Classes of one batch, found on the device."""
-        scores = self._scores(images)
-        classes = scores[:, 0] > threshold if scores.shape[1] == 1 else scores.argmax(dim=1)
-        labels: Labels = classes.to(torch.uint8).cpu().numpy()
-        return labels
-
-    @torch.inference_mode()
-    def _scores(self, images: NDArray[np.float32]) -> torch.Tensor:
+    @torch.no_grad()
+    def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
+        """Scores of one batch, on the device."""
         tensor = torch.from_numpy(as_input(images))
         if self._staging is not None:
             tensor = self._staging.hold(tensor)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from crista.config.engine import EngineConfig
 from crista.errors import EngineError
-from crista.inference.engine import Engine, Scores, batch_labels
+from crista.inference.engine import Engine
 from crista.inference.engines.base import ENGINES, EngineSource, Tolerance, check_available, tolerance_of
+from crista.inference.scores import batch_labels
 
 
 class Trial:
@@ -25,9 +27,9 @@ class Trial:
         self._differences: dict[str, float] = {}
 
     @cached_property
-    def reference(self) -> Scores:
+    def reference(self) -> torch.Tensor:
         """What PyTorch makes of the part."""
-        return self.pytorch(self.part)
+        return self.pytorch.scores(self.part)
 
     def attempt(self, config: EngineConfig) -> Engine | None:
         """The engine, if it can be had and its numbers are right; else None and a notice. Tried once."""
@@ -47,7 +49,7 @@ class Trial:
         try:
             check_available(config, self.source)
             engine = ENGINES.build(config, source=self.source)
-            wrong = self._compare(config.name, engine(self.part), tolerance_of(config, self.source))
+            wrong = self._compare(config.name, engine.scores(self.part), tolerance_of(config, self.source))
         except EngineError as error:
             return None, str(error)
         except Exception as error:  # noqa: BLE001 - whatever another library raises, PyTorch still predicts
@@ -55,14 +57,16 @@ class Trial:
             return None, f"{config.title} failed ({type(error).__name__}: {first[:200]})"
         return engine, f"{config.title} {wrong}" if wrong else ""
 
-    def _compare(self, name: str, scores: Scores, allowed: Tolerance) -> str:
+    def _compare(self, name: str, scores: torch.Tensor, allowed: Tolerance) -> str:
         """What is wrong with scores; empty if nothing is."""
-        difference = float(np.abs(scores - self.reference).max())
+        difference = float((scores - self.reference).abs().max())
         if not difference <= allowed.difference:  # also what is not a number
             return f"gives probabilities that differ from PyTorch's by {difference:.1e} (allowed: {allowed.difference:g})"
         threshold = self.source.plan.config.test.threshold
         unequal = batch_labels(scores, threshold) != batch_labels(self.reference, threshold)
-        if unequal.sum() > max(1.0, allowed.unequal * unequal.size):
-            return f"gives another class than PyTorch at {unequal.mean():.2%} of the pixels (allowed: {allowed.unequal:.2%})"
+        count = int(unequal.sum())
+        if count > max(1.0, allowed.unequal * unequal.numel()):
+            share = count / unequal.numel()
+            return f"gives another class than PyTorch at {share:.2%} of the pixels (allowed: {allowed.unequal:.2%})"
         self._differences[name] = difference
         return ""
