@@ -96,6 +96,7 @@ def test_the_fastest_engine_with_right_numbers_wins(machine: Machine) -> None:
     assert chosen.name == chosen.engine.name == "openvino"
     assert chosen.notices == ()
     assert chosen.milliseconds == {"torch": 100.0, "openvino": 40.0, "onnxruntime": 60.0}
+    assert machine.built == ["openvino", "onnxruntime", "openvino"], "the last is handed over: it holds no memory yet"
     assert chosen.reason.startswith(
         "milliseconds for 32 × 48 pixels: openvino 40, onnxruntime 60, torch 100; its probabilities differ"
     )

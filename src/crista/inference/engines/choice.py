@@ -126,7 +126,7 @@ def _named(trial: Trial, config: EngineConfig) -> EngineChoice:
     if engine is None:
         reason = f"TEST.ENGINE: {config.name} cannot be used"
         return EngineChoice(trial.pytorch, trial.pytorch.name, reason, tuple(trial.notices))
-    return EngineChoice(engine, engine.name, f"TEST.ENGINE asks for it; {trial.agreement(engine.name)}")
+    return EngineChoice(trial.fresh(config), engine.name, f"TEST.ENGINE asks for it; {trial.agreement(engine.name)}")
 
 
 def _available(trial: Trial, candidates: Sequence[EngineConfig]) -> list[EngineConfig]:
@@ -150,7 +150,8 @@ class _Search:
         self._found: dict[str, EngineConfig] = {config.name: config for config in found}
         self._num_voxels = num_voxels
         self._key = speed_key(trial.source, trial.part.shape, list(self._found))
-        self._speeds: Speeds = load_speeds(self._key) or {}
+        known = load_speeds(self._key) or {}
+        self._speeds: Speeds = known if known.keys() == {trial.pytorch.name, *self._found} else {}
         self._file = trial.source.cache / f"engine-{_job_key(trial.source, shape, num_voxels, list(self._found))}.json"
 
     def choose(self) -> EngineChoice:
@@ -164,6 +165,8 @@ class _Search:
             return self._settle(pytorch, "chosen before for this job")
         if before in self._found:
             return self._first_right([before], "chosen before for this job")
+        if self._speeds and not self._faster_than_pytorch():
+            return self._settle(pytorch, self._figures())
         why = self._not_worth_it()
         if why:
             return self._settle(pytorch, why)
@@ -207,9 +210,9 @@ class _Search:
     def _first_right(self, names: Sequence[str], why: str) -> EngineChoice:
         """The first of `names` whose numbers are right; PyTorch if none is."""
         for name in names:
-            engine = self._trial.attempt(self._found[name])
-            if engine is not None:
-                return self._settle(name, f"{why}; {self._trial.agreement(name)}", engine)
+            config = self._found[name]
+            if self._trial.attempt(config) is not None:
+                return self._settle(name, f"{why}; {self._trial.agreement(name)}", self._trial.fresh(config))
         return self._settle(self._trial.pytorch.name, why)
 
     def _settle(self, name: str, why: str, engine: Engine | None = None) -> EngineChoice:

@@ -78,7 +78,7 @@ def quantize_engine(
     Raises
     ------
     EngineError
-        If a library is missing.
+        If a library is missing, or fails.
     """
     assert source.int8_model is not None
     known = load_record(source.int8_model)
@@ -173,17 +173,22 @@ def _versions() -> dict[str, str]:
 
 
 def _quantize(nncf: Any, model: Any, images: Sequence[NetworkInput], recipe: Recipe) -> Any:
+    """The 8-bit model; `EngineError` for whatever NNCF raises."""
     kinds = ("Convolution", "ConvolutionBackpropData")
     convolutions = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in kinds]
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
-        return nncf.quantize(
-            model,
-            nncf.Dataset(list(images)),
-            preset=nncf.QuantizationPreset.MIXED,  # activations that are not symmetric about 0 use all 256 values
-            subset_size=len(images),
-            fast_bias_correction=not recipe.exact_bias_correction,
-            ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys(recipe.in_float32(convolutions)))),
-        )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+            return nncf.quantize(
+                model,
+                nncf.Dataset(list(images)),
+                preset=nncf.QuantizationPreset.MIXED,  # activations that are not symmetric about 0 use all 256 values
+                subset_size=len(images),
+                fast_bias_correction=not recipe.exact_bias_correction,
+                ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys(recipe.in_float32(convolutions)))),
+            )
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise EngineError(f"NNCF failed ({type(error).__name__}: {first[:200]}); there is no 8-bit model") from error
 
 
 def _import_nncf() -> Any:

@@ -35,6 +35,7 @@ def build_onnxruntime(config: OnnxRuntime, *, source: EngineSource) -> Engine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = source.num_threads
     options.log_severity_level = 4
+    options.enable_mem_pattern = False  # no faster here, and holds 1.7 times the memory
 
     def load(content: bytes) -> OnnxRuntimeEngine:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

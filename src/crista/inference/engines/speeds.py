@@ -39,7 +39,7 @@ def speed_key(source: EngineSource, shape: Sequence[int], engines: Sequence[str]
 def load_speeds(key: str) -> Speeds | None:
     """What was measured for `key`; None if nothing was, or the file cannot be read."""
     entry = _load_all().get(key)
-    if not isinstance(entry, dict) or not entry or not all(isinstance(value, int | float) for value in entry.values()):
+    if not isinstance(entry, dict) or not all(isinstance(value, int | float) and value > 0 for value in entry.values()):
         return None
     return {str(name): float(value) for name, value in entry.items()}
 

@@ -41,15 +41,14 @@ class TorchEngine(ScoringEngine):
         self._model = to_layout(fold_batch_norm(model), device, plan.ndim)
         self._device = device
         self._half = half or (half_precision(device) if plan.amp is not False else None)
-        self._staging = _Staging() if device.type == "cuda" and plan.config.system.pin_mem else None
+        self._staging = _Staging(device) if device.type == "cuda" and plan.config.system.pin_mem else None
 
     @torch.no_grad()
     def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Scores of one batch, on the device."""
         tensor = torch.from_numpy(as_input(images))
-        if self._staging is not None:
-            tensor = self._staging.hold(tensor)
-        placed = tensor.to(self._device, non_blocking=True).contiguous(memory_format=self._layout)
+        sent = self._staging.send(tensor) if self._staging is not None else tensor.to(self._device)
+        placed = sent.contiguous(memory_format=self._layout)
         with self._precision():
             logits = self._model(placed)
         return scores_of(logits.float())
@@ -59,19 +58,23 @@ class TorchEngine(ScoringEngine):
 
 
 class _Staging:
-    """Page-locked memory, kept from batch to batch: a GPU fetches from it at full speed.
+    """Page-locked memory, kept from batch to batch: a GPU fetches from it at full speed while the processor goes on."""
 
-    It may be filled again once a result has come back, which is before the next batch is asked for.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._memory = torch.empty(0)
+        self._fetched: torch.cuda.Event | None = None
 
-    def hold(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A page-locked copy of `tensor`, valid until the next one."""
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` on the GPU, or on its way there."""
+        if self._fetched is not None:
+            self._fetched.synchronize()  # the batch before lies in the same memory
         if self._memory.numel() < tensor.numel():
             self._memory = torch.empty(tensor.numel(), pin_memory=True)
-        return self._memory[: tensor.numel()].view(tensor.shape).copy_(tensor)
+        sent = self._memory[: tensor.numel()].view(tensor.shape).copy_(tensor).to(self._device, non_blocking=True)
+        self._fetched = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._fetched.record(torch.cuda.current_stream(self._device))
+        return sent
 
 
 @ENGINES.register(Torch)

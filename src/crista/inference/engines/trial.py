@@ -42,6 +42,11 @@ class Trial:
                 self.notices.append(f"{wrong}; predicting without it")
         return self._engines[config.name]
 
+    def fresh(self, config: EngineConfig) -> Engine:
+        """An engine whose numbers are right, made anew: it holds no memory of the trial, so that what it takes can be measured."""
+        engine, _ = build_or_say(config, self.source)
+        return engine or self._engines[config.name] or self.pytorch
+
     def agreement(self, name: str) -> str:
         """How far the probabilities of an engine were from PyTorch's."""
         return f"its probabilities differ from PyTorch's by at most {self._differences[name]:.0e}"
