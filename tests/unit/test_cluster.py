@@ -131,7 +131,8 @@ def test_errors_travel_between_processes() -> None:
 
 
 def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [gpu_of(index, ("3", "5")) for index in range(5)] == ["3", "5", "3", "5", "3"]
+    assert [gpu_of(f"crista-{index}", ("3", "5")) for index in range(5)] == ["3", "5", "3", "5", "3"]
+    assert gpu_of("crista", ("3",)) == "3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-1a")
     assert visible_gpus() == ("2", "GPU-1a")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
