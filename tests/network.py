@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FORWARD = "open('/proc/sys/net/ipv4/ip_forward', 'w').write('1')"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Machine:
 
 @contextmanager
 def machines(count: int) -> Iterator[tuple[Machine, list[Machine]]]:
-    """A hub and machines around it, wired to the hub only; the test is skipped, saying why, where that is not permitted."""
+    """A hub, which passes things on, and machines wired to it; the test is skipped, saying why, where that is not permitted."""
     if shutil.which("ip") is None:
         pytest.skip("network namespaces need the command `ip` (iproute2)")
     prefix = f"cr{os.getpid() % 100_000}"
@@ -52,6 +54,7 @@ def machines(count: int) -> Iterator[tuple[Machine, list[Machine]]]:
             hub = Machine(f"{prefix}h", "127.0.0.1", "127.0.0.1", "lo")
             stack.callback(_remove, hub.name)
             _add(hub.name)
+            _run("ip", "netns", "exec", hub.name, sys.executable, "-c", FORWARD)
             around = []
             for number in range(count):
                 name, wire = f"{prefix}m{number}", f"10.77.{number}"
@@ -68,6 +71,7 @@ def _wired(machine: Machine, hub: Machine, plug: str) -> Machine:
     for name, interface, address in ((machine.name, machine.interface, machine.address), (hub.name, plug, machine.hub)):
         ip("-n", name, "addr", "add", f"{address}/24", "dev", interface)
         ip("-n", name, "link", "set", interface, "up")
+    ip("-n", machine.name, "route", "add", "default", "via", machine.hub)
     return machine
 
 
@@ -83,4 +87,8 @@ def _remove(name: str) -> None:
 
 def ip(*arguments: str) -> None:
     """Configure the network; raises `CalledProcessError`."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+    _run("ip", *arguments)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)

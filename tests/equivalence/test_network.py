@@ -43,7 +43,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def start(stack: ExitStack, machine: Machine, log: Path, *command: str) -> subprocess.Popen[bytes]:
-    process = machine.popen([sys.executable, *command], log)
+    process = machine.popen([sys.executable, *command], log, GLOO_SOCKET_IFNAME=machine.interface)
     stack.callback(process.wait)
     stack.callback(process.kill)
     return process
@@ -85,3 +85,47 @@ def test_one_machine_dies_and_one_is_cut_off(stack: ExitStack, tmp_path: Path) -
     assert "another worker does it as well" in str(notices)
     for item in range(60):
         assert (tmp_path / "out" / f"{item}.block").read_bytes() == tasks.block_of(item)
+
+
+RANKS = """
+import json, os, sys
+from functools import partial
+from pathlib import Path
+import torch.distributed as dist
+from tests import tasks
+from crista.config.root import System
+from crista.inference.distribution import build_executor
+
+dist.init_process_group("gloo")
+rank, folder = dist.get_rank(), Path(sys.argv[1])
+with build_executor(System(), rank=rank, world_size=dist.get_world_size()) as executor:
+    for items in (range(11), range(11, 12)):  # more than once, and with fewer items than processes
+        results = list(executor.run(partial(tasks.write_block, folder, 0), items))
+        (folder / f"{rank}.{len(items)}.json").write_text(json.dumps(results))
+dist.destroy_process_group()
+"""
+
+
+def test_torchrun_on_two_machines_shares_the_tasks(stack: ExitStack, tmp_path: Path) -> None:
+    """Each process does every second task; the first one has all results."""
+    _, around = stack.enter_context(machines(2))
+    script, out = tmp_path / "ranks.py", tmp_path / "out"
+    script.write_text(RANKS)
+    out.mkdir()
+    command = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", around[0].address, "--master-port", "29511")
+    launcher = ("-m", "torch.distributed.run", *command)
+    processes = [
+        start(stack, machine, tmp_path / f"{rank}.log", *launcher, "--node-rank", str(rank), str(script), str(out))
+        for rank, machine in enumerate(around)
+    ]
+    for rank, process in enumerate(processes):
+        assert process.wait(timeout=100) == 0, (tmp_path / f"{rank}.log").read_text()
+    all_results = [json.loads((out / f"0.{count}.json").read_text()) for count in (11, 1)]
+    assert [item for item, _ in all_results[0]] == [0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9]
+    assert {process for item, (_, process) in all_results[0] if item % 2} == {all_results[0][-1][1][1]}
+    assert len({process for _, (_, process) in all_results[0]}) == 2
+    assert [item for item, _ in all_results[1]] == [11]
+    assert [item for item, _ in json.loads((out / "1.11.json").read_text())] == [1, 3, 5, 7, 9]
+    assert json.loads((out / "1.1.json").read_text()) == []
+    for item in range(12):
+        assert (out / f"{item}.block").read_bytes() == tasks.block_of(item)

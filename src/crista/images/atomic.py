@@ -46,6 +46,7 @@ def publish_folder(part: Path, path: Path) -> None:
     FileNotFoundError
         If there is no `part`.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     old = path.with_name(f".{path.name}.old")
     remove_folder(old)
     for left in part.rglob("*.partial"):

@@ -34,7 +34,7 @@ def finish_image(tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> I
         report = _add(report, _Large(tasks, plan, folders).finish())
     record = ImageRecord(tasks[0].name, report.key, report.seconds, report.confusions, report.patch_iou, report.files)
     record.save(folders.state)
-    remove_folder(folders.work(tasks[0].name))
+    remove_folder(folders.work(tasks[0].name, tasks[0].key))
     return record
 
 
@@ -57,7 +57,7 @@ class _Large:
         self.image = self.task.pair.image
         self.plan = plan
         self.folders = folders
-        self.work = folders.work(self.task.name)
+        self.work = folders.work(self.task.name, self.task.key)
         self.store = ImageStore(self.work, self.task.pair, plan)
         self.filters = filters_of(plan) if self.task.is_last else ()
 

@@ -72,7 +72,7 @@ def _piece_of(predictor: Predictor, folders: OutputFolders, task: Task, statisti
 
 def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
     """One of several blocks of an image: it goes into the image's store."""
-    ImageStore(folders.work(task.name), task.pair, plan).write(task.block, predicted)
+    ImageStore(folders.work(task.name, task.key), task.pair, plan).write(task.block, predicted)
     read = _reader(task, plan)
     if read is None:
         return TaskReport(task.key)

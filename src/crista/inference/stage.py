@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crista.images.image import ImagePair
+from crista.inference.distribution import shard_of
 from crista.inference.finish import finish_image
 from crista.inference.outputs import choose_format
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
 from crista.inference.record import ImageRecord, load_record, record_key
 from crista.inference.stack import finish_stack, slices_are_kept
-from crista.inference.store import ImageStore, open_work
+from crista.inference.store import ImageStore, remove_stale_work
 from crista.inference.task import OutputFolders, Task, load_report, plan_tasks
 from crista.metrics.overlap import foreground_iou
 from crista.plan.events import Event, FileWritten, ImageFinished, Said, StageStarted, TileFinished
 from crista.plan.plan import Plan
 
-Elsewhere = Callable[[Sequence[Task]], Iterable[Task]]
-"""Has tasks done by other processes; yields each when its report is on disk, in any order."""
+Elsewhere = Callable[[Sequence[Task]], Iterable[Task | Event]]
+"""Has tasks done by other processes; yields each when its report is on disk, in any order, and what there is to say."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
         images[name] = yield from _take_up(job, index)
         if images[name].record is None and not images[name].left:
             yield from _finish(job, images[name])  # killed between its last block and its record
+    work = {job.folders.work(name, image.tasks[0].key) for name, image in images.items() if image.tasks}
+    remove_stale_work(job.folders, work)
     yield from _predict_left(job, images)
     records = [image.record for image in images.values() if image.record is not None]
     if job.plan.config.test.analize_2d_imgs_as_3d_stack:
@@ -77,18 +80,22 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
     return records
 
 
-def prepare_tasks(job: PredictionJob) -> list[Task]:
-    """The tasks that are not done, for a process that takes a share of them and leaves the rest to others."""
+def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event, None, None]:
+    """Predict every `count`-th block only; nothing is put together, other processes do the rest."""
+    yield StageStarted("predict", len(job.pairs))
     images = []
-    for index in range(len(job.pairs)):
-        events = _take_up(job, index)
-        while True:
-            try:
-                next(events)
-            except StopIteration as stop:
-                images.append(stop.value)
-                break
-    return list(_tasks_left(job, images))
+    for number in range(len(job.pairs)):
+        images.append((yield from _take_up(job, number)))
+    tasks = shard_of([task for image in images for task in image.tasks], index, count)
+    left = [task for task in tasks if not _is_done(job, task)]
+    for number, (task, progress) in enumerate(perform(job.predictor, job.folders, left), 1):
+        if progress.result is not None:
+            yield TileFinished(task.name, number, len(left))
+    total = sum(len(image.tasks) for image in images)
+    yield Said(
+        f"shard {index}/{count}: its {len(tasks)} of {total} blocks are done. When all shards are, run the same command without "
+        "--shard: it puts the images together and measures them"
+    )
 
 
 def _take_up(job: PredictionJob, index: int) -> Generator[Event, None, _Image]:
@@ -101,29 +108,25 @@ def _take_up(job: PredictionJob, index: int) -> Generator[Event, None, _Image]:
         yield _finished(job, index, record)
         return _Image(index, record=record)
     tasks = plan_tasks(plan, pair, name, key, full_image=job.full_image)
-    work = open_work(folders, name, key)
     if tasks[0].block_shape is not None:
-        ImageStore(work, pair, plan).create()
-    left = sum(load_report(task.report_path(folders), key) is None for task in tasks)
+        ImageStore(folders.work(name, key), pair, plan).create()
+    left = sum(not _is_done(job, task) for task in tasks)
     if left < len(tasks):
         yield Said(f"{name}: {len(tasks) - left} of {len(tasks)} blocks were predicted before with the same settings, kept")
     return _Image(index, tasks, left)
 
 
-def _tasks_left(job: PredictionJob, images: Iterable[_Image]) -> Iterator[Task]:
-    for image in images:
-        for task in image.tasks if image.record is None else ():
-            if load_report(task.report_path(job.folders), task.key) is None:
-                yield task
+def _is_done(job: PredictionJob, task: Task) -> bool:
+    return load_report(task.report_path(job.folders), task.key) is not None
 
 
 def _predict_left(job: PredictionJob, images: dict[str, _Image]) -> Generator[Event, None, None]:
-    tasks = list(_tasks_left(job, images.values()))
-    if not tasks:
-        return
+    tasks = [task for image in images.values() if image.record is None for task in image.tasks if not _is_done(job, task)]
     if job.elsewhere is not None:
-        for task in job.elsewhere(tasks):
-            yield from _task_done(job, images[task.name])
+        for step in job.elsewhere(tasks):
+            yield from _task_done(job, images[step.name]) if isinstance(step, Task) else (step,)
+        return
+    if not tasks:
         return
     for task, progress in perform(job.predictor, job.folders, tasks):
         if task.num_blocks == 1:

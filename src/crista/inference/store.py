@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import whole
-from crista.images.atomic import atomic_write, folder_aside, publish_folder, remove_folder
+from crista.images.atomic import atomic_write, remove_folder
 from crista.images.image import ImagePair
 from crista.images.ome_zarr import create_ome_zarr, open_level, write_block
+from crista.images.pyramid import Pyramid
 from crista.inference.predicted import PredictedBlock
 from crista.inference.task import OutputFolders, keeps_probabilities, labels_pyramid, probabilities_pyramid
 from crista.plan.plan import Plan
@@ -53,11 +55,9 @@ class ImageStore:
     def create(self) -> None:
         """Make the stores that are missing."""
         make_label_store(self.labels_path, self.pair)
-        if keeps_probabilities(self.plan) and not self.probabilities_path.is_dir():
-            part = folder_aside(self.probabilities_path)
+        if keeps_probabilities(self.plan):
             pyramid, names = probabilities_pyramid(self.pair.image, self.plan), self.plan.classes.names
-            create_ome_zarr(part, pyramid, is_label=False, name=self.pair.name, channel_names=names)
-            publish_folder(part, self.probabilities_path)
+            _make_store(self.probabilities_path, pyramid, is_label=False, name=self.pair.name, channel_names=names)
 
     def write(self, block: Region, predicted: PredictedBlock) -> None:
         """Write one block."""
@@ -67,14 +67,11 @@ class ImageStore:
             write_block(self.probabilities_path, 0, (*channels, *block), predicted.probabilities)
 
 
-def open_work(folders: OutputFolders, name: str, key: str) -> Path:
-    """The folder of what is unfinished of an image; what was made with another key is removed."""
-    folder = folders.work(name)
-    mark = folder / "key"
-    if not mark.is_file() or mark.read_text() != key:
-        remove_folder(folder)
-        atomic_write(mark, key)
-    return folder
+def remove_stale_work(folders: OutputFolders, wanted: set[Path]) -> None:
+    """Remove what is left of images that were begun with other settings, or are no longer among the images."""
+    for folder in (folders.state / "work").glob("*"):
+        if folder not in wanted:
+            remove_folder(folder)
 
 
 class Done:
@@ -99,7 +96,18 @@ class Done:
 
 def make_label_store(path: Path, pair: ImagePair) -> None:
     """Make an empty store for a label image of `pair`, unless it is there."""
-    if not path.is_dir():
-        part = folder_aside(path)
-        create_ome_zarr(part, labels_pyramid(pair.image), is_label=True, name=pair.name)
-        publish_folder(part, path)
+    _make_store(path, labels_pyramid(pair.image), is_label=True, name=pair.name)
+
+
+def _make_store(path: Path, pyramid: Pyramid, **described: Any) -> None:
+    """Make an empty store, unless it is there; of several processes that do so at once, one wins."""
+    if path.is_dir():
+        return
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    create_ome_zarr(part, pyramid, **described)
+    try:
+        part.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+        remove_folder(part)

@@ -44,9 +44,9 @@ class OutputFolders:
     state: Path
     """Records of finished images, and what is not finished yet."""
 
-    def work(self, name: str) -> Path:
-        """Where an image lies while it is not finished."""
-        return self.state / "work" / name
+    def work(self, name: str, key: str) -> Path:
+        """Where an image lies while it is not finished; `key` says what it is made with."""
+        return self.state / "work" / f"{name}-{key[:12]}"
 
     def slice_probabilities(self, name: str) -> Path:
         """Where the probabilities of one slice lie until the stack is filtered."""
@@ -75,7 +75,7 @@ class Task:
 
     def report_path(self, folders: OutputFolders) -> Path:
         """Where the report of the finished task lies."""
-        return folders.work(self.name) / f"{self.stages[0]}-{self.index}.json"
+        return folders.work(self.name, self.key) / f"{self.stages[0]}-{self.index}.json"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ cuts the images in the same way.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -76,15 +79,16 @@ def tune(
     plan = predictor.plan
     if plan.inference.max_tile_voxels is None:
         return plan
-    path = state / "tuning.json"
-    key = _key(plan, digest, device)
-    kept = _load(path, key)
+    path = state / f"tuning-{_key(plan, digest, device)[:12]}.json"
     name, largest = max(images.items(), key=lambda item: prod(item[1].spatial_shape))
     statistics = StatisticsCache(state, plan).of(name, largest)
+    kept = _load(path)
     tuned = kept if kept is not None else _fit_memory(predictor, largest, statistics, device)
-    if _needs_measured_halo(predictor, tuned, largest) and not any(d.key == "halo" for d in tuned.decisions):
+    missing = _needs_measured_halo(predictor, tuned, largest) and not any(d.key == "halo" for d in tuned.decisions)
+    if missing:
         tuned = _with_halo(predictor, tuned, largest, statistics)
-    _save(path, key, tuned)
+    if kept is None or missing:
+        tuned = _save(path, tuned, replace_kept=kept is not None)
     for decision in tuned.decisions:
         yield Said(f"{decision.key} = {decision.value}: {decision.reason}")
     return plan.model_copy(update={"inference": tuned.inference, "decisions": (*plan.decisions, *tuned.decisions)})
@@ -108,20 +112,27 @@ def _key(plan: Plan, digest: str, device: torch.device) -> str:
     return sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _load(path: Path, key: str) -> _Tuned | None:
+def _load(path: Path) -> _Tuned | None:
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
-    if content["key"] != key:
-        return None
     decisions = tuple(Decision.model_validate(decision) for decision in content["decisions"])
     return _Tuned(InferencePlan.model_validate(content["inference"]), decisions)
 
 
-def _save(path: Path, key: str, tuned: _Tuned) -> None:
+def _save(path: Path, tuned: _Tuned, *, replace_kept: bool) -> _Tuned:
+    """Keep the findings; of several processes that measured at once, all go by those of the first."""
     decisions = [decision.model_dump(mode="json") for decision in tuned.decisions]
-    content = {"key": key, "inference": tuned.inference.model_dump(mode="json"), "decisions": decisions}
-    atomic_write(path, json.dumps(content, indent=1))
+    content = json.dumps({"inference": tuned.inference.model_dump(mode="json"), "decisions": decisions}, indent=1)
+    if replace_kept:
+        atomic_write(path, content)
+        return tuned
+    own = path.with_name(f".{path.stem}.{uuid4().hex}.part")
+    atomic_write(own, content)
+    with suppress(FileExistsError):
+        os.link(own, path)
+    own.unlink()
+    return _load(path) or tuned
 
 
 def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistics, device: torch.device) -> _Tuned:

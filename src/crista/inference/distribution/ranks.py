@@ -53,6 +53,14 @@ class RankExecutor:
         for results in (gathered or [])[1:]:
             yield from results
 
+    def share(self, value: Any) -> Any:
+        """What the first process gives, in all of them."""
+        import torch.distributed as dist
+
+        shared = [value]
+        dist.broadcast_object_list(shared, src=0, group=self._group)
+        return shared[0]
+
     def notices(self) -> list[Event]:
         """Nothing."""
         return []
