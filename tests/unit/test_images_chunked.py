@@ -145,6 +145,15 @@ def test_overlapping_reads_decode_each_chunk_once(monkeypatch: pytest.MonkeyPatc
     assert decoded == [((0, 16), (0, 16)), ((0, 16), (16, 20))]
 
 
+def test_whole_chunks_go_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, decoded = _grid_reader(monkeypatch, budget=4000)
+
+    read((0, 8), (8, 20))
+    read((0, 8), (8, 20))
+
+    assert decoded == [((0, 8), (8, 20))] * 2
+
+
 def test_large_reads_go_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     read, decoded = _grid_reader(monkeypatch, budget=1000)
 

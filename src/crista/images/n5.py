@@ -60,6 +60,7 @@ def read_n5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
         spacing=_spacing(attributes) or (_spacing(parent) if _is_finest(name) else {}),
         notes=note_on_pieces("blocks", num_bytes(tuple(attributes["blockSize"]), np.dtype(attributes["dataType"]))),
         inner=name or None,
+        chunks=tuple(int(n) for n in reversed(attributes["blockSize"])),
     )
 
 

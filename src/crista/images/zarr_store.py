@@ -123,6 +123,7 @@ def _describe(
         spacing=spacing,
         notes=notes + _missing_chunks(array) + note_on_pieces("chunks", num_bytes(array.chunks, np.dtype(array.dtype))),
         inner=name or None,
+        chunks=tuple(array.chunks),
     )
 
 
