@@ -14,8 +14,9 @@ crista and BiaPy measure against the labels as well, since their users' commands
 
 Time: each command runs on one image and on N copies of the test images, and (wall of N - wall of one) / (N - 1) is the time per
 image: what is done once (imports, compiling, probing engines, worker processes, report) is start-up for every tool alike, what
-is done for each image is not. N is chosen per tool so that N - 1 images take at least `--seconds`. Repetitions are interleaved;
-right before each the speed of a matrix product is measured. What is measured already in OUT is not measured again.
+is done for each image is not. N is chosen per tool so that N - 1 images take at least `--seconds`; where the runs that this needs
+had N images already, they are the first repetition. Repetitions are interleaved; right before each the speed of a matrix product
+is measured. What is measured already in OUT is not measured again.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from inference_table import write_tables
 from measuring.jobs import Job, all_jobs, iter_copies, make_copies
 from measuring.labels import Labels, differing_percent, foreground_iou, read_labels
 from measuring.machine import gemm_gflops
-from measuring.process import Usage, measure, require
+from measuring.process import Usage, measure, require, stop_in_order
 from measuring.records import Records
 from measuring.timing import images_for, split_startup
 from measuring.tools import CRISTA, PEERS, Interpreters, Tool, biapy_tool, build_tools, checkpoint_of, peer_env
@@ -81,16 +80,19 @@ def choose_count(bench: Bench, job: Job, tool: Tool) -> int:
     known = bench.records.find(kind="count", job=job.name, tool=tool.name)
     if known is not None:
         return int(known["images"])
-    one, least = run_tool(bench, job, tool, 1), len(job.images) + 2
+    key = {"kind": "count", "job": job.name, "tool": tool.name}
+    one, least = run_tool(bench, job, tool, 1), len(job.images) + 1
     if one.code and tool.optional:
         reason = why_absent(bench.log_of(job, tool).read_text(errors="replace"))
-        bench.records.add({"kind": "count", "job": job.name, "tool": tool.name, "images": 0, "reason": reason})
+        bench.records.add({**key, "images": 0, "reason": reason})
         return 0
     require(one, bench.log_of(job, tool), tool.name)
     few = require(run_tool(bench, job, tool, least), bench.log_of(job, tool), tool.name)
     per_image = split_startup(one.wall, few.wall, least).per_image
     count = images_for(bench.seconds, per_image, least=least, most=MOST_IMAGES)
-    bench.records.add({"kind": "count", "job": job.name, "tool": tool.name, "images": count})
+    bench.records.add({**key, "images": count})
+    if count == least:
+        bench.records.add(speed_row(bench, job, tool, count, (one, few)) | {"repetition": 1, "gemm": None})
     return count
 
 
@@ -103,23 +105,29 @@ def why_absent(log: str) -> str:
 def repeat(bench: Bench, job: Job, tool: Tool, repetition: int) -> None:
     """One measurement of one tool: on one image and on many."""
     key = {"kind": "speed", "job": job.name, "tool": tool.name, "repetition": repetition}
-    if bench.records.find(**key) is not None:
-        return
     count = choose_count(bench, job, tool)
-    if not count:
+    if not count or bench.records.find(**key) is not None:
         return
-    gemm = gemm_gflops()
-    log = bench.log_of(job, tool)
+    gemm, log = gemm_gflops(), bench.log_of(job, tool)
     one = require(run_tool(bench, job, tool, 1), log, tool.name)
     many = require(run_tool(bench, job, tool, count), log, tool.name)
+    bench.records.add(speed_row(bench, job, tool, count, (one, many)) | {"repetition": repetition, "gemm": gemm})
+    shutil.rmtree(bench.results_of(job, tool))
+
+
+def speed_row(bench: Bench, job: Job, tool: Tool, count: int, usages: tuple[Usage, Usage]) -> dict[str, Any]:
+    """What a run on one image and a run on `count`, whose results lie there, say about a tool."""
+    one, many = usages
     split = split_startup(one.wall, many.wall, count)
-    row = {
+    return {
+        "kind": "speed",
+        "job": job.name,
+        "tool": tool.name,
         "images": count,
         "per_image": split.per_image,
         "startup": split.startup,
         "cpu_per_image": (many.cpu - one.cpu) / (count - 1),
         "voxels": job.voxels,
-        "gemm": gemm,
         "wall_one": one.wall,
         "wall_many": many.wall,
         "peak_process": many.peak_process,
@@ -128,8 +136,6 @@ def repeat(bench: Bench, job: Job, tool: Tool, repetition: int) -> None:
         **quality(bench, job, tool, count),
         **network_seconds(bench.results_of(job, tool), count),
     }
-    bench.records.add({**key, **row})
-    shutil.rmtree(bench.results_of(job, tool))
 
 
 def quality(bench: Bench, job: Job, tool: Tool, count: int) -> dict[str, float]:
@@ -207,7 +213,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="seconds that the images of a measurement take at least")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--tools", nargs="+", help="only these, e.g. crista 'crista openvino' BiaPy MONAI nnU-Net")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    stop_in_order()
     run(parser.parse_args())
 
 

@@ -74,5 +74,9 @@ class TrainingError(CristaError, RuntimeError):
     """Training had to stop: the loss or a gradient is not finite."""
 
 
+class EngineError(CristaError, RuntimeError):
+    """An engine for prediction cannot be had here: its library is missing, or its model is."""
+
+
 class ClusterError(CristaError, RuntimeError):
     """Other processes or machines cannot do their part; what they have done is kept."""

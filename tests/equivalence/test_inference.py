@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from crista.images.image import Image
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference.cover import BlendedAssembler, HaloAssembler, build_assembler, whole_image_assembler
-from crista.inference.engine import TorchEngine
+from crista.inference.engines import TorchEngine
+from crista.inference.engines.base import ScoringEngine
 from crista.inference.orientations import OrientedEngine, orientations
 from crista.inference.predicted import PredictedBlock
 from crista.inference.predictor import Piece, Predictor, ahead
@@ -175,27 +176,39 @@ def test_orientations_are_distinct(ndim: int, group: str, count: int) -> None:
     assert len(turned) == count
 
 
+class CallingEngine(ScoringEngine):
+    """Scores by a function of the images."""
+
+    name = "calling"
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._function = function
+
+    def scores(self, images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self._function(images))
+
+
 @pytest.mark.parametrize("mode", ["mean", "min", "max"])
 @pytest.mark.parametrize("shape", [(6, 9), (4, 6, 9)])
 def test_orientations_are_undone(mode: str, shape: tuple[int, ...]) -> None:
     """An engine that looks at single pixels gives the same with and without orientations."""
-
-    def engine(images: np.ndarray) -> np.ndarray:
-        return np.concatenate([images, 1 - images], axis=1)
-
+    engine = CallingEngine(lambda images: np.concatenate([images, 1 - images], axis=1))
     images = np.random.default_rng(0).random((2, 1, *shape)).astype(np.float32)
     oriented = OrientedEngine(engine, ndim=len(shape), group="full", mode=mode)  # type: ignore[arg-type]
     np.testing.assert_allclose(oriented(images), engine(images), atol=1e-6)
+    np.testing.assert_array_equal(oriented.labels(images, 0.5), oriented(images).argmax(axis=1))
+    assert oriented.name == "calling"
 
 
 def test_mean_over_orientations_by_hand() -> None:
     """The engine marks the left column; flips along both axes move it to every side."""
 
-    def engine(images: np.ndarray) -> np.ndarray:
+    def mark(images: np.ndarray) -> np.ndarray:
         scores = np.zeros_like(images)
         scores[..., 0] = 1
         return scores
 
+    engine = CallingEngine(mark)
     scores = OrientedEngine(engine, ndim=2, group="flips", mode="mean")(np.zeros((1, 1, 2, 3), np.float32))
     np.testing.assert_allclose(scores[0, 0], [[0.5, 0, 0.5], [0.5, 0, 0.5]])
 

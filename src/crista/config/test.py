@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from crista.config.base import Section
+from crista.config.engine import EngineName
 
 FilterAxes = Literal["xy", "yx", "zy", "yz", "zx", "xz", "z"]
 
@@ -110,6 +111,12 @@ class Test(Section):
 
     verbose: bool = True
     """More lines in the log."""
+
+    engine: EngineName = "auto"
+    """What computes the network on a processor. `auto`: the fastest of `torch`, `openvino` and `onnxruntime` on a tile of the
+    first image, of those that are installed and whose float32 numbers are those of PyTorch; a job that is too small to gain by
+    it keeps `torch`. `fastest`: 8-bit integers (`openvino-int8`) as well, if no class of the validation images lost 0.003 of
+    IoU by them. A name: that engine. On a GPU always `torch`."""
 
     full_img: bool = False
     """Predict whole images without patches as well, into `full_image`."""

@@ -13,9 +13,14 @@ def scores_of(logits: torch.Tensor) -> torch.Tensor:
 def labels_of(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     """Classes ([Z,] Y, X), uint8, of scores (L, [Z,] Y, X): above `threshold` for L = 1, else the largest (the first of
     equals)."""
-    if scores.shape[0] == 1:
-        return (scores[0] > threshold).to(torch.uint8)
-    return scores.argmax(dim=0).to(torch.uint8)
+    return batch_labels(scores[None], threshold)[0]
+
+
+def batch_labels(scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """`labels_of` each of N images: (N, L, [Z,] Y, X) -> (N, [Z,] Y, X)."""
+    if scores.shape[1] == 1:
+        return (scores[:, 0] > threshold).to(torch.uint8)
+    return scores.argmax(dim=1).to(torch.uint8)
 
 
 def probabilities_of(scores: torch.Tensor) -> torch.Tensor:
