@@ -21,6 +21,7 @@ from crista.images.open import open_image
 from crista.inference.distribution import SerialExecutor, build_executor, shard_of
 from crista.inference.distribution.call import gpu_of
 from crista.inference.distribution.queues import job_script, num_jobs, seconds_of
+from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.distribution.workers import visible_gpus
 from crista.inference.record import record_key
 from crista.training.checkpoint import load_checkpoint
@@ -106,8 +107,10 @@ def test_keys_without_effect_are_said(keys: dict[str, object], words: str) -> No
 
 
 def test_torchrun_and_workers_are_not_mixed() -> None:
-    with pytest.raises(ConfigError, match="torchrun has started 2 processes, which share the work among themselves"):
-        build_executor(System(cluster=Cluster(workers=2)), rank=0, world_size=2)
+    for cluster, asks in ((Cluster(workers=2), "asks for workers"), (Cluster(shard="0/2"), "SHARD asks for a part of the work")):
+        with pytest.raises(ConfigError, match=f"{asks}, but torchrun has started 2 processes, which share all of it"):
+            build_executor(System(cluster=cluster), rank=0, world_size=2)
+    assert isinstance(build_executor(System(cluster=Cluster(shard="0/1")), rank=1, world_size=2), RankExecutor)
 
 
 def test_alone_the_tasks_are_done_in_order_and_lazily() -> None:
