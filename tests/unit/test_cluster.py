@@ -76,6 +76,7 @@ def test_what_is_no_shard_is_explained(text: str, words: str) -> None:
     ("keys", "words"),
     [
         ("{QUEUE: slurm}", "QUEUE needs WORKERS, the number of jobs, e.g. 8"),
+        ("{SHARD: 0/2, WORKERS: 2}", "SHARD is the part of this one process; WORKERS and SCHEDULER divide the work themselves"),
         ("{QUEUE: slurm, WORKERS: 2, SCHEDULER: 'tcp://a:1'}", "SCHEDULER names a running one: give one of them"),
         ("{QUEUE: slurm, WORKERS: 2, MIN_JOBS: 3}", "MIN_JOBS 3 is more than WORKERS 2"),
         ("{QUEUE: slrm, WORKERS: 2}", "did you mean slurm?"),
