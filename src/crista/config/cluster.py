@@ -82,7 +82,9 @@ class Cluster(Section):
         if self.queue and not self.workers:
             raise ValueError("QUEUE needs WORKERS, the number of jobs, e.g. 8")
         if self.shard and (self.workers or self.scheduler):
-            raise ValueError("SHARD is the part of this one process; WORKERS and SCHEDULER divide the work themselves: give one of them")
+            raise ValueError(
+                "SHARD is the part of this one process; WORKERS and SCHEDULER divide the work themselves: give one of them"
+            )
         if self.min_jobs > self.workers:
             raise ValueError(f"MIN_JOBS {self.min_jobs} is more than WORKERS {self.workers}, the largest number of jobs")
         return self
