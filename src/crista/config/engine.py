@@ -52,6 +52,9 @@ class OpenVINOInt8(Section):
 EngineConfig = Torch | OpenVINO | OnnxRuntime | OpenVINOInt8
 EngineName = Literal["auto", "fastest", "torch", "openvino", "onnxruntime"]
 
+ENGINE_CONFIGS: dict[str, EngineConfig] = {config.name: config for config in (Torch(), OpenVINO(), OnnxRuntime(), OpenVINOInt8())}
+"""By name, as a plan keeps it."""
+
 CANDIDATES: dict[EngineName, tuple[EngineConfig, ...]] = {
     "auto": (OpenVINO(), OnnxRuntime()),
     "fastest": (OpenVINOInt8(), OpenVINO(), OnnxRuntime()),
@@ -63,3 +66,9 @@ CANDIDATES: dict[EngineName, tuple[EngineConfig, ...]] = {
 
 CHOOSING = ("auto", "fastest")
 """The values that leave the choice to a measurement; the others name an engine."""
+
+
+def engine_named(name: str) -> EngineConfig:
+    """The config of an engine by its name; PyTorch for a name that is not known."""
+    known: dict[str, EngineConfig] = {config.name: config for config in (OpenVINO(), OnnxRuntime(), OpenVINOInt8())}
+    return known.get(name, Torch())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -184,6 +185,8 @@ class _ZarrPixels:
 
     path: Path
     name: str
+    opened: str = field(default_factory=lambda: uuid4().hex)
+    """Tells one opening from the next: chunks may be written anew in between, which the metadata do not show."""
 
     def read(self, region: Region) -> Array:
         version = _version(self.path, self.name)

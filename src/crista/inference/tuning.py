@@ -140,8 +140,8 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
     plan = predictor.plan
     sample = take_sample(predictor, largest, statistics, SAMPLE_VOXELS[largest.ndim])
     smallest = sample[(slice(None), slice(None), *(slice(0, 2 * m) for m in predictor.multiple))]
-    predictor.engine(np.ascontiguousarray(smallest))  # what is allocated once and for all is not counted
-    peak = peak_bytes(lambda: predictor.engine(sample), device)
+    predictor.engine.scores(np.ascontiguousarray(smallest))  # what is allocated once and for all is not counted
+    peak = peak_bytes(lambda: predictor.engine.scores(sample), device)
     voxels = prod(sample.shape[2:])
     estimate = estimated_bytes_per_voxel(plan.model)
     measured = peak is not None and peak > estimate / 8 * voxels  # less was served from memory that was held already
@@ -257,7 +257,7 @@ class _Probe:
         self._whole = self._labels(pixels)
 
     def _labels(self, pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-        scores = torch.as_tensor(self._engine(np.ascontiguousarray(pixels)))[0]
+        scores = self._engine.scores(np.ascontiguousarray(pixels))[0]
         return labels_of(scores, self._threshold).cpu().numpy()
 
     def difference(self, halo: Sequence[int]) -> float | None:
