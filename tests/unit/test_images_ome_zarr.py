@@ -128,9 +128,10 @@ def test_names_of_channels_come_with_the_range_of_probabilities(tmp_path: Path) 
     pyramid = choose_pyramid("CYX", (2, 30, 40), np.dtype(np.float32), None)
     create_ome_zarr(tmp_path / "a.zarr", pyramid, is_label=False, name="scores", channel_names=("background", "cell"))
 
-    ome = dict(zarr.open_group(str(tmp_path / "a.zarr"), mode="r").attrs)["ome"]
+    from ome_zarr_models.common.omero import Omero
 
-    assert [channel["label"] for channel in ome["omero"]["channels"]] == ["background", "cell"]
+    ome = dict(zarr.open_group(str(tmp_path / "a.zarr"), mode="r").attrs)["ome"]
+    assert [channel.label for channel in Omero.model_validate(ome["omero"]).channels] == ["background", "cell"]  # type: ignore[attr-defined]
     assert ome["omero"]["channels"][1]["window"] == {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
     assert ome["multiscales"][0]["name"] == "scores"
     with pytest.raises(ValueError, match="1 channel names for 2 channels: cell"):
