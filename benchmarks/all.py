@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import fixed_memory
 import inference_speed
 import random_kills
+from measuring.process import stop_in_order
 from measuring.records import read_rows
 from prepare import add_arguments
 
@@ -71,7 +70,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", choices=(1, 4, 16), default=[1, 4, 16], help="memory: GB of the volumes")
     parser.add_argument("--kills", type=int, default=100)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    stop_in_order()
     for part in arguments.parts:
         out = arguments.out / part
         out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from measuring.limits import group_peak, join_group, limit_address_space, memory_group
-from measuring.process import Usage, measure, require
+from measuring.process import Usage, measure, require, stop_in_order
 from measuring.records import Records, Row, markdown_table, significant
 from measuring.tools import CRISTA
 from measuring.volume import CHUNK, iter_chunks, true_labels, write_training_set, write_volume
@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--limited", type=int, choices=(1, 4, 16), default=16, help="GB of the volume under a limit")
     parser.add_argument("--biapy", type=Path, help="the command biapy")
     parser.add_argument("--keep", action="store_true", help="leave the results on disk")
+    stop_in_order()
     run(parser.parse_args())
 
 

@@ -18,7 +18,6 @@ Each kill is counted for the stage that the log of the run names last: training,
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import shutil
 import signal
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measuring.process import kill_session, stop_in_order
 from measuring.records import Records, markdown_table
 from measuring.tools import CRISTA
 from measuring.volume import iter_chunks, true_labels, voxels, write_training_set, write_volume
@@ -87,6 +87,18 @@ def start(bench: Bench, name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
+def wait_or_kill(process: subprocess.Popen[bytes], seconds: float | None = None) -> int:
+    """The exit code, that of SIGKILL if it was killed after `seconds`, with all that it started."""
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        kill_session(process.pid)
+        return process.wait()
+    except BaseException:
+        kill_session(process.pid)  # a benchmark that is stopped leaves nothing running
+        raise
+
+
 def undisturbed_seconds(bench: Bench) -> float:
     """Seconds of the undisturbed run, which is made if it is not there."""
     known = bench.records.find(kind="undisturbed")
@@ -94,7 +106,7 @@ def undisturbed_seconds(bench: Bench) -> float:
         return float(known["seconds"])
     shutil.rmtree(bench.folder("undisturbed"), ignore_errors=True)
     began = time.perf_counter()
-    if start(bench, "undisturbed").wait():
+    if wait_or_kill(start(bench, "undisturbed")):
         raise SystemExit(f"the undisturbed run failed, see {bench.out / 'undisturbed.log'}")
     seconds = time.perf_counter() - began
     bench.records.add({"kind": "undisturbed", "seconds": seconds, "blocks": len(list(iter_chunks(VOLUME, VOLUME_CHUNK)))})
@@ -103,35 +115,35 @@ def undisturbed_seconds(bench: Bench) -> float:
 
 def run_cycle(bench: Bench, number: int, chance: random.Random, most: int) -> int:
     """Kill at most `most` times until the command ends by itself, and compare; returns how many kills hit."""
-    name, longest = f"cycle_{number}", undisturbed_seconds(bench)
+    name = f"cycle_{number}"
     shutil.rmtree(bench.folder(name), ignore_errors=True)
     (bench.out / f"{name}.log").unlink(missing_ok=True)
-    stages: list[str] = []
-    written: list[Files] = []
-    while len(stages) < most:
-        starts = count_starts(bench, name)
-        process = start(bench, name)
-        try:
-            code = process.wait(timeout=chance.uniform(0.05, 0.7) * longest)
-            break
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            stages.append(stage_of(bench, name, starts))
-            written.append(chunk_files(bench.results(name)))
-    else:
-        code = start(bench, name).wait()
-    if code:
-        raise SystemExit(f"the command failed after {len(stages)} kills, see {bench.out / f'{name}.log'}")
-    report = compare(bench, name)
-    again = [len(files.keys() - chunk_files(bench.results(name)).keys()) for files in written]
-    chunks = {"chunks_at_kills": sum(map(len, written)), "chunks_again": sum(again)}
-    log = log_of(bench, name)
+    stages, written = kill_until_done(bench, name, chance, most)
+    final, differences = chunk_files(bench.results(name)), compare(bench, name)
+    again = sum(len(files.keys() - final.keys()) for files in written)
+    chunks = {"chunks_at_kills": sum(map(len, written)), "chunks_again": again}
     row = {"kind": "cycle", "cycle": number, "kills": len(stages), "stages": dict(Counter(stages)), **chunks}
-    bench.records.add({**row, "kept_lines": log.count("kept"), "differences": report})
-    if not report:
+    bench.records.add({**row, "kept_lines": log_of(bench, name).count("kept"), "differences": differences})
+    if not differences:
         shutil.rmtree(bench.folder(name))
     return len(stages)
+
+
+def kill_until_done(bench: Bench, name: str, chance: random.Random, most: int) -> tuple[list[str], list[Files]]:
+    """Start and kill the command until it ends by itself; the stage of each kill, and the chunks that lay on disk then."""
+    longest = undisturbed_seconds(bench)
+    stages: list[str] = []
+    written: list[Files] = []
+    while True:
+        starts = count_starts(bench, name)
+        seconds = chance.uniform(0.05, 0.7) * longest if len(stages) < most else None
+        code = wait_or_kill(start(bench, name), seconds)
+        if code == 0:
+            return stages, written
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"the command failed after {len(stages)} kills, see {bench.out / f'{name}.log'}")
+        stages.append(stage_of(bench, name, starts))
+        written.append(chunk_files(bench.results(name)))
 
 
 def log_of(bench: Bench, name: str) -> str:
@@ -238,6 +250,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    stop_in_order()
     run(arguments)
     raise SystemExit(any(row["differences"] for row in Records(arguments.out / "random_kills.jsonl").select(kind="cycle")))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ def measure(
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
-        watchdog = threading.Timer(timeout, _kill_session, (process.pid,))
+        watchdog = threading.Timer(timeout, kill_session, (process.pid,))
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -70,7 +71,7 @@ def measure(
                 _, status, usage = os.wait4(process.pid, 0)
                 wall = time.perf_counter() - started
         except BaseException:
-            _kill_session(process.pid)  # a benchmark that is stopped leaves nothing running
+            kill_session(process.pid)  # a benchmark that is stopped leaves nothing running
             raise
         finally:
             watchdog.cancel()
@@ -93,7 +94,13 @@ def require(usage: Usage, log: Path, what: str) -> Usage:
     return usage
 
 
-def _kill_session(pid: int) -> None:
+def stop_in_order() -> None:
+    """Let SIGTERM end a benchmark as an exception does, so that what it measures is stopped too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+
+
+def kill_session(pid: int) -> None:
+    """Kill a process that leads a session, and all that it started."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -20,6 +20,7 @@ pytest.importorskip("distributed", reason="the extra `cluster` is not installed"
 
 import dask
 import distributed
+import psutil
 from tests import tasks
 
 from crista.config.cluster import Cluster
@@ -180,20 +181,22 @@ from tests import tasks
 from functools import partial
 from pathlib import Path
 
-if __name__ == "__main__":
-    with build_executor(System(cluster=Cluster(workers=2))) as executor:
-        results = executor.run(partial(tasks.write_block, Path("out"), 0.05), range(100))
-        for number, (_, (_, process)) in enumerate(results):
-            if number == 5:
-                os.kill(process, signal.SIGKILL)
-            if number == 10:
-                break
-    print("the end")
+with build_executor(System(cluster=Cluster(workers=2))) as executor:
+    results = executor.run(partial(tasks.write_block, Path("out"), 0.05), range(100))
+    for number, (_, (_, process)) in enumerate(results):
+        if number == 5:
+            os.kill(process, signal.SIGKILL)
+        if number == 10:
+            break
+print("the end")
 """
 
 
 def test_deaths_and_goodbyes_make_no_noise(tmp_path: Path) -> None:
-    """A worker is killed, and the others leave in the middle of their work: not a line of Dask's."""
+    """A worker is killed, and the others leave in the middle of their work: not a line of Dask's.
+
+    The script has no guard (``if __name__ == "__main__"``), as worker processes do not import it.
+    """
     (tmp_path / "script.py").write_text(NOISELESS)
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100
@@ -221,16 +224,21 @@ def test_an_interrupt_ends_the_workers_in_order(tmp_path: Path) -> None:
     assert "Dask" not in done.stderr
 
 
-def test_a_script_without_its_guard_is_told_of_it(tmp_path: Path) -> None:
-    """Worker processes import the script that starts them."""
-    text = NOISELESS.replace('if __name__ == "__main__":', "if True:")
+def test_workers_end_when_the_command_is_killed(tmp_path: Path) -> None:
+    text = NOISELESS.replace("os.kill(process, signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGKILL)")
     (tmp_path / "script.py").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100
-    )
-    assert done.returncode == 1
-    assert "2 worker processes could not be started" in done.stderr
-    assert 'below `if __name__ == "__main__":`' in done.stderr
+    script = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, env=ENVIRONMENT)
+    wait_for((tmp_path / "out/1.done").is_file)
+    workers = [child.pid for child in psutil.Process(script.pid).children(recursive=True)]
+    assert script.wait() == -signal.SIGKILL
+    assert len(workers) >= 3
+    wait_for(lambda: not any(is_alive(worker) for worker in workers))
+
+
+def test_workers_that_cannot_start_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ClusterError, match=r"the worker processes ended \(nothing was said\)\n    -> without --workers"):
+        DaskExecutor(partial(local_workers, Cluster(workers=2), 2), QUICK).__enter__()
 
 
 def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:

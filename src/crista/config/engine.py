@@ -66,3 +66,9 @@ CANDIDATES: dict[EngineName, tuple[EngineConfig, ...]] = {
 
 CHOOSING = ("auto", "fastest")
 """The values that leave the choice to a measurement; the others name an engine."""
+
+
+def engine_named(name: str) -> EngineConfig:
+    """The config of an engine by its name; PyTorch for a name that is not known."""
+    known: dict[str, EngineConfig] = {config.name: config for config in (OpenVINO(), OnnxRuntime(), OpenVINOInt8())}
+    return known.get(name, Torch())

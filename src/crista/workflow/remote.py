@@ -18,7 +18,7 @@ from crista.plan.events import Event
 from crista.plan.plan import Plan
 from crista.training.checkpoint import load_checkpoint
 from crista.training.distributed import choose_device
-from crista.workflow.engine import build_predicting_engine
+from crista.workflow.engine import build_chosen_engine
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def _predictor(setup: WorkerSetup) -> Predictor:
         wanted = None if setup.device and setup.device.startswith("cuda") else setup.device  # which GPU is the worker's own
         device, _ = choose_device(wanted)
         weights = load_checkpoint(setup.checkpoint, device=device).weights
-        _READY[key] = Predictor(setup.plan, build_predicting_engine(setup.plan, weights, device))
+        engine = build_chosen_engine(setup.plan, weights, device, state=setup.folders.state, checkpoint=setup.checkpoint)
+        _READY[key] = Predictor(setup.plan, engine)
     return Predictor(setup.plan, _READY[key].engine)
 
 

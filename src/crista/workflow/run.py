@@ -20,14 +20,13 @@ from crista.images.digest import digest_files
 from crista.images.image import ImagePair
 from crista.inference.distribution import Executor, SerialExecutor, build_executor
 from crista.inference.distribution.ranks import RankExecutor
-from crista.inference.predictor import Predictor
 from crista.inference.record import weights_digest
 from crista.inference.stage import PredictionJob, predict_images, predict_shard
 from crista.inference.task import OutputFolders
 from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
-from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted
+from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.make import make_plan, plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
@@ -40,7 +39,7 @@ from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.distributed import Processes, choose_device, join_processes, leave_processes
 from crista.training.loop import TrainingJob, previous_of, train
 from crista.workflow.check import check
-from crista.workflow.engine import build_predicting_engine
+from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
 from crista.workflow.request import Request
 
@@ -149,6 +148,8 @@ def test_stage(
     folder, pairs = request.folder, report.test
     if request.config.data.test.use_val_as_test:
         pairs = tuple(source.pair for source in make_split(plan, report.train, report.val).validation)
+    if plan.config.test.engine == "fastest" and device.type == "cpu":
+        yield from _quantize(request, plan, report, trained)
     job = yield from _prepare_prediction(request, plan, pairs, trained, device)
     plan = job.plan
     index, count = request.config.system.cluster.own_shard
@@ -166,6 +167,29 @@ def test_stage(
     yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement)
 
 
+def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:
+    """Make the 8-bit model, if the training images are here: they calibrate it and decide on it."""
+    train, val = report.train, report.val
+    if not train:
+        folders = plan.config.data.train
+        if not folders.path or not folders.gt_path or not Path(folders.path).exists():
+            return
+        asked = plan.config.model_copy(
+            update={
+                "train": plan.config.train.model_copy(update={"enable": True}),
+                "test": plan.config.test.model_copy(update={"enable": False}),
+            }
+        )
+        found = yield from check(asked, None)
+        if found.problems:
+            yield Warned("the training images cannot be used for an 8-bit model any more (crista check says why)")
+            return
+        train, val = found.train, found.val
+    samples = prepare_samples(plan, make_split(plan, train, val), map_folder=request.folder.prob_map, cache_bytes=cache_bytes())
+    checkpoint = _checkpoint_of(request.config, request.folder)
+    yield from make_int8_model(plan, trained, samples, state=request.folder.state, checkpoint=checkpoint)
+
+
 def _prepare_prediction(
     request: Request, plan: Plan, pairs: Sequence[ImagePair], trained: Checkpoint, device: torch.device
 ) -> Generator[Event, None, PredictionJob]:
@@ -173,8 +197,10 @@ def _prepare_prediction(
     folder = request.folder
     digest = weights_digest(trained.weights)
     names = output_names([pair.image.path for pair in pairs])
-    predictor = Predictor(plan, build_predicting_engine(plan, trained.weights, device))
-    images = {name: pair.image for name, pair in zip(names, pairs, strict=True)}
+    named = dict(zip(names, pairs, strict=True))
+    checkpoint = _checkpoint_of(request.config, folder)
+    predictor = yield from choose_predictor(plan, trained, device, named, state=folder.state, checkpoint=checkpoint)
+    images = {name: pair.image for name, pair in named.items()}
     plan = yield from tune(predictor, images, state=folder.state, digest=digest, device=device)
     yield FileWritten(write_plan(folder, plan), "plan")
     return PredictionJob(

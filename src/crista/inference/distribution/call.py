@@ -55,9 +55,10 @@ class Call(Generic[T, R]):
             return Answer(value, time.perf_counter() - started)
 
 
-def gpu_of(index: int, gpus: Sequence[str]) -> str:
-    """The GPU of worker `index`: one each, round and round."""
-    return gpus[index % len(gpus)]
+def gpu_of(worker: str, gpus: Sequence[str]) -> str:
+    """The GPU of a worker of this machine, ``crista-2``: one each, round and round."""
+    number = worker.rpartition("-")[2]
+    return gpus[int(number) % len(gpus) if number.isdecimal() else 0]
 
 
 @cache
@@ -78,8 +79,8 @@ def prepare_process(crista_version: str, gpus: tuple[str, ...]) -> None:
             f"the worker {worker.address} has crista {here}, and this command is of crista {crista_version}: results could differ"
             f"\n    -> install crista {crista_version} where the worker runs, and start it again"
         )
-    if gpus and isinstance(worker.name, int):
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(worker.name, gpus)
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(str(worker.name), gpus)
     _use_threads(max(1, worker.state.nthreads))
 
 

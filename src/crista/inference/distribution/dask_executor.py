@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from queue import Empty, SimpleQueue
 from statistics import median
+from textwrap import shorten
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 from uuid import uuid4
@@ -260,21 +261,29 @@ class _Round(Generic[T, R]):
         task.futures.remove(future)
         if task.futures:
             return
+        error = future.exception()
+        words = self._in_words(error, task)
+        if words:
+            raise ClusterError(words) from error
+        raise error
+
+    def _in_words(self, error: BaseException, task: _Task) -> str:
+        """What an error of the workers, not of the task, means; empty for others."""
         from distributed import KilledWorker
 
-        error = future.exception()
         if isinstance(error, KilledWorker):
-            raise ClusterError(
-                f"{error.allowed_failures + 1} workers died one after the other over the same task ({self._items[task.index]}), "
-                f"which may need more memory than they have; {len(self._seconds)} of {len(self._items)} tasks are done and kept\n"
+            item = shorten(str(self._items[task.index]), 80, placeholder=" …")
+            return (
+                f"{error.allowed_failures + 1} workers died one after the other over the same task ({item}), which may need more "
+                f"memory than they have; {len(self._seconds)} of {len(self._items)} tasks are done and kept\n"
                 f"    -> {self._workers.advice}; give each worker more memory or use fewer, and run the same command again"
-            ) from error
+            )
         if isinstance(error, ModuleNotFoundError):
-            raise ClusterError(
+            return (
                 f"a worker at {self._workers.where} cannot import what it needs ({error})\n    -> install the same crista, with "
                 "the same extras, where the workers run"
-            ) from error
-        raise error
+            )
+        return ""
 
     def _lost(self, task: _Task, future: Future) -> None:
         """The scheduler knows nothing of an attempt any more: the item waits again, unless another attempt goes on."""

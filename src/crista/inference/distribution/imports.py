@@ -9,7 +9,7 @@ from crista.errors import ConfigError, Problem
 
 
 def import_dask(name: str) -> ModuleType:
-    """The module `name` of Dask; raises a `ConfigError` that says how to install it."""
+    """The module `name` of Dask or of what it needs; raises a `ConfigError` that says how to install it."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from crista.config.cluster import Cluster
 from crista.errors import ClusterError
-from crista.inference.distribution.call import THREADS_OF
 from crista.inference.distribution.dask_executor import Workers
 from crista.inference.distribution.imports import import_dask
+from crista.inference.distribution.processes import worker_processes
 from crista.inference.distribution.queues import (
     QUEUES,
     check_command,
@@ -35,23 +35,11 @@ def local_workers(cluster: Cluster, num_cores: int) -> Iterator[Workers]:
     distributed = import_dask("distributed")
     threads = max(1, num_cores // cluster.workers)
     gpus = visible_gpus()
-    with quiet(), settings(cluster, threads):
-        try:
-            processes = distributed.LocalCluster(
-                n_workers=cluster.workers,
-                threads_per_worker=threads,
-                processes=True,
-                memory_limit=0,  # tasks hold what they need: a paused worker would only stand still
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-                preload=["crista.inference.distribution.child"],
-            )
-        except RuntimeError as error:
-            raise ClusterError(
-                f"{cluster.workers} worker processes could not be started: {error}\n    -> in a Python script, the call must "
-                'stand below `if __name__ == "__main__":`, because each worker imports the script'
-            ) from error
-        with closing(processes), connected(processes) as client:
+    with ExitStack() as last, quiet(), settings(cluster):
+        scheduler = distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
+        with closing(scheduler), connected(scheduler) as client:
+            processes = last.enter_context(worker_processes(scheduler.scheduler_address, cluster.workers, threads))
+            processes.wait_for(lambda: len(client.nthreads()) >= cluster.workers)
             on = f"{threads} core{'s' if threads != 1 else ''}" + (f", GPUs {', '.join(gpus)}" if gpus else "")
             yield Workers(
                 client,
@@ -59,6 +47,7 @@ def local_workers(cluster: Cluster, num_cores: int) -> Iterator[Workers]:
                 advice="look whether the memory was full (`dmesg` tells of killed processes), and use fewer workers",
                 gpus=gpus,
                 notices=(f"{cluster.workers} workers on this machine, each with {on}",),
+                trouble=processes.trouble,
             )
 
 
@@ -85,7 +74,7 @@ def workers_of_queue(cluster: Cluster) -> Iterator[Workers]:
     kind: type[Any] = getattr(import_dask("dask_jobqueue"), queue.cluster)
     refusals: list[str] = []
     check_command(kind.job_cls.submit_command)
-    with quiet(), settings(cluster, cluster.cores):
+    with quiet(), settings(cluster):
         jobs = kind(
             n_workers=0,
             job_cls=recording(kind.job_cls, refusals),
@@ -122,13 +111,9 @@ def connected(to: Any) -> Iterator[Client]:
 
 
 @contextmanager
-def settings(cluster: Cluster, threads: int) -> Iterator[None]:
-    """How Dask behaves for the schedulers and workers that this process makes."""
-    values: dict[str, Any] = {
-        "distributed.scheduler.allowed-failures": cluster.allowed_failures,
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(THREADS_OF, threads),
-    }
-    with import_dask("dask").config.set(values):
+def settings(cluster: Cluster) -> Iterator[None]:
+    """How Dask behaves for the schedulers that this process makes."""
+    with import_dask("dask").config.set({"distributed.scheduler.allowed-failures": cluster.allowed_failures}):
         yield
 
 
