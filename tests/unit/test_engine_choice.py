@@ -13,7 +13,7 @@ import pytest
 import torch
 from tests.networks import draw_images, drawn_weights, eager_scores, network_plan, source_of
 
-from crista.config.engine import OnnxRuntime, OpenVINO, Torch
+from crista.config.engine import OnnxRuntime, OpenVINO, OpenVINOInt8, Torch, engine_named
 from crista.config.load import parse_config
 from crista.errors import ConfigError
 from crista.inference.engines import (
@@ -21,7 +21,6 @@ from crista.inference.engines import (
     EngineChoice,
     EngineSource,
     base,
-    build_chosen,
     choice,
     choose_engine,
     conversion,
@@ -108,6 +107,9 @@ def test_an_engine_must_be_clearly_faster_than_pytorch(machine: Machine) -> None
     chosen = machine.choose()
     assert chosen.name == "torch"
     assert chosen.reason == "milliseconds for 32 × 48 pixels: openvino 97, onnxruntime 99, torch 100"
+    again = machine.choose(seed=1)
+    assert (again.name, again.reason) == ("torch", chosen.reason), "known, so that nothing is made or measured"
+    assert len(machine.measured) == 1
 
 
 def test_wrong_numbers_are_refused_with_figures_and_the_next_engine_is_taken(machine: Machine) -> None:
@@ -305,7 +307,8 @@ def test_a_corrupt_file_of_the_machine_is_ignored_and_replaced(machine: Machine,
 def test_corrupt_entries_are_measured_anew(machine: Machine) -> None:
     machine.choose()
     content = json.loads(speeds.machine_file().read_text())
-    for wrong in ({}, {"torch": "fast"}, [1, 2], None):
+    zero = dict.fromkeys(machine.milliseconds, 0)
+    for wrong in ({}, {"torch": "fast"}, [1, 2], None, zero, {"openvino": 5}, machine.milliseconds | {"winograd": 1}):
         content["milliseconds"] = dict.fromkeys(content["milliseconds"], wrong)
         speeds.machine_file().write_text(json.dumps(content))
         machine.measured.clear()
@@ -432,26 +435,11 @@ def test_engines_of_a_real_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert choose_engine(plan, weights, torch.device("cpu"), **settings).name == chosen.name
 
 
-def test_another_process_builds_what_was_chosen(machine: Machine) -> None:
-    """Without a probe; PyTorch, with a notice, where it cannot."""
-    plan = network_plan()
-
-    def build(name: str) -> EngineChoice:
-        inference = plan.inference.model_copy(update={"engine": name})
-        chosen = plan.model_copy(update={"inference": inference})
-        return build_chosen(chosen, drawn_weights(plan), torch.device("cpu"), cache=machine.cache)
-
-    assert [build(name).name for name in ("", "torch", "openvino", "onnxruntime")] == [
-        "torch",
-        "torch",
-        "openvino",
-        "onnxruntime",
-    ]
-    assert machine.measured == []
-    machine.missing = {"openvino"}
-    without = build("openvino")
-    assert (without.name, without.reason) == ("torch", "openvino cannot be used")
-    assert without.notices[0].endswith("pip install 'crista[openvino]'; PyTorch is used instead")
+def test_engines_are_known_by_their_names() -> None:
+    """A plan keeps the name; an empty one, and one of a newer crista, are PyTorch."""
+    for kind in (Torch, OpenVINO, OnnxRuntime, OpenVINOInt8):
+        assert engine_named(kind().name) == kind()
+    assert engine_named("") == engine_named("tensorrt") == Torch()
 
 
 def test_an_unknown_engine_is_refused_with_the_names() -> None:

@@ -309,6 +309,22 @@ def test_without_nncf_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
 
 
 @needs_nncf
+def test_a_library_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And leaves no record: the next run tries again."""
+    import nncf
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no such layer\nand more")
+
+    monkeypatch.setattr(nncf, "quantize", fail)
+    source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    samples: Any = Samples(2)
+    with pytest.raises(EngineError, match=r"^NNCF failed \(ValueError: no such layer\); there is no 8-bit model$"):
+        quantize_engine(source, samples, samples)
+    assert load_record(tmp_path / "net.int8.xml") is None
+
+
+@needs_nncf
 def test_real_patches_calibrate_and_judge(make_data: Callable[..., Path], tmp_path: Path) -> None:
     """Samples as a training prepares them, of three classes; a network that was not trained."""
     config = config_from_dict(job(make_data(num_classes=3), num_classes=3)).config

@@ -43,7 +43,7 @@ class Trial:
         return self._engines[config.name]
 
     def fresh(self, config: EngineConfig) -> Engine:
-        """An engine whose numbers are right, made anew: it holds no memory of the trial, so that what it takes can be measured."""
+        """An engine whose numbers are right, made anew: it holds no memory of the trial, so that its own can be measured."""
         engine, _ = build_or_say(config, self.source)
         return engine or self._engines[config.name] or self.pytorch
 
