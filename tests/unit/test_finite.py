@@ -35,7 +35,9 @@ class Trainer:
 def test_looked_at_at_once_it_stops_before_the_update(gradient: float) -> None:
     trainer = Trainer(behind=0)
     trainer.step(1.0, "a")
-    with pytest.raises(TrainingError, match=r"norm of the gradient became (nan|inf); training stopped before the update.*of: b\."):
+    with pytest.raises(
+        TrainingError, match=r"norm of the gradient became (nan|inf); training stopped before the update.*of: b\."
+    ):
         trainer.step(gradient, "b")
     assert trainer.weight.item() == pytest.approx(0.9)
 

@@ -40,7 +40,9 @@ def test_of_a_convolution(
 
 
 @pytest.mark.parametrize("voxels", [3, 7, 4096])
-@pytest.mark.parametrize(("shape", "factor"), [((2, 3, 4, 5), (2, 2)), ((2, 3, 4, 5, 6), (1, 2, 2)), ((1, 3, 2, 5, 6), (2, 3, 2))])
+@pytest.mark.parametrize(
+    ("shape", "factor"), [((2, 3, 4, 5), (2, 2)), ((2, 3, 4, 5, 6), (1, 2, 2)), ((1, 3, 2, 5, 6), (2, 3, 2))]
+)
 def test_of_a_transposed_convolution(
     shape: tuple[int, ...], factor: tuple[int, ...], voxels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

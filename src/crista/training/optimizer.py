@@ -55,4 +55,6 @@ def build_adam(config: Adam, *, model: nn.Module) -> torch.optim.Optimizer:
 @OPTIMIZERS.register(AdamW)
 def build_adamw(config: AdamW, *, model: nn.Module) -> torch.optim.Optimizer:
     """Weight decay apart from the gradient."""
-    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=can_fuse(model))
+    return torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=can_fuse(model)
+    )
