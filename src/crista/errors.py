@@ -41,8 +41,13 @@ class ProblemsError(CristaError, ValueError):
     """Several problems found in one pass, reported together."""
 
     def __init__(self, title: str, problems: Sequence[Problem]) -> None:
+        self.title = title
         self.problems = tuple(problems)
         super().__init__(render_problems(title, self.problems))
+
+    def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, tuple[Problem, ...]]]:
+        """Made anew of title and problems when it comes from another process."""
+        return type(self), (self.title, self.problems)
 
 
 class ConfigError(ProblemsError):
@@ -67,3 +72,11 @@ class CheckpointError(CristaError, ValueError):
 
 class TrainingError(CristaError, RuntimeError):
     """Training had to stop: the loss or a gradient is not finite."""
+
+
+class EngineError(CristaError, RuntimeError):
+    """An engine for prediction cannot be had here: its library is missing, or its model is."""
+
+
+class ClusterError(CristaError, RuntimeError):
+    """Other processes or machines cannot do their part; what they have done is kept."""

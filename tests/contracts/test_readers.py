@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import imagecodecs
 import nibabel
 import numpy as np
 import pytest
+import tensorstore
 import tifffile
 import zarr
 from numpy.typing import NDArray
@@ -97,6 +99,18 @@ def _zarr(zarr_format: int, **options: object) -> Callable[[Path, Array], object
     return write
 
 
+def _n5(path: Path, array: Array) -> None:
+    spec = {
+        "driver": "n5",
+        "kvstore": {"driver": "file", "path": str(path / "volumes" / "s0")},
+        "metadata": {"dimensions": array.shape[::-1], "blockSize": [8, 8, 3, 1], "dataType": str(array.dtype)},
+    }
+    tensorstore.open(spec, create=True).result()[...] = array.T
+    sizes = {"pixelResolution": {"dimensions": SPACING[::-1], "unit": "um"}, "axes": ["x", "y", "z", "c"]}
+    (path / "attributes.json").write_text(json.dumps({"n5": "4.0.0"}))
+    (path / "volumes" / "attributes.json").write_text(json.dumps(sizes))
+
+
 def _hdf5(path: Path, array: Array) -> None:
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset("volumes/raw", data=array, chunks=(3, 8, 8, 1), compression="gzip")
@@ -146,6 +160,7 @@ FORMATS = [
     Format("c_order.npy", "ZYX", (5, 21, 30), "float64", np.save),
     Format("fortran.npy", "ZYX", (5, 21, 30), ">i4", lambda path, array: np.save(path, np.asfortranarray(array))),
     Format("bool.npy", "YX", (21, 30), "bool", np.save),
+    Format("a.n5", "CZYX", (2, 5, 21, 30), "uint16", _n5, SPACING),
     Format("v2.zarr", "ZYX", (7, 21, 30), "uint16", _zarr(2)),
     Format("v3.zarr", "ZYX", (7, 21, 30), "float32", _zarr(3)),
     Format("named.zarr", "YXZ", (7, 21, 30), "uint8", _zarr(3, dimension_names=("y", "x", "z"))),
@@ -243,7 +258,7 @@ def _damage(content: bytes, random: np.random.Generator) -> bytes:
 def test_a_damaged_file_gives_pixels_or_an_error_that_names_it(case: Format, tmp_path: Path) -> None:
     path = tmp_path / case.name
     case.write(path, _pixels(case))
-    headers = [file for file in path.rglob("*") if file.name in ("zarr.json", ".zarray")] or [path]
+    headers = [file for file in path.rglob("*") if file.name in ("zarr.json", ".zarray", "attributes.json")] or [path]
     part = max(headers, key=lambda file: len(file.parts))
     content, random = part.read_bytes(), np.random.default_rng(2)
 

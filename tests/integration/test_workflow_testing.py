@@ -103,7 +103,13 @@ def test_full_image_by_the_new_and_the_old_key(binary: Trained, tmp_path: Path, 
     )
 
 
-@pytest.mark.parametrize("cut", [{"PADDING": (8, 8)}, {"OVERLAP": (0.5, 0.5)}, {"PADDING": (0, 0), "OVERLAP": (0.25, 0.25)}])
+def test_padding_is_the_least_context_so_an_image_that_fits_is_one_piece(binary: Trained, tmp_path: Path) -> None:
+    change = {"DATA": {"TEST": {"PADDING": (8, 8), "ARGMAX_TO_OUTPUT": False}}, "TEST": {"FULL_IMG": True}}
+    folder = binary.predict(tmp_path, change).folder
+    np.testing.assert_array_equal(pixels(folder.per_image / "00.tif", 2), pixels(folder.full_image / "00.tif", 2))
+
+
+@pytest.mark.parametrize("cut", [{"OVERLAP": (0.5, 0.5)}, {"PADDING": (0, 0), "OVERLAP": (0.25, 0.25)}])
 def test_patches_of_the_test_phase(binary: Trained, tmp_path: Path, cut: dict[str, Any]) -> None:
     """Cut as asked, put together without loss: nearly the labels of the whole image, and the keys do something."""
     outcome = binary.predict(tmp_path, {"DATA": {"TEST": {**cut, "ARGMAX_TO_OUTPUT": False}}, "TEST": {"FULL_IMG": True}})

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
-from crista.geometry.tiles import grid_starts, iter_tiles, shape_of, tile_axis
+from crista.geometry.tiles import (
+    fit_tile,
+    grid_blocks,
+    grid_starts,
+    iter_tiles,
+    round_up,
+    shape_of,
+    tile_axis,
+    work_factor,
+)
 
 
 @st.composite
@@ -36,6 +45,71 @@ def test_write_regions_partition_an_axis(axis: tuple[int, int, int, int]) -> Non
         assert (crop.start, crop.stop) == (write.start - read.start, write.stop - read.start)
         assert write.start == 0 or write.start - read.start >= halo
         assert write.stop == length or read.stop - write.stop >= halo
+
+
+@given(axes(), st.data())
+def test_the_cover_of_a_part_keeps_its_distance(axis: tuple[int, int, int, int], data: st.DataObject) -> None:
+    length, size, halo, multiple = axis
+    first = data.draw(st.integers(0, length - 1))
+    last = data.draw(st.integers(first + 1, length))
+    cover = tile_axis(length, size, halo, multiple, part=(first, last))
+    assert [i for _, _, write in cover for i in range(write.start, write.stop)] == list(range(first, last))
+    for read, _, write in cover:
+        assert read.start % multiple == 0
+        assert 0 <= read.start < read.stop <= round_up(length, multiple)
+        assert (read.stop - read.start) % multiple == 0
+        assert read.stop - read.start <= max(size, multiple)
+        assert read.start == 0 or write.start - read.start >= halo
+        assert read.stop >= length or read.stop - write.stop >= halo
+
+
+@given(st.data())
+def test_blocks_and_their_tiles_partition_an_image(data: st.DataObject) -> None:
+    chosen = [data.draw(axes()) for _ in range(2)]
+    shape = tuple(min(length, 60) for length, *_ in chosen)
+    block_size = [data.draw(st.integers(1, 60)) for _ in shape]
+    halo, size, multiple = ([axis[i] for axis in chosen] for i in (2, 1, 3))
+    written = np.zeros(shape, int)
+    for block in grid_blocks(shape, block_size):
+        for tile in iter_tiles(shape, size, halo, multiple, block=block):
+            written[tile.write] += 1
+    assert (written == 1).all()
+
+
+@given(axes(), st.booleans(), st.integers(1, 400))
+def test_the_fitted_tile_covers_with_the_least_work(axis: tuple[int, int, int, int], inside: bool, most: int) -> None:
+    length, _, halo, multiple = axis
+    fitted = fit_tile((length,), (halo,), (multiple,), most, inside=inside)
+    around = length + 2 * halo if inside else length
+    candidates = range(2 * halo + multiple, round_up(around, multiple) + multiple, multiple)
+    image = length + 4 * round_up(halo, multiple) if inside else length
+    first = 2 * round_up(halo, multiple) if inside else 0
+    part = (first, first + length)
+    costs = {size: sum(r.stop - r.start for r, _, _ in tile_axis(image, size, halo, multiple, part=part)) for size in candidates}
+    allowed = {size: cost for size, cost in costs.items() if size <= most}
+    if fitted is None:
+        assert not allowed or inside or round_up(length, multiple) > most
+        return
+    assert fitted[0] <= most
+    if allowed:
+        cost = sum(r.stop - r.start for r, _, _ in tile_axis(image, fitted[0], halo, multiple, part=part))
+        assert cost <= min(allowed.values()) + len(tile_axis(image, fitted[0], halo, multiple, part=part)) * multiple
+
+
+def test_fitted_tiles_by_hand() -> None:
+    # 368 voxels in windows of at most 160 with a halo of 16: three windows, 144 each (128 + 112 + 128 written)
+    assert fit_tile((368,), (16,), (8,), 160) == (144,)
+    # all of it where it fits, rounded up to the stride
+    assert fit_tile((20, 365), (4, 16), (1, 8), 10**6) == (20, 368)
+    # a block in the middle of an image has a halo at its own ends
+    assert fit_tile((64,), (16,), (8,), 96, inside=True) == (96,)
+    assert fit_tile((64,), (16,), (8,), 95, inside=True) == (64,)
+    assert fit_tile((64,), (16,), (8,), 39, inside=True) is None
+
+
+def test_work_factor_by_hand() -> None:
+    # windows of 144 three times for 368 voxels
+    assert work_factor(list(iter_tiles((368,), (144,), (16,), (8,)))) == 3 * 144 / 368
 
 
 @settings(max_examples=50, deadline=None)

@@ -102,12 +102,13 @@ def test_empty_sections_of_biapy(text):
 
 
 def test_chunks():
-    assert notices("TEST:\n  BY_CHUNKS: {ENABLE: True, Z_START: -1}\n") == (
-        "line 2: TEST.BY_CHUNKS.ENABLE has no effect: every image is predicted piece by piece, in fixed memory",
+    assert notices("TEST:\n  BY_CHUNKS: {ENABLE: True, Z_START: -1}\n") == ()
+    assert notices("TEST:\n  BY_CHUNKS: {ENABLE: True, Z_START: 7}\n") == ()
+    assert notices("TEST:\n  BY_CHUNKS: {ENABLE: False, Z_START: 7}\n") == (
+        "line 2: TEST.BY_CHUNKS.Z_START has no effect: TEST.BY_CHUNKS.ENABLE is False",
     )
-    assert notices("TEST:\n  BY_CHUNKS: {ENABLE: False, Z_START: 7}\n") == ()
-    with pytest.raises(ConfigError, match=r"TEST\.BY_CHUNKS\.Z_START: 7 is known in BiaPy"):
-        notices("TEST:\n  BY_CHUNKS: {ENABLE: True, Z_START: 7}\n")
+    with pytest.raises(ConfigError, match=r"TEST\.BY_CHUNKS.*Z_END 7 must be above Z_START 7: no slice would be predicted"):
+        notices("TEST:\n  BY_CHUNKS: {ENABLE: True, Z_START: 7, Z_END: 7}\n")
 
 
 @pytest.mark.parametrize("name", [name for name in BIAPY_ARCHITECTURES if name not in ARCHITECTURES])

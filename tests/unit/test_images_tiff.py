@@ -11,6 +11,7 @@ import tifffile
 
 from crista.errors import ImageReadError
 from crista.geometry.spacing import Spacing
+from crista.images import tiff_pages
 from crista.images.open import open_image
 
 STACK = np.random.default_rng(0).integers(0, 200, (12, 40, 50), dtype=np.uint8)
@@ -128,10 +129,10 @@ def test_only_the_tiles_of_the_region_are_decoded(tmp_path: Path, monkeypatch: p
     pixels = np.random.default_rng(0).integers(0, 200, (4, 64, 64), dtype=np.uint8)
     tifffile.imwrite(path, pixels, tile=(16, 16), compression="zlib", photometric="minisblack", metadata={"axes": "ZYX"})
     decoded = []
-    from crista.images import tiff
-
-    original = tiff._decode_segment
-    monkeypatch.setattr(tiff, "_decode_segment", lambda page, index: decoded.append(index) or original(page, index))
+    original = tiff_pages.decode_segment
+    monkeypatch.setattr(
+        tiff_pages, "decode_segment", lambda page, index, data: decoded.append(index) or original(page, index, data)
+    )
 
     part = open_image(path, ndim=3).read((slice(1, 3), slice(10, 20), slice(50, 60)))
 

@@ -226,16 +226,26 @@ def test_a_deep_network_gets_less_context_and_says_so() -> None:
     assert "times the work" in reason(made, "tiles")
 
 
-def test_padding_and_overlap_as_given() -> None:
-    padded = plan(DATA__TEST__PADDING="(32,16)").inference
-    assert (padded.mode, padded.halo, padded.tile_size) == ("halo", (32, 16), (256, 256))
+def test_padding_is_the_least_context() -> None:
+    exact = plan().inference.halo
+    assert plan(DATA__TEST__PADDING="(32,16)").inference.halo == exact  # the receptive field is wider
+    assert plan(DATA__TEST__PADDING="(120,8)").inference.halo == (128, exact[1])  # in whole strides
+    deep = plan(facts([(128, 128, 128)])).inference.halo
+    wider = plan(facts([(128, 128, 128)]), DATA__TEST__PADDING="(24,24)").inference.halo
+    assert min(deep) < 24 <= min(wider)  # equal values serve every dimension
+
+
+def test_padding_of_a_network_that_depends_on_the_tile_is_the_border_of_its_patches() -> None:
+    padded = plan(DATA__TEST__PADDING="(32,16)", MODEL__NORMALIZATION="in").inference
+    assert (padded.mode, padded.halo, padded.tile_size, padded.max_tile_voxels) == ("halo", (32, 16), (256, 256), None)
+
+
+def test_overlap_as_given() -> None:
     blended = plan(DATA__TEST__OVERLAP="(0.5,0.25)").inference
     assert (blended.mode, blended.overlap) == ("blended", (0.5, 0.25))
     both = plan(DATA__TEST__OVERLAP="(0.5,0.5)", DATA__TEST__PADDING="(8,8)")
     assert both.inference.mode == "blended"
     assert "take the place of the padding" in reason(both, "DATA.TEST.PADDING")
-    single = plan(facts([(64, 64, 64)]), DATA__TEST__PADDING="(8,8)").inference
-    assert single.halo == (8, 8, 8)  # equal values serve every dimension
 
 
 @pytest.mark.parametrize("normalization", ["in", "gn", "ln"])

@@ -13,6 +13,7 @@ import typer
 
 import crista
 from crista.cli import inspection, jobs, new, options
+from crista.cli.cluster import jobscript, with_workers
 from crista.cli.note import Note
 from crista.errors import CristaError
 
@@ -41,6 +42,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
+@with_workers
 def start(
     context: typer.Context,
     config: options.ConfigOption = None,
@@ -66,14 +68,15 @@ def start(
 
 
 for command in (
-    jobs.run,
+    with_workers(jobs.run),
     jobs.train,
-    jobs.predict,
+    with_workers(jobs.predict),
     inspection.evaluate,
     new.new,
     inspection.check,
     inspection.plan,
     inspection.explain,
+    jobscript,
     jobs.demo,
 ):
     app.command()(command)

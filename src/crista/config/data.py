@@ -83,13 +83,13 @@ class FolderSection(Section):
     """Axis letters of the stored label images. Left out: metadata, else a stated guess."""
 
     input_zarr_multiple_data: bool = False
-    """Image and label lie in one Zarr or HDF5 file, under the two inner paths below."""
+    """Image and label lie in one Zarr, N5 or HDF5 file, under the two inner paths below."""
 
     input_zarr_multiple_data_raw_path: str = ""
-    """Inner path of the image in a Zarr or HDF5 file, e.g. `volumes/raw` (dots work too)."""
+    """Inner path of the image in a Zarr, N5 or HDF5 file, e.g. `volumes/raw` (dots work too)."""
 
     input_zarr_multiple_data_gt_path: str = ""
-    """Inner path of the label image in a Zarr or HDF5 file, e.g. `volumes/labels`."""
+    """Inner path of the label image in a Zarr, N5 or HDF5 file, e.g. `volumes/labels`."""
 
     in_memory: bool = True
     """Keep the pixels in RAM after the first reading. False: read each region from the file when it is needed."""

@@ -26,7 +26,25 @@ _AUGMENTATIONS = tuple(
     )
 )  # fmt: skip
 
+_OF_JOBS = tuple(
+    f"SYSTEM.CLUSTER.{name}"
+    for name in (
+        "PARTITION", "ACCOUNT", "CORES", "MEMORY", "WALLTIME", "DIRECTIVES", "PROLOGUE", "PYTHON", "INTERFACE", "MIN_JOBS",
+    )
+)  # fmt: skip
+_OF_WORKERS = tuple(f"SYSTEM.CLUSTER.{name}" for name in ("RETRIES", "ALLOWED_FAILURES", "STRAGGLER_FACTOR", "TIMEOUT"))
+
 IDLE: tuple[Idle, ...] = (
+    Idle(_OF_JOBS, lambda c: not c.system.cluster.queue, "SYSTEM.CLUSTER.QUEUE is empty"),
+    Idle(_OF_WORKERS, lambda c: not c.system.cluster.is_used, "SYSTEM.CLUSTER.WORKERS is 0, and there is no SCHEDULER"),
+    Idle(
+        ("SYSTEM.CLUSTER.WORKERS",), lambda c: bool(c.system.cluster.scheduler), "SYSTEM.CLUSTER.SCHEDULER has workers of its own"
+    ),
+    Idle(
+        ("SYSTEM.CLUSTER.ALLOWED_FAILURES",),
+        lambda c: bool(c.system.cluster.scheduler),
+        "the SCHEDULER, which runs already, decides it (distributed.scheduler.allowed-failures)",
+    ),
     Idle(("PATHS.PROB_MAP_DIR",), lambda c: not c.data.train.probability_map, "DATA.TRAIN.PROBABILITY_MAP is off"),
     Idle(("DATA.VAL.PATH", "DATA.VAL.GT_PATH"), lambda c: c.data.val.from_train, "DATA.VAL.FROM_TRAIN is True"),
     Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
@@ -80,6 +98,12 @@ IDLE: tuple[Idle, ...] = (
         lambda c: c.data.test.argmax_to_output is not None,
         "DATA.TEST.ARGMAX_TO_OUTPUT decides",
     ),
+    Idle(
+        tuple(f"TEST.BY_CHUNKS.{key}" for key in ("SAVE_OUT_TIF", "WRITE_RAW_PREDICTIONS", "Z_START", "Z_END")),
+        lambda c: not c.test.by_chunks.enable,
+        "TEST.BY_CHUNKS.ENABLE is False",
+    ),
+    Idle(("TEST.BY_CHUNKS.Z_START", "TEST.BY_CHUNKS.Z_END"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(
         ("TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS", "TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE"),
         lambda c: not c.test.post_processing.median_filter,

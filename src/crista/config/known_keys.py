@@ -134,14 +134,7 @@ KNOWN: dict[str, Known] = {
     "TRAIN.SAVE_TRAIN_PREDS_SHOW": _PART,
     "TEST.METRICS_IN_CPU": _no_effect(False, "metrics are measured on the CPU anyway"),
     "TEST.REUSE_PREDICTIONS": _unsupported(False, "leave it out; the images are predicted again"),
-    "TEST.BY_CHUNKS.ENABLE": _no_effect(False, "every image is predicted piece by piece, in fixed memory"),
     "TEST.BY_CHUNKS.FLUSH_EACH": _DEAD,
-    "TEST.BY_CHUNKS.SAVE_OUT_TIF": _PART,
-    "TEST.BY_CHUNKS.Z_START": _unsupported(-1, "cut the volume before", needs=("TEST.BY_CHUNKS.ENABLE",)),
-    "TEST.BY_CHUNKS.Z_END": _unsupported(-1, "cut the volume before", needs=("TEST.BY_CHUNKS.ENABLE",)),
-    "TEST.BY_CHUNKS.WRITE_RAW_PREDICTIONS": _unsupported(
-        False, "set DATA.TEST.ARGMAX_TO_OUTPUT: False to get the probabilities", needs=("TEST.BY_CHUNKS.ENABLE",)
-    ),
     "TEST.BY_CHUNKS.PHASES": _PART,
     "TEST.BY_CHUNKS.WORKFLOW_PROCESS.*": _PART,
     "LOG.LOG_DIR": _no_effect(None, _TREE),

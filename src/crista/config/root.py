@@ -8,6 +8,7 @@ from pydantic import Field
 
 from crista.config.augmentor import Augmentor
 from crista.config.base import Section
+from crista.config.cluster import Cluster
 from crista.config.data import Data
 from crista.config.loss import Loss
 from crista.config.model import Model, UNet
@@ -33,6 +34,9 @@ class System(Section):
 
     pin_mem: bool = True
     """Page-locked memory for the way to a GPU."""
+
+    cluster: Cluster = Cluster()
+    """Processes and machines that predict together."""
 
 
 class ProblemSection(Section):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from crista.config.base import Section
+from crista.config.engine import EngineName
 
 FilterAxes = Literal["xy", "yx", "zy", "yz", "zx", "xz", "z"]
 
@@ -76,6 +77,32 @@ class Statistics(Section):
     """Predict and measure whole images without patches; the same as TEST.FULL_IMG."""
 
 
+class ByChunks(Section):
+    """TEST.BY_CHUNKS: prediction of volumes and slides larger than memory."""
+
+    enable: bool = False
+    """Write every prediction as OME-Zarr, block by block. Left out: images that are Zarr become OME-Zarr, others TIFF. Memory is
+    fixed either way."""
+
+    save_out_tif: bool = False
+    """Write each prediction as TIFF as well."""
+
+    write_raw_predictions: bool = False
+    """Write probabilities too (with ENABLE); the same as DATA.TEST.ARGMAX_TO_OUTPUT: False."""
+
+    z_start: Annotated[int, Field(ge=-1)] = -1
+    """First slice to predict (with ENABLE); slices outside the range stay 0 and are not measured. -1: from the first."""
+
+    z_end: Annotated[int, Field(ge=-1)] = -1
+    """The slice after the last one to predict (with ENABLE). -1: to the last."""
+
+    @model_validator(mode="after")
+    def _check_range(self) -> ByChunks:
+        if self.z_end != -1 and self.z_end <= max(0, self.z_start):
+            raise ValueError(f"Z_END {self.z_end} must be above Z_START {max(0, self.z_start)}: no slice would be predicted")
+        return self
+
+
 class Test(Section):
     """TEST: prediction and measurement."""
 
@@ -84,6 +111,12 @@ class Test(Section):
 
     verbose: bool = True
     """More lines in the log."""
+
+    engine: EngineName = "auto"
+    """What computes the network on a processor. `auto`: the fastest of `torch`, `openvino` and `onnxruntime` on a tile of the
+    first image, of those that are installed and whose float32 numbers are those of PyTorch; a job that is too small to gain by
+    it keeps `torch`. `fastest`: 8-bit integers (`openvino-int8`) as well, if no class of the validation images lost 0.003 of
+    IoU by them. A name: that engine. On a GPU always `torch`."""
 
     full_img: bool = False
     """Predict whole images without patches as well, into `full_image`."""
@@ -117,6 +150,13 @@ class Test(Section):
 
     reduce_memory: bool = False
     """Accepted; images are predicted tile by tile anyway."""
+
+    max_memory: Annotated[float, Field(gt=0)] = 1.5
+    """Most memory that prediction uses, in GB, whatever the size of the images. An image that fits is predicted in one piece;
+    a larger one in tiles. More memory means larger tiles, and less work at their borders."""
+
+    by_chunks: ByChunks = ByChunks()
+    """Volumes and slides larger than memory."""
 
     post_processing: PostProcessing = PostProcessing()
     """Median filters over the prediction."""

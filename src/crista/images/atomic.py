@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,3 +28,40 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8 with plain line ends) to `path` all at once."""
     with aside(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def folder_aside(path: Path) -> Path:
+    """The hidden name beside `path` under which a folder is filled, the same after a kill: the work goes on in it."""
+    return path.with_name(f".{path.name}.part")
+
+
+def publish_folder(part: Path, path: Path) -> None:
+    """Give the complete folder `part` its final name `path`, in place of what lies there.
+
+    Whenever the process is killed, `path` is the old folder, the new one, or nothing; never half of one. Files that
+    killed writers left behind (``*.partial``) are removed first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no `part`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = path.with_name(f".{path.name}.old")
+    remove_folder(old)
+    for left in part.rglob("*.partial"):
+        left.unlink(missing_ok=True)
+    if not part.is_dir():
+        raise FileNotFoundError(f"{part} does not exist: nothing to publish as {path}")
+    if path.is_symlink() or path.exists():
+        path.replace(old)
+    part.replace(path)
+    remove_folder(old)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

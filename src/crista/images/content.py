@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from crista.errors import ImageReadError
+from crista.images.n5 import is_n5_store
 from crista.images.stored import read_error
 
 SUPPORTED_EXTENSIONS: tuple[str, ...] = (
@@ -26,13 +27,14 @@ SUPPORTED_EXTENSIONS: tuple[str, ...] = (
     ".h5",
     ".hdf5",
     ".hdf",
+    ".n5",
     ".nii",
     ".nii.gz",
 )
 """Extensions of the files that are looked for in a folder, lower case."""
 
 SUPPORTED_FORMATS = (
-    "TIFF (.tif .tiff .ome.tif .btf), PNG, JPEG, BMP, NumPy .npy, Zarr and OME-Zarr, HDF5 (.h5), NIfTI (.nii .nii.gz)"
+    "TIFF (.tif .tiff .ome.tif .btf), PNG, JPEG, BMP, NumPy .npy, Zarr and OME-Zarr, HDF5 (.h5), N5, NIfTI (.nii .nii.gz)"
 )
 
 EXTENSIONS_OF_FORMAT = {
@@ -44,6 +46,7 @@ EXTENSIONS_OF_FORMAT = {
     "HDF5": (".h5", ".hdf5", ".hdf"),
     "NIfTI": (".nii", ".nii.gz"),
     "Zarr": (".zarr",),
+    "N5": (".n5",),
 }
 
 _MAGIC = {
@@ -124,9 +127,13 @@ def note_on_extension(path: Path, kind: str) -> tuple[str, ...]:
 def _identify_folder(path: Path) -> str:
     if any((path / name).exists() for name in _ZARR_METADATA):
         return "Zarr"
+    if is_n5_store(path):
+        return "N5"
     if path.name.lower().endswith(".zarr"):
         what = "not a zarr array: the folder holds no zarr.json, .zarray or .zgroup"
         raise read_error(path, what, "copy the store again with its hidden files")
+    if path.name.lower().endswith(".n5"):
+        raise read_error(path, "not an N5 store: the folder holds no attributes.json that says so", "copy the store again")
     raise read_error(path, "is a folder, not an image file", "rename or remove it, or give it as the data folder")
 
 

@@ -12,7 +12,7 @@ from crista.config.data import TestData, TrainData, ValidationData
 from crista.errors import DataError, ImageReadError, Problem
 from crista.geometry.spacing import Spacing
 from crista.images.image import Image, ImagePair
-from crista.images.listing import is_zarr_store, list_images
+from crista.images.listing import is_store, list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
 from crista.images.wording import list_files, list_names
@@ -193,7 +193,7 @@ def _with_spacing(pair: ImagePair, spacing: Spacing) -> ImagePair:
 
 
 def _is_container(path: Path) -> bool:
-    return path.suffix.lower() in CONTAINER_EXTENSIONS or is_zarr_store(path)
+    return path.suffix.lower() in CONTAINER_EXTENSIONS or is_store(path)
 
 
 def _vote(pair: ImagePair) -> int | None:

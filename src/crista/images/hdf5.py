@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from crista.geometry.axes import Array, Region
+from crista.images.chunked import ChunkGrid, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
     missing_array_error,
@@ -17,8 +18,8 @@ from crista.images.containers import (
     several_arrays_error,
     spacing_from_attributes,
 )
-from crista.images.open_files import FILES
-from crista.images.stored import Stored, decoding_errors, read_error
+from crista.images.open_files import FILES, file_version
+from crista.images.stored import Stored, decoding_errors, note_on_pieces, num_bytes, read_error
 
 
 def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
@@ -45,7 +46,9 @@ def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
             axes=axes_from_attributes(attributes, num_axes) or "?" * num_axes,
             source=_Dataset(path, name),
             spacing=spacing_from_attributes(attributes),
+            notes=note_on_pieces("chunks", num_bytes(dataset.chunks or (), dataset.dtype)),
             inner=name,
+            chunks=dataset.chunks,
         )
 
 
@@ -81,4 +84,9 @@ class _Dataset:
             decoding_errors(self.path, f"dataset {self.name}"),
             FILES.borrow(self.path, lambda: h5py.File(self.path, "r")) as file,
         ):
-            return np.asarray(file[self.name][region])
+            dataset = file[self.name]
+            if dataset.chunks is None:
+                return np.asarray(dataset[region])
+            grid = ChunkGrid(dataset.shape, dataset.chunks, dataset.dtype)
+            key = self, file_version(self.path)
+            return read_through_cache(key, grid, region, lambda box: np.asarray(dataset[box]))

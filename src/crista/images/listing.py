@@ -9,6 +9,7 @@ from pathlib import Path
 from natsort import natsorted, ns
 
 from crista.errors import DataError, Problem
+from crista.images.n5 import is_n5_store
 from crista.images.open import SUPPORTED_EXTENSIONS
 from crista.images.wording import list_names
 
@@ -41,9 +42,12 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in SYSTEM_FILES
 
 
-def is_zarr_store(path: Path) -> bool:
-    """Whether the folder is one Zarr array or group: by its suffix, or by the metadata in it."""
-    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ZARR_MARKERS))
+def is_store(path: Path) -> bool:
+    """Whether the folder is one Zarr or N5 store: by its suffix, or by the metadata in it."""
+    if not path.is_dir():
+        return False
+    by_name = path.suffix.lower() in (".zarr", ".n5") or any((path / name).is_file() for name in ZARR_MARKERS)
+    return by_name or is_n5_store(path)
 
 
 def sort_naturally(paths: Sequence[Path]) -> list[Path]:
@@ -52,7 +56,7 @@ def sort_naturally(paths: Sequence[Path]) -> list[Path]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of `folder` in natural order; a file or a Zarr store given instead is the only one.
+    """The image files of `folder` in natural order; a file or a Zarr or N5 store given instead is the only one.
 
     Hidden files, system files, notes and tables are skipped. Broken links and folders with the name of an
     image are kept, so that opening them says what is wrong.
@@ -62,7 +66,7 @@ def list_images(folder: Path) -> list[Path]:
     DataError
         The folder is missing (the nearest existing folder and similar names are given), or holds no image.
     """
-    if is_zarr_store(folder) or folder.is_file():
+    if is_store(folder) or folder.is_file():
         return [folder]
     if not folder.is_dir():
         raise DataError("with the folders", [_missing(folder)])
@@ -81,7 +85,7 @@ def _is_candidate(path: Path) -> bool:
         return False
     extension = path.suffix.lower()
     if path.is_dir():
-        return extension in SUPPORTED_EXTENSIONS or is_zarr_store(path)
+        return extension in SUPPORTED_EXTENSIONS or is_store(path)
     return extension not in SIDECAR_EXTENSIONS
 
 
@@ -122,7 +126,7 @@ def _iter_nested(folder: Path) -> Iterator[Path]:
     while waiting and visited < MAX_SUBFOLDERS:
         visited += 1
         for path in waiting.pop(0).iterdir():
-            if path.is_dir() and not path.is_symlink() and not is_hidden(path) and not is_zarr_store(path):
+            if path.is_dir() and not path.is_symlink() and not is_hidden(path) and not is_store(path):
                 waiting.append(path)
-            elif _is_candidate(path) and (path.suffix.lower() in SUPPORTED_EXTENSIONS or is_zarr_store(path)):
+            elif _is_candidate(path) and (path.suffix.lower() in SUPPORTED_EXTENSIONS or is_store(path)):
                 yield path

@@ -46,7 +46,7 @@ def open_image(
     except AxesError as error:
         raise read_error(path, error.what, error.next_step) from None
     notes = note_on_extension(path, kind) + stored.notes + choice.notes
-    if inner and kind not in ("Zarr", "HDF5"):
+    if inner and kind not in ("Zarr", "HDF5", "N5"):
         notes += (f"the inner path {inner!r} has no meaning for a {kind} file and is ignored",)
     return Image(
         path=path,
@@ -59,6 +59,7 @@ def open_image(
         axes_reason=choice.reason,
         notes=notes,
         inner=stored.inner,
+        chunks=_chunks_of(stored, choice),
     )
 
 
@@ -89,6 +90,10 @@ def _read_header(kind: str, path: Path, inner: str | None, is_label: bool) -> St
         from crista.images.zarr_store import read_zarr_header
 
         return read_zarr_header(path, inner, is_label)
+    if kind == "N5":
+        from crista.images.n5 import read_n5_header
+
+        return read_n5_header(path, inner, is_label)
     from crista.images.raster import read_raster_header
 
     return read_raster_header(path, kind, is_label)
@@ -109,6 +114,13 @@ def _spacing_of(stored: Stored, choice: AxesChoice) -> Spacing | None:
     values = [stored.spacing.get(letter) for letter in spatial_axes(choice.ndim)]
     positive = tuple(float(value) for value in values if value is not None and np.isfinite(value) and value > 0)
     return Spacing(positive) if len(positive) == len(values) else None
+
+
+def _chunks_of(stored: Stored, choice: AxesChoice) -> tuple[int, ...] | None:
+    if stored.chunks is None:
+        return None
+    along = {letter: stored.chunks[position] for letter, position in zip(choice.axes, choice.kept, strict=True)}
+    return tuple(along.get(letter, 1) for letter in spatial_axes(choice.ndim))
 
 
 @dataclass(frozen=True)

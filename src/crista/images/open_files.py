@@ -76,7 +76,7 @@ class FilePool:
 class DecodedCache:
     """The arrays decoded last, up to `budget` bytes; the newest one is kept whatever its size."""
 
-    def __init__(self, budget: int = 64 * 2**20) -> None:
+    def __init__(self, budget: int = 128 * 2**20) -> None:
         self.budget = budget
         self._reset()
 
@@ -87,19 +87,28 @@ class DecodedCache:
 
     def get(self, key: Hashable, decode: Callable[[], Array]) -> Array:
         """The array of `key`, decoded if it is not at hand. Callers must not write to it."""
+        array = self.find(key)
+        if array is None:
+            array = decode()
+            self.keep(key, array)
+        return array
+
+    def find(self, key: Hashable) -> Array | None:
+        """The array of `key` if it is at hand. Callers must not write to it."""
         with self._lock:
             array = self._arrays.get(key)
             if array is not None:
                 self._arrays.move_to_end(key)
-                return array
-        array = decode()
+            return array
+
+    def keep(self, key: Hashable, array: Array) -> None:
+        """Put `array` at hand, at the expense of those that were asked for longest ago."""
         with self._lock:
             if key not in self._arrays:
                 self._arrays[key] = array
                 self._bytes += array.nbytes
             while self._bytes > self.budget and len(self._arrays) > 1:
                 self._bytes -= self._arrays.popitem(last=False)[1].nbytes
-        return array
 
     def clear(self) -> None:
         """Forget everything."""

@@ -55,7 +55,9 @@ class Stored:
     notes: tuple[str, ...] = ()
     """What the user has to be told."""
     inner: str | None = None
-    """Path inside a Zarr or HDF5 file."""
+    """Path inside a Zarr, N5 or HDF5 file."""
+    chunks: tuple[int, ...] | None = None
+    """Stored values that are decoded as one, along each axis; None where any region costs what it holds."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,17 @@ def check_claimed_size(path: Path, claimed: int, available: int, max_ratio: floa
             f"size does not fit the file: its header claims {claimed:,} bytes of pixels, the file has {available:,} bytes",
             "the file is truncated or its header is damaged: copy or export it again",
         )
+
+
+LARGE_PIECE = 2**28
+"""Pieces that are decoded as one are pointed out above so many bytes: reading by region saves no memory below them."""
+
+
+def note_on_pieces(kind: str, piece_bytes: int) -> tuple[str, ...]:
+    """What to tell of an image whose strips, tiles or chunks (`kind`) can only be decoded whole, if they are large."""
+    if piece_bytes <= LARGE_PIECE:
+        return ()
+    return (f"stored in {kind} of {piece_bytes / 2**30:.1f} GB that can only be decoded whole: reading it takes as much memory",)
 
 
 def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -7,11 +7,8 @@ reading by region.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import product
-from math import ceil, prod
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +16,17 @@ import numpy as np
 from tifffile import TiffFile
 
 from crista.geometry.axes import Array, Region
-from crista.geometry.tiles import shape_of
-from crista.images.open_files import DECODED, FILES, file_version
+from crista.images.open_files import DECODED, file_version
 from crista.images.stored import (
     MappedPixels,
     Stored,
     check_claimed_size,
     decoding_errors,
+    note_on_pieces,
     num_bytes,
     read_error,
 )
+from crista.images.tiff_pages import TiffPages, segment_bytes, segment_grid, split_axes
 from crista.images.tiff_spacing import read_tiff_spacing
 
 # tifffile logs what it repairs; what matters to the user becomes a note or an error here.
@@ -39,8 +37,6 @@ BEST_COMPRESSION = {1: 1.0, 5: 4096.0, 8: 1100.0, 32946: 1100.0, 32773: 64.0}
 
 BEST_OTHER_COMPRESSION = 65536.0
 """The same for every other codec; zstd and LZMA squeeze constant images to almost nothing."""
-
-_JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
 
 
 def read_tiff_header(path: Path) -> Stored:
@@ -58,16 +54,19 @@ def read_tiff_header(path: Path) -> Stored:
         shape, axes = tuple(int(n) for n in series.shape), _letters_of(tif, series, path)
         notes = _notes_on(tif, series)
         _check_size(path, tif, series)
-        split = _split_axes(shape, keyframe.shaped, len(series.pages))
-        source: MappedPixels | _TiffPages | _WholeTiff
+        split = split_axes(shape, keyframe.shaped, len(series.pages))
+        source: MappedPixels | TiffPages | _WholeTiff
         if series.dataoffset is not None and not series.is_multifile and series.transform is None:
             dtype = np.dtype(tif.byteorder + series.dtype.char)
             source = MappedPixels(path, series.dataoffset, shape, dtype)
         elif split is None or series.is_multifile or series.transform is not None:
             source = _WholeTiff(path)
+            notes += note_on_pieces("one piece", num_bytes(shape, series.dtype))
         else:
-            source = _TiffPages(path, shape, series.dtype, split)
-        stored = Stored(shape, series.dtype, axes, source, read_tiff_spacing(tif, series), notes)
+            source = TiffPages(path, shape, series.dtype, split)
+            notes += note_on_pieces("tiles" if keyframe.is_tiled else "strips", segment_bytes(keyframe))
+        chunks = split.chunks_of(shape, keyframe) if split is not None and isinstance(source, TiffPages) else None
+        stored = Stored(shape, series.dtype, axes, source, read_tiff_spacing(tif, series), notes, chunks=chunks)
         return _without_alpha(stored, keyframe)
 
 
@@ -145,7 +144,7 @@ def _check_size(path: Path, tif: TiffFile, series: Any) -> None:
 
 
 def _check_strips(path: Path, page: Any, size: int) -> None:
-    expected = prod(_segment_grid(page.keyframe))
+    expected = prod(segment_grid(page.keyframe))
     if len(page.dataoffsets) < expected:
         what = f"size does not fit the file: {len(page.dataoffsets)} strips or tiles of {expected}"
         raise read_error(path, what, "its header is damaged: export it again")
@@ -167,113 +166,7 @@ def _without_alpha(stored: Stored, keyframe: Any) -> Stored:
         return stored
     shape = tuple(n - 1 if i == position else n for i, n in enumerate(stored.shape))
     notes = (*stored.notes, "the alpha channel is dropped")
-    return Stored(shape, stored.dtype, stored.axes, stored.source, stored.spacing, notes)
-
-
-def _segment_grid(keyframe: Any) -> tuple[int, int, int, int]:
-    """Number of strips or tiles along (separate sample, depth, length, width)."""
-    samples, depth, length, width, _ = keyframe.shaped
-    if keyframe.is_tiled:
-        tile = keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth
-        return samples, ceil(depth / tile[0]), ceil(length / tile[1]), ceil(width / tile[2])
-    return samples, depth, ceil(length / keyframe.rowsperstrip), 1
-
-
-@dataclass(frozen=True)
-class _AxesSplit:
-    """How the stored axes fall into pages and the (sample, depth, length, width, sample) of one page."""
-
-    num_lead: int
-    """So many leading axes count pages."""
-    paged: tuple[int | None, ...]
-    """For each other axis its place in the five of a page; None for an axis of length 1."""
-
-
-def _split_axes(shape: tuple[int, ...], shaped: tuple[int, ...], num_pages: int) -> _AxesSplit | None:
-    """The split of `shape`, or None where the axes of a page are reshaped too freely to be told apart."""
-    for num_lead in range(len(shape) + 1):
-        tail = shape[num_lead:]
-        long = [place for place, n in enumerate(shaped) if n > 1]
-        if prod(shape[:num_lead]) == num_pages and [n for n in tail if n > 1] == [shaped[place] for place in long]:
-            places = iter(long)
-            return _AxesSplit(num_lead, tuple(next(places) if n > 1 else None for n in tail))
-    return None
-
-
-@dataclass(frozen=True)
-class _TiffPages:
-    """Pixels of pages that are compressed, tiled or scattered; strips and tiles outside the region are not decoded."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    split: _AxesSplit
-
-    def read(self, region: Region) -> Array:
-        lead, tail = region[: self.split.num_lead], region[self.split.num_lead :]
-        box = [slice(0, 1)] * 5
-        for place, part in zip(self.split.paged, tail, strict=True):
-            if place is not None:
-                box[place] = part
-        pixels = np.empty((prod(shape_of(lead)), *shape_of(tuple(box))), self.dtype)
-        numbers = product(*(range(part.start, part.stop) for part in lead))
-        with decoding_errors(self.path), FILES.borrow(self.path, lambda: TiffFile(self.path)) as tif:
-            pages = tif.series[0].pages
-            for row, position in enumerate(numbers):
-                number = int(np.ravel_multi_index(position, self.shape[: self.split.num_lead])) if position else 0
-                with decoding_errors(self.path, f"page {number + 1} of {len(pages)}"):
-                    self._read_page(pages[number], tuple(box), pixels[row], number)
-        return pixels.reshape(shape_of(region))
-
-    def _read_page(self, page: Any, box: Region, out: Array, number: int) -> None:
-        version = file_version(self.path)
-        for index in _segments_of(page.keyframe, box):
-            # Decoding nothing tells where the segment lies.
-            _, (sample, *start, _), shape = page.keyframe.decode(None, index)
-            segment = DECODED.get((version, number, index), partial(_decode_segment, page, index))
-            _paste(segment, (sample, *start), shape, box, out)
-
-
-def _segments_of(keyframe: Any, box: Region) -> Iterator[int]:
-    """Indices of the strips or tiles that `box` touches."""
-    grid = _segment_grid(keyframe)
-    size = (1, keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth)
-    if not keyframe.is_tiled:
-        size = (1, 1, keyframe.rowsperstrip, keyframe.imagewidth)
-    touched = [range(part.start // n, ceil(part.stop / n)) for part, n in zip(box[:4], size, strict=True)]
-    for position in product(*touched):
-        yield int(np.ravel_multi_index(position, grid))
-
-
-def _decode_segment(page: Any, index: int) -> Array:
-    """One strip or tile as (depth, length, width, sample)."""
-    keyframe = page.keyframe
-    count = page.databytecounts[index]
-    _, _, shape = keyframe.decode(None, index)
-    if count == 0:
-        return np.full(shape, keyframe.nodata, keyframe.dtype)
-    file = page.parent.filehandle
-    file.seek(page.dataoffsets[index])
-    data = file.read(count)
-    if len(data) < count:
-        raise EOFError(f"strip or tile {index} ends after {len(data)} of {count} bytes")
-    tables = {}
-    if int(keyframe.compression) in _JPEG_COMPRESSIONS:
-        tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
-    pixels: Array = keyframe.decode(data, index, **tables)[0]
-    return pixels
-
-
-def _paste(segment: Array, start: tuple[int, ...], shape: tuple[int, ...], box: Region, out: Array) -> None:
-    """Copy what `segment` and `box` share; `start` is (separate sample, depth, length, width)."""
-    sample, *origin = start
-    source: list[slice] = []
-    target: list[slice | int] = [sample - box[0].start]
-    for first, length, available, part in zip(origin, shape[:3], segment.shape[:3], box[1:4], strict=True):
-        low, high = max(first, part.start), min(first + min(length, available), part.stop)
-        source.append(slice(low - first, high - first))
-        target.append(slice(low - part.start, high - part.start))
-    out[tuple(target)] = segment[(*source, box[4])]
+    return replace(stored, shape=shape, notes=notes)
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,46 @@
-"""Clean: the median filters of TEST.POST_PROCESSING over a whole prediction."""
+"""Clean: the median filters of TEST.POST_PROCESSING over a prediction, region by region."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.inference.sink import PredictionSink, Scratch
+from crista.geometry.axes import Region
 from crista.plan.plan import Plan
 from crista.postprocessing.median import median_filter
 
+Filters = Sequence[tuple[str, int]]
+"""(axes, odd size) of each filter, in order."""
 
-def filter_prediction(sink: PredictionSink, plan: Plan, scratch: Scratch) -> NDArray[np.uint8]:
-    """Labels (Z)YX after the median filters, slab by slab.
 
-    With two classes the label image is filtered, which equals filtering the probabilities and then applying the threshold
-    (the median keeps the order of values). With more classes each probability is filtered and the largest chosen: a median of
-    class numbers would invent classes.
+def filter_source(labels: Any, probabilities: Any | None, plan: Plan) -> Any:
+    """What is filtered: the label image for two classes, the probabilities for more.
+
+    With two classes filtering labels equals filtering the probabilities and then applying the threshold (the median keeps the
+    order of values). With more a median of class numbers would invent classes, so each probability is filtered and the largest
+    chosen.
     """
-    filters = plan.config.test.post_processing.filters_for(sink.labels.ndim)
-    source: NDArray[Any] = sink.labels if sink.probabilities is None else sink.probabilities
-    by_labels = plan.classes.num_classes == 2
-    if by_labels:
-        source = sink.labels
-    cleaned: NDArray[np.uint8] = scratch.empty(sink.labels.shape, np.uint8)
-    reach = sum(size // 2 for _, size in filters)
-    length = sink.labels.shape[0]
-    rows = max(1, 2**24 // max(1, int(np.prod(sink.labels.shape[1:]))))
-    for start in range(0, length, rows):
-        low, high = max(0, start - reach), min(length, start + rows + reach)
-        slab = np.asarray(source[low:high] if by_labels else source[:, low:high])
-        for axes, size in filters:
-            slab = median_filter(slab, axes, size)
-        labels = slab if by_labels else slab.argmax(axis=0)
-        stop = min(length, start + rows)
-        cleaned[start:stop] = labels[start - low : stop - low]
-    return cleaned
+    return labels if plan.classes.num_classes == 2 else probabilities
+
+
+def filter_region(source: Any, region: Region, filters: Filters) -> NDArray[np.uint8]:
+    """Labels of `region` after the filters.
+
+    `source` is an array (Z)YX of labels or K(Z)YX of probabilities; the region is read with as much around it as the filters
+    reach, so that any cut of an image gives the same as the whole.
+    """
+    ndim = len(region)
+    shape = source.shape[-ndim:]
+    reach = {letter: sum(size // 2 for axes, size in filters if letter in axes) for letter in "zyx"}
+    margins = [reach[letter] for letter in "zyx"[-ndim:]]
+    around = tuple(slice(max(0, r.start - m), min(n, r.stop + m)) for r, m, n in zip(region, margins, shape, strict=True))
+    leading = (slice(None),) * (len(source.shape) - ndim)
+    pixels = np.asarray(source[(*leading, *around)])
+    for axes, size in filters:
+        pixels = median_filter(pixels, axes, size)
+    own = tuple(slice(r.start - a.start, r.stop - a.start) for r, a in zip(region, around, strict=True))
+    kept = pixels[(*leading, *own)]
+    return kept if not leading else np.asarray(kept.argmax(axis=0), np.uint8)

@@ -1,71 +1,49 @@
-"""Engine: network input to class scores, on a device."""
+"""Engine: network input to class scores or classes, on a device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from crista.models import build_model, fold_batch_norm, to_layout
 from crista.plan.plan import Plan
 
 Scores = NDArray[np.float32]
 """Probabilities as the network gives them: (N, L, [Z,] Y, X), L = 1 for two classes (of class 1), else one per class."""
+Labels = NDArray[np.uint8]
+"""Classes of a batch, (N, [Z,] Y, X)."""
 
 
 class Engine(Protocol):
-    """Turns batches of normalised images into scores."""
+    """Turns batches of normalised images into scores or into classes.
+
+    Images are (N, C, [Z,] Y, X), their sizes multiples of the network's stride. One thread at a time may call an engine; what it
+    returns belongs to the caller.
+    """
+
+    @property
+    def name(self) -> str:
+        """What computes: ``torch``, ``openvino``, ``onnxruntime``, ``openvino-int8``."""
+        ...
+
+    def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
+        """Scores (N, L, [Z,] Y, X), float32, where they were computed: those of a GPU stay there."""
+        ...
 
     def __call__(self, images: NDArray[np.float32]) -> Scores:
-        """Scores of images (N, C, [Z,] Y, X) whose sizes are multiples of the network's stride."""
+        """The same as an array."""
+        ...
+
+    def labels(self, images: NDArray[np.float32], threshold: float) -> Labels:
+        """Classes (N, [Z,] Y, X), made of the scores where those are: one byte per pixel comes back from a GPU."""
         ...
 
 
-class TorchEngine:
-    """PyTorch: channels-last, batch normalisation folded into the convolutions; mixed precision on a GPU."""
-
-    def __init__(self, model: nn.Module, plan: Plan, device: torch.device) -> None:
-        self._layout = torch.channels_last if plan.ndim == 2 else torch.channels_last_3d
-        self._model = to_layout(fold_batch_norm(model).eval(), device, plan.ndim)
-        self._device = device
-        self._mixed = device.type == "cuda" and plan.amp is not False
-
-    @torch.inference_mode()
-    def __call__(self, images: NDArray[np.float32]) -> Scores:
-        """Scores of one batch."""
-        tensor = torch.from_numpy(images).to(self._device, memory_format=self._layout)
-        if self._mixed:
-            with torch.autocast(self._device.type):
-                logits = self._model(tensor)
-        else:
-            logits = self._model(tensor)
-        scores: Scores = scores_of(logits.float()).cpu().numpy()
-        return scores
-
-
-def scores_of(logits: torch.Tensor) -> torch.Tensor:
-    """Sigmoid of a single logit, softmax over several."""
-    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-
-
 def build_engine(plan: Plan, weights: Mapping[str, torch.Tensor], device: torch.device) -> Engine:
-    """The network of `plan` with `weights`, ready to predict."""
-    model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
-    model.load_state_dict(dict(weights))
-    return TorchEngine(model, plan, device)
+    """The network of `plan` with `weights` in PyTorch, ready to predict. Other engines: `crista.inference.engines`."""
+    from crista.inference.engines.torch_engine import TorchEngine, build_network  # which are built on this module
 
-
-def labels_of(scores: NDArray[Any], threshold: float) -> NDArray[np.uint8]:
-    """Classes ([Z,] Y, X) of scores (L, [Z,] Y, X): above `threshold` for L = 1, else the largest (the first of equals)."""
-    if scores.shape[0] == 1:
-        return np.asarray(scores[0] > threshold, np.uint8)
-    return np.asarray(scores.argmax(axis=0), np.uint8)
-
-
-def probabilities_of(scores: NDArray[Any]) -> NDArray[Any]:
-    """One channel per class (K, [Z,] Y, X): the background's probability is added for two classes."""
-    return np.concatenate([1 - scores, scores]) if scores.shape[0] == 1 else scores
+    return TorchEngine(build_network(plan, weights), plan, device)

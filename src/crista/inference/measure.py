@@ -1,18 +1,18 @@
-"""Measure: confusion matrices of tiles and of images, counted block by block."""
+"""Measure: confusion matrices of regions of a prediction, and the score of each patch by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
-from crista.geometry.tiles import Tile, iter_tiles, whole
+from crista.geometry.tiles import grid_blocks, grid_starts, whole
 from crista.images.image import Image
 from crista.images.labels import read_label
-from crista.inference.engine import Scores, labels_of
 from crista.metrics.confusion import compute_confusion
 from crista.metrics.overlap import foreground_iou
 from crista.patches.prepare import coding_of
@@ -29,62 +29,85 @@ def label_reader(label: Image, plan: Plan) -> ReadLabel:
     return lambda region: read_label(label, coding, region)
 
 
-def iter_blocks(shape: Sequence[int]) -> Iterator[Region]:
+def iter_slabs(shape: Sequence[int]) -> Iterator[Region]:
     """Slabs along the first axis that partition an image, each of about `BLOCK_VOXELS` voxels."""
     rows = max(1, BLOCK_VOXELS // max(1, int(np.prod(shape[1:]))))
-    size = (min(rows, shape[0]), *shape[1:])
-    for tile in iter_tiles(shape, size, [0] * len(shape)):
-        yield tile.write
+    yield from grid_blocks(shape, (rows, *shape[1:]))
 
 
-def evaluated(shape: Sequence[int], crop: Sequence[int]) -> Region:
-    """The region that is measured: all but TEST.EVAL_BORDER_CROP pixels at each border, one value per axis or one for all."""
-    if not crop:
-        return whole(shape)
-    widths = tuple(crop) * (len(shape) // len(crop))
-    return tuple(slice(min(c, n // 2), max(n - c, n // 2)) for n, c in zip(shape, widths, strict=True))
+def predicted_region(shape: Sequence[int], plan: Plan) -> Region:
+    """All of an image, or the slices of TEST.BY_CHUNKS.Z_START and Z_END."""
+    chunks = plan.config.test.by_chunks
+    region = whole(shape)
+    if not chunks.enable or len(shape) < 3:
+        return region
+    start = max(0, chunks.z_start)
+    stop = chunks.z_end if chunks.z_end >= 0 else shape[0]
+    return slice(min(start, shape[0] - 1), min(max(stop, start + 1), shape[0])), *region[1:]
 
 
-def image_confusion(labels: NDArray[Any], read: ReadLabel, plan: Plan) -> Counts:
-    """(K, K) counts of a predicted label image (Z)YX against the true one, rows truth."""
-    inside = evaluated(labels.shape, plan.config.test.eval_border_crop)
+def evaluated(shape: Sequence[int], plan: Plan) -> Region:
+    """The region that is measured: what is predicted, less TEST.EVAL_BORDER_CROP pixels at each border of the image.
+
+    The crop has one value per axis, or one for all.
+    """
+    crop = plan.config.test.eval_border_crop
+    widths = tuple(crop) * (len(shape) // len(crop)) if crop else (0,) * len(shape)
+    inside = tuple(slice(min(c, n // 2), max(n - c, n // 2)) for n, c in zip(shape, widths, strict=True))
+    return intersection(inside, predicted_region(shape, plan))
+
+
+def intersection(one: Region, other: Region) -> Region:
+    """What two regions share; axes with nothing in common have length 0."""
+    starts = [max(a.start, b.start) for a, b in zip(one, other, strict=True)]
+    stops = [min(a.stop, b.stop) for a, b in zip(one, other, strict=True)]
+    return tuple(slice(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True))
+
+
+def region_confusion(labels: NDArray[Any], region: Region, shape: Sequence[int], read: ReadLabel, plan: Plan) -> Counts:
+    """(K, K) counts of the part of `labels` (the prediction of `region` of an image of `shape`) that is measured."""
+    inside = intersection(region, evaluated(shape, plan))
     counts = np.zeros((plan.classes.num_classes,) * 2, np.int64)
-    for block in iter_blocks(labels.shape):
-        region = tuple(slice(max(b.start, i.start), min(b.stop, i.stop)) for b, i in zip(block, inside, strict=True))
-        if all(axis.stop > axis.start for axis in region):
-            counts += compute_confusion(
-                read(region),
-                np.asarray(labels[region]),
-                num_classes=plan.classes.num_classes,
-                ignore_index=plan.classes.ignore_index,
-            )
+    if any(axis.stop <= axis.start for axis in inside):
+        return counts
+    own = tuple(slice(i.start - r.start, i.stop - r.start) for i, r in zip(inside, region, strict=True))
+    return counts + compute_confusion(
+        read(inside), labels[own], num_classes=plan.classes.num_classes, ignore_index=plan.classes.ignore_index
+    )
+
+
+def image_confusion(labels: Any, read: ReadLabel, plan: Plan) -> Counts:
+    """(K, K) counts of a predicted label image (Z)YX against the true one, rows truth; slab by slab."""
+    counts = np.zeros((plan.classes.num_classes,) * 2, np.int64)
+    for slab in iter_slabs(labels.shape):
+        counts += region_confusion(np.asarray(labels[slab]), slab, labels.shape, read, plan)
     return counts
 
 
-class PatchScores:
-    """Foreground IoU of each tile by itself, before tiles are put together."""
+def patch_score(labels: Any, read: ReadLabel, plan: Plan) -> float | None:
+    """Mean foreground IoU over the patches of an image, each measured by itself.
 
-    def __init__(self, plan: Plan, shape: Sequence[int], read: ReadLabel) -> None:
-        self._plan = plan
-        self._shape = tuple(shape)
-        self._read = read
-        self.values: list[float] = []
+    Patches of the size that the network was trained on, with DATA.TEST.OVERLAP; those without a counted voxel are left out. None
+    if that leaves none.
+    """
+    shape = labels.shape
+    inside = predicted_region(shape, plan)
+    size = tuple(min(p, i.stop - i.start) for p, i in zip(plan.patch_size, inside, strict=True))
+    overlap = plan.inference.overlap
+    axes = [
+        [slice(i.start + start, i.start + start + p) for start in grid_starts(i.stop - i.start, p, o)]
+        for i, p, o in zip(inside, size, overlap, strict=True)
+    ]
+    scores = [_region_score(labels, region, read, plan) for region in product(*axes)]
+    counted = [score for score in scores if np.isfinite(score)]
+    return float(np.mean(counted)) if counted else None
 
-    def __call__(self, tile: Tile, scores: Scores) -> None:
-        """Measure one tile (the part of it that lies inside the image)."""
-        region = tuple(slice(r.start, min(r.stop, n)) for r, n in zip(tile.read, self._shape, strict=True))
-        inside = tuple(slice(0, r.stop - r.start) for r in region)
-        predicted = labels_of(scores, self._plan.config.test.threshold)[inside]
-        counts = compute_confusion(
-            self._read(region),
-            predicted,
-            num_classes=self._plan.classes.num_classes,
-            ignore_index=self._plan.classes.ignore_index,
-        )
-        self.values.append(foreground_iou(counts))
 
-    @property
-    def mean(self) -> float | None:
-        """Mean over the tiles; tiles without a counted voxel are left out. None if that leaves none."""
-        counted = [value for value in self.values if np.isfinite(value)]
-        return float(np.mean(counted)) if counted else None
+def _region_score(labels: Any, region: Region, read: ReadLabel, plan: Plan) -> float:
+    counts = compute_confusion(
+        read(region),
+        np.asarray(labels[region]),
+        num_classes=plan.classes.num_classes,
+        ignore_index=plan.classes.ignore_index,
+    )
+    return foreground_iou(counts)

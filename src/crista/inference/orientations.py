@@ -8,11 +8,17 @@ from itertools import product
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from crista.inference.engine import Engine, Scores
+from crista.inference.engine import Engine
+from crista.inference.engines.base import ScoringEngine
 
-Combine = Callable[[Scores, Scores], Scores]
+COMBINE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "mean": lambda a, b: a + b,
+    "min": lambda a, b: torch.minimum(a, b),
+    "max": lambda a, b: torch.maximum(a, b),
+}
 
 
 def orientations(ndim: int, group: Literal["auto", "full", "flips", "none"]) -> list[tuple[tuple[int, ...], int]]:
@@ -33,7 +39,7 @@ def orientations(ndim: int, group: Literal["auto", "full", "flips", "none"]) -> 
     return [((*z, *x), turns) for z in depth for x in [(), (-1,)] for turns in range(4)]
 
 
-class OrientedEngine:
+class OrientedEngine(ScoringEngine):
     """Another engine's scores over several orientations of the input, brought back and combined."""
 
     def __init__(
@@ -47,19 +53,17 @@ class OrientedEngine:
         self._engine = engine
         self._orientations = orientations(ndim, group)
         self._mode = mode
+        self.name = engine.name
 
-    def __call__(self, images: NDArray[np.float32]) -> Scores:
+    def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Combined scores; with several classes the minimum and the maximum are brought back to a sum of 1."""
-        turned = [self._oriented(images, flips, turns) for flips, turns in self._orientations]
-        combine: Combine = {"mean": np.add, "min": np.minimum, "max": np.maximum}[self._mode]
-        combined = reduce(combine, turned)
+        turned = (self._oriented(images, flips, turns) for flips, turns in self._orientations)
+        combined = reduce(COMBINE[self._mode], turned)
         if self._mode == "mean":
-            return (combined / len(turned)).astype(np.float32)
-        if combined.shape[1] > 1:
-            combined = combined / combined.sum(axis=1, keepdims=True)
-        return combined.astype(np.float32)
+            return combined / len(self._orientations)
+        return combined / combined.sum(dim=1, keepdim=True) if combined.shape[1] > 1 else combined
 
-    def _oriented(self, images: NDArray[np.float32], flips: tuple[int, ...], turns: int) -> Scores:
+    def _oriented(self, images: NDArray[np.float32], flips: tuple[int, ...], turns: int) -> torch.Tensor:
         turned = np.rot90(np.flip(images, flips), turns, axes=(-2, -1))
-        scores = self._engine(np.ascontiguousarray(turned))
-        return np.flip(np.rot90(scores, -turns, axes=(-2, -1)), flips)
+        scores = self._engine.scores(np.ascontiguousarray(turned))
+        return torch.flip(torch.rot90(scores, -turns, dims=(-2, -1)), flips)

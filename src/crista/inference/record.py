@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crista.images.atomic import atomic_write
 from crista.images.image import ImagePair
-from crista.plan.plan import Plan
+from crista.plan.plan import InferencePlan, Plan
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
-    if content["key"] != key or not all(Path(file).is_file() for file in content["files"]):
+    if content["key"] != key or not all(Path(file).exists() for file in content["files"]):
         return None
     confusions = {stage: np.asarray(counts, np.int64) for stage, counts in content["confusions"].items()}
     return ImageRecord(content["name"], key, content["seconds"], confusions, content["patch_iou"], tuple(content["files"]))
@@ -70,11 +70,11 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
     """A digest of everything that the prediction of `pair` depends on."""
     files = [pair.image.path] + ([pair.label.path] if pair.label is not None else [])
-    stats = [_state_of(file) for file in files]
+    stats = [state_of(file) for file in files]
     settings = [
-        plan.inference.model_dump_json(),
+        _tiling_key(plan.inference),
         plan.classes.model_dump_json(),
-        plan.config.test.model_dump_json(),
+        plan.config.test.model_dump_json(exclude={"max_memory", "verbose", "reduce_memory"}),
         plan.config.data.normalization.model_dump_json(),
         plan.config.data.test.model_dump_json(),
         plan.config.paths.result_dir.model_dump_json(),
@@ -83,7 +83,14 @@ def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
     return sha256(json.dumps([digest, stats, settings]).encode()).hexdigest()
 
 
-def _state_of(path: Path) -> tuple[str, int, int, int]:
+def _tiling_key(inference: InferencePlan) -> str:
+    """What the labels depend on: exact tiles of any size give the same, and so does any batch."""
+    if inference.exact:
+        return f"exact {inference.engine}"
+    return inference.model_dump_json(exclude={"batch_size"})
+
+
+def state_of(path: Path) -> tuple[str, int, int, int]:
     """Path, number of files (a Zarr folder has many), bytes, and time of the last change."""
     stats = [file.stat() for file in (path.rglob("*") if path.is_dir() else [path]) if not file.is_dir()]
     changed = max((stat.st_mtime_ns for stat in stats), default=0)

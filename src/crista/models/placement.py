@@ -19,3 +19,10 @@ def to_layout(model: nn.Module, device: torch.device, ndim: int) -> nn.Module:
         if parameter.ndim == ndim + 2:
             parameter.data = parameter.data.contiguous(memory_format=layout)
     return model
+
+
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """What mixed precision computes in on `device`: bfloat16 where a GPU has it, else float16; None where it is no faster."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -62,6 +62,13 @@ class InferencePlan(Section):
     overlap: tuple[float, ...]
     """Fraction of a tile shared with its neighbour (mode `blended`), (Z)YX."""
     batch_size: int
+    max_tile_voxels: int | None = None
+    """Voxels of the largest tile that memory allows. Tiles are then fitted to each image, `tile_size` being the usual one; None:
+    all tiles are of `tile_size`."""
+    exact: bool = False
+    """Whether tiles give what the whole image gives: the halo covers the receptive field and no layer depends on the tile."""
+    engine: str = ""
+    """What runs the network; empty until it is chosen."""
 
 
 class Plan(Section):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, prod
+from math import prod
 
 from crista.config.model import Model
 from crista.config.root import Config
+from crista.geometry.tiles import round_up
 from crista.plan.ledger import Ledger
 from crista.plan.plan import InferencePlan
 from crista.plan.topology import network_stride, receptive_field_radius
@@ -15,10 +16,16 @@ TILE_VOXELS = {2: 1024**2, 3: 64 * 160**2}
 """Voxels of a decided tile: what a laptop's memory bears."""
 TILE_INDEPENDENT = ("bn", "sync_bn", "none")
 """Normalisation layers whose result does not depend on the tile."""
+CHEAP = 1.3
+"""Exact tiles are taken where they cost at most so many times the work of the whole image."""
 
 
 def decide_inference(config: Config, patch: tuple[int, ...], model: Model, batch: int, ledger: Ledger) -> InferencePlan:
-    """Tiles of the patch's size where OVERLAP or PADDING is given; otherwise large tiles, exact where that is cheap."""
+    """Blended tiles of the patch's size with OVERLAP; otherwise tiles as large as memory allows, exact where that is cheap.
+
+    The size of the tiles and a halo that is not exact are measured later, on the trained network
+    (`crista.inference.tuning`); here they are estimated.
+    """
     ndim = len(patch)
     test = config.data.test
     overlap = _per_axis("DATA.TEST.OVERLAP", test.overlap, ndim, ledger)
@@ -30,11 +37,10 @@ def decide_inference(config: Config, patch: tuple[int, ...], model: Model, batch
         return InferencePlan(
             mode="blended", tile_size=patch, halo=(0,) * ndim, overlap=tuple(map(float, overlap)), batch_size=batch
         )
-    if any(padding):
-        _check_padding("DATA.TEST.PADDING", padding, patch, network_stride(model, ndim), ledger)
-        ledger.note("tiles", "halo", f"DATA.TEST.PADDING is given: {tuple(padding)} pixels at each border of a patch are context")
-        return InferencePlan(mode="halo", tile_size=patch, halo=tuple(map(int, padding)), overlap=(0.0,) * ndim, batch_size=batch)
-    return _large_tiles(patch, model, ledger)
+    _check_padding("DATA.TEST.PADDING", padding, patch, network_stride(model, ndim), ledger)
+    if model.normalization not in TILE_INDEPENDENT:
+        return _tile_dependent(patch, model, tuple(map(int, padding)), batch, ledger)
+    return _large_tiles(patch, model, tuple(map(int, padding)), ledger)
 
 
 def check_training_patches(config: Config, patch: tuple[int, ...], ledger: Ledger) -> None:
@@ -45,32 +51,43 @@ def check_training_patches(config: Config, patch: tuple[int, ...], ledger: Ledge
         _check_padding(f"DATA.{name}.PADDING", padding, patch, (1,) * len(patch), ledger)
 
 
-def _large_tiles(patch: tuple[int, ...], model: Model, ledger: Ledger) -> InferencePlan:
+def _tile_dependent(patch: tuple[int, ...], model: Model, padding: tuple[int, ...], batch: int, ledger: Ledger) -> InferencePlan:
+    """Tiles of the patch's size, as in training: the normalisation of the network depends on the tile."""
+    ndim = len(patch)
+    why = f"{model.normalization} normalisation depends on the tile: tiles of the patch's size"
+    if any(padding):
+        ledger.note("tiles", "halo", f"{why}; DATA.TEST.PADDING is given: {padding} pixels at each border are context")
+        return InferencePlan(mode="halo", tile_size=patch, halo=padding, overlap=(0.0,) * ndim, batch_size=batch)
+    ledger.note("tiles", "blended", f"{why}, a quarter shared with each neighbour, are averaged with smooth weights")
+    return InferencePlan(mode="blended", tile_size=patch, halo=(0,) * ndim, overlap=(0.25,) * ndim, batch_size=1)
+
+
+def _large_tiles(patch: tuple[int, ...], model: Model, padding: tuple[int, ...], ledger: Ledger) -> InferencePlan:
+    """As large as memory allows; `padding` (DATA.TEST.PADDING) is the least context."""
     ndim = len(patch)
     stride = network_stride(model, ndim)
     radius = receptive_field_radius(model, ndim)
-    if model.normalization not in TILE_INDEPENDENT:
-        ledger.note(
-            "tiles",
-            "blended",
-            f"{model.normalization} normalisation depends on the tile: tiles of the patch's size, a quarter shared with each "
-            "neighbour, are averaged with smooth weights",
-        )
-        return InferencePlan(mode="blended", tile_size=patch, halo=(0,) * ndim, overlap=(0.25,) * ndim, batch_size=1)
     scale = max(1.0, (TILE_VOXELS[ndim] / prod(patch)) ** (1 / ndim))
     tile = tuple(max(p, int(p * scale) // s * s) for p, s in zip(patch, stride, strict=True))
-    exact = tuple(ceil(r / s) * s for r, s in zip(radius, stride, strict=True))
+    exact = tuple(round_up(max(r, p), s) for r, p, s in zip(radius, padding, stride, strict=True))
     work = prod(t / max(1, t - 2 * h) for t, h in zip(tile, exact, strict=True))
-    cheaper = tuple(min(e, t // 8 // s * s) for e, t, s in zip(exact, tile, stride, strict=True))
-    if cheaper == exact or (all(t > 2 * h for t, h in zip(tile, exact, strict=True)) and work <= 1.3):
+    cheaper = tuple(min(e, max(t // 8 // s * s, round_up(p, s))) for e, t, s, p in zip(exact, tile, stride, padding, strict=True))
+    is_exact = cheaper == exact or (all(t > 2 * h for t, h in zip(tile, exact, strict=True)) and work <= CHEAP)
+    if is_exact:
         halo, reason = exact, f"the halo covers the receptive field's radius {radius}: tiles give what the whole image gives"
     else:
         halo = cheaper
-        reason = (
-            f"a halo of the whole receptive field, {exact}, costs {work:.1f} times the work; an eighth of the tile is context"
-        )
-    ledger.note("tiles", f"{tile}, halo {halo}", reason)
-    return InferencePlan(mode="halo", tile_size=tile, halo=halo, overlap=(0.0,) * ndim, batch_size=1)
+        reason = f"a halo of the whole receptive field, {exact}, costs {work:.1f} times the work; what is enough is measured"
+    ledger.note("tiles", f"about {tile}, halo {halo}", f"an image that fits into memory is one tile; else {reason}")
+    return InferencePlan(
+        mode="halo",
+        tile_size=tile,
+        halo=halo,
+        overlap=(0.0,) * ndim,
+        batch_size=1,
+        max_tile_voxels=prod(tile),
+        exact=is_exact,
+    )
 
 
 def _check_padding(key: str, padding: Sequence[float], patch: Sequence[int], least: Sequence[int], ledger: Ledger) -> None:

@@ -24,7 +24,7 @@ def quicken(model: nn.Module) -> nn.Module:
     Norms on any processor; convolutions on those with AVX2 and no AVX-512, whose kernels for weight gradients of
     channels-last tensors are slow. The choice depends on the processor alone, so that a training gives the same bits again.
     """
-    slow_gradients = torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkl.is_available()
+    slow_gradients = torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     for module in model.modules():
         quick = QUICK_NORMS.get(type(module))
         if quick is None and slow_gradients:
@@ -174,7 +174,7 @@ class QuickInstanceNorm3d(nn.InstanceNorm3d):
 
 
 def _instance_norm(image: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    samples = [F.batch_norm(sample, None, None, weight, bias, training=True, eps=eps) for sample in image.split(1)]
+    samples = [F.batch_norm(sample, None, None, weight, bias, training=True, eps=eps) for sample in image.split(1)]  # type: ignore[no-untyped-call]
     return torch.cat(samples)
 
 

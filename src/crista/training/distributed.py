@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -11,6 +13,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from crista.errors import ConfigError, Problem
+
+LONGEST_WAIT = timedelta(days=7)
+"""One process may check data, draw or predict for hours while its peers wait (the default, 10 minutes with NCCL, would end
+them); torchrun sees by itself when one dies."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,10 @@ def join_processes(device: torch.device) -> Processes:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1 or "RANK" not in os.environ:
         return Processes()
+    # a first layer of one channel has the same strides in both layouts; it is a few numbers
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
 

@@ -93,7 +93,7 @@ def _sent(values: Tensor, batches: Sequence[Batch]) -> _Figures:
         return _Figures(values, None, batches)
     copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     copy.copy_(values, non_blocking=True)
-    arrived = torch.cuda.Event()
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record()
     return _Figures(copy, arrived, batches)
 

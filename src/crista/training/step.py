@@ -55,7 +55,7 @@ class Steps:
         targets = batch.targets.to(self._job.device, non_blocking=True)
         with self._state.precision.autocast():
             logits = self._state.network(images)
-        loss = self._state.loss(logits.float(), targets) / parts
+        loss: torch.Tensor = self._state.loss(logits.float(), targets) / parts
         self._state.precision.backward(loss)
         self._tally.add(loss, logits, targets)
         return loss

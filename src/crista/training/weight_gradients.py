@@ -65,7 +65,7 @@ def transposed_weight_gradient(gradient: Tensor, image: Tensor, factor: Sequence
 def tall_product(left: Tensor, right: Tensor) -> Tensor:
     """`left`ᵀ·`right` of (P, M) and (P, N) with P far above M and N, by pieces of P that go to the threads."""
     whole = len(left) // ROW_VOXELS * ROW_VOXELS
-    pieces = [side[:whole].unflatten(0, (-1, ROW_VOXELS)) for side in (left, right)] if whole else []
+    pieces = [side[:whole].unflatten(0, (-1, ROW_VOXELS)) for side in (left, right)] if whole else []  # type: ignore[no-untyped-call]
     rest = left[whole:].T @ right[whole:]
     return rest + torch.bmm(pieces[0].transpose(1, 2), pieces[1]).sum(0) if pieces else rest
 

@@ -16,7 +16,7 @@ from crista.images.labels import LabelCoding, read_label, summarise_label
 from crista.images.listing import list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
-from crista.inference.measure import iter_blocks
+from crista.inference.measure import iter_slabs
 from crista.metrics import compute_confusion, iou, summarise
 from crista.plan.events import Event, ImageFinished, Said, StageStarted, Warned
 
@@ -80,7 +80,7 @@ def evaluate_folders(
     for_true, for_predicted = codings
     for index, (predicted, true) in enumerate(opened, 1):
         counts = np.zeros((for_true.num_classes,) * 2, np.int64)
-        for block in iter_blocks(true.spatial_shape):
+        for block in iter_slabs(true.spatial_shape):
             counts += compute_confusion(
                 read_label(true, for_true, block),
                 read_label(predicted, _without_ignore(for_predicted), block),

@@ -84,7 +84,7 @@ def request_prediction(
 ) -> Request:
     """Prediction of a folder (or one file) with a checkpoint; with `labels` it is measured too.
 
-    The TEST settings are those that the checkpoint was trained with, changed by `overrides`.
+    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; the machines are not.
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
@@ -99,6 +99,7 @@ def request_prediction(
     test.update(PATH=str(images), LOAD_GT=labels is not None)
     test.update({"GT_PATH": str(labels)} if labels is not None else {})
     test.pop("USE_VAL_AS_TEST", None)
+    tree.get("SYSTEM", {}).pop("CLUSTER", None)  # the machines of the training; those of now are given anew
     loaded = config_from_dict(tree, overrides)
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
     return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, ())

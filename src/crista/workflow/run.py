@@ -6,7 +6,8 @@ Everything that calls crista (command line, Python, windows) goes through here a
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,14 +17,16 @@ from crista.config.root import Config
 from crista.errors import ConfigError, Problem
 from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
-from crista.inference.engine import Engine, build_engine
-from crista.inference.orientations import OrientedEngine
-from crista.inference.predictor import Predictor
+from crista.images.image import ImagePair
+from crista.inference.distribution import Executor, SerialExecutor, build_executor
+from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.record import weights_digest
-from crista.inference.stage import OutputFolders, PredictionJob, predict_images
+from crista.inference.stage import PredictionJob, predict_images, predict_shard
+from crista.inference.task import OutputFolders
+from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
-from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted
+from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.make import make_plan, plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
@@ -36,6 +39,8 @@ from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.distributed import Processes, choose_device, join_processes, leave_processes
 from crista.training.loop import TrainingJob, previous_of, train
 from crista.workflow.check import check
+from crista.workflow.engine import choose_predictor, make_int8_model
+from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
 from crista.workflow.request import Request
 
 Events = Generator[Event, None, None]
@@ -90,9 +95,13 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
         yield from train_stage(request, plan, report, device, processes, trained)
         processes.barrier()
         trained = load_checkpoint(folder.checkpoint_best, device=device)
-    if config.test.enable and processes.is_main:
+    if config.test.enable:
         assert trained is not None
-        yield from test_stage(request, plan, report, trained, device)
+        executor = build_executor(config.system, rank=processes.rank, world_size=processes.world_size)
+        if isinstance(executor, RankExecutor) and not processes.is_main:
+            help_predicting(executor)
+        else:
+            yield from test_stage(request, plan, report, trained, device, executor)
     if processes.is_main:
         inputs = [pair.image.path for pair in (*report.train, *report.val, *report.test)]
         yield FileWritten(write_provenance_of(folder, plan, inputs, device=device, started=started), "provenance")
@@ -132,25 +141,76 @@ def train_stage(
     yield from record_training(events, folder) if processes.is_main else events
 
 
-def test_stage(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint, device: torch.device) -> Events:
-    """Predict the test images, clean, write and measure them, and write the report."""
+def test_stage(
+    request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint, device: torch.device, executor: Executor
+) -> Events:
+    """Predict the test images, clean, write and measure them, and write the report; of a shard only the first."""
     folder, pairs = request.folder, report.test
     if request.config.data.test.use_val_as_test:
         pairs = tuple(source.pair for source in make_split(plan, report.train, report.val).validation)
-    yield Said("predictions are written as TIFF")
-    job = PredictionJob(
-        predictor=Predictor(plan, build_predicting_engine(plan, trained, device)),
-        pairs=pairs,
-        folders=output_folders(folder),
-        digest=weights_digest(trained.weights),
-        names=output_names([pair.image.path for pair in pairs]),
-        full_image=request.config.test.full_img or bool(request.config.test.stats.full_img),
-    )
+    if plan.config.test.engine == "fastest" and device.type == "cpu":
+        yield from _quantize(request, plan, report, trained)
+    job = yield from _prepare_prediction(request, plan, pairs, trained, device)
+    plan = job.plan
+    index, count = request.config.system.cluster.own_shard
+    if count > 1:
+        yield from predict_shard(job, index, count)
+        return
+    if not isinstance(executor, SerialExecutor):
+        checkpoint = _checkpoint_of(request.config, folder).resolve()
+        setup = WorkerSetup(plan, checkpoint, job.digest, job.folders, request.config.system.device, str(Path.cwd()))
+        job = replace(job, elsewhere=elsewhere(executor, setup))
     records = yield from predict_images(job)
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
     yield Measured(measurement.summary)
     yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement)
+
+
+def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:
+    """Make the 8-bit model, if the training images are here: they calibrate it and decide on it."""
+    train, val = report.train, report.val
+    if not train:
+        folders = plan.config.data.train
+        if not folders.path or not folders.gt_path or not Path(folders.path).exists():
+            return
+        asked = plan.config.model_copy(
+            update={
+                "train": plan.config.train.model_copy(update={"enable": True}),
+                "test": plan.config.test.model_copy(update={"enable": False}),
+            }
+        )
+        found = yield from check(asked, None)
+        if found.problems:
+            yield Warned("the training images cannot be used for an 8-bit model any more (crista check says why)")
+            return
+        train, val = found.train, found.val
+    samples = prepare_samples(plan, make_split(plan, train, val), map_folder=request.folder.prob_map, cache_bytes=cache_bytes())
+    checkpoint = _checkpoint_of(request.config, request.folder)
+    yield from make_int8_model(plan, trained, samples, state=request.folder.state, checkpoint=checkpoint)
+
+
+def _prepare_prediction(
+    request: Request, plan: Plan, pairs: Sequence[ImagePair], trained: Checkpoint, device: torch.device
+) -> Generator[Event, None, PredictionJob]:
+    """The engine, tiles that fit the images and the memory, and what is to be predicted."""
+    folder = request.folder
+    digest = weights_digest(trained.weights)
+    names = output_names([pair.image.path for pair in pairs])
+    named = dict(zip(names, pairs, strict=True))
+    checkpoint = _checkpoint_of(request.config, folder)
+    predictor = yield from choose_predictor(plan, trained, device, named, state=folder.state, checkpoint=checkpoint)
+    images = {name: pair.image for name, pair in named.items()}
+    plan = yield from tune(predictor, images, state=folder.state, digest=digest, device=device)
+    yield FileWritten(write_plan(folder, plan), "plan")
+    return PredictionJob(
+        predictor=replace(predictor, plan=plan),
+        pairs=pairs,
+        folders=output_folders(folder),
+        digest=digest,
+        names=names,
+        full_image=request.config.test.full_img or bool(request.config.test.stats.full_img),
+    )
 
 
 def output_folders(folder: RunFolder) -> OutputFolders:
@@ -164,15 +224,6 @@ def output_folders(folder: RunFolder) -> OutputFolders:
         as_3d_stack=folder.as_3d_stack,
         state=folder.state,
     )
-
-
-def build_predicting_engine(plan: Plan, trained: Checkpoint, device: torch.device) -> Engine:
-    """The trained network, over several orientations with TEST.AUGMENTATION."""
-    engine = build_engine(plan, trained.weights, device)
-    test = plan.config.test
-    if not test.augmentation:
-        return engine
-    return OrientedEngine(engine, ndim=plan.ndim, group=test.augmentation_group, mode=test.augmentation_mode)
 
 
 def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Events:
@@ -199,17 +250,27 @@ def _data_key(config: Config, report: DatasetReport) -> str:
     return digest_files([*files, Path(start)] if start else files)
 
 
+def _checkpoint_of(config: Config, folder: RunFolder) -> Path:
+    """The checkpoint that a run predicts with; a training that starts from another one leaves its own."""
+    if config.paths.checkpoint_file and not config.train.enable:
+        return Path(config.paths.checkpoint_file)
+    last = config.model.load_checkpoint_epoch == "last_on_train" and not config.train.enable
+    return folder.checkpoint_last if last else folder.checkpoint_best
+
+
 def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None:
     """The checkpoint to predict with or to start from; None for a training from scratch."""
-    if config.train.enable and not config.model.load_checkpoint:
+    if not config.train.enable:
+        return load_checkpoint(_checkpoint_of(config, folder))
+    if not config.model.load_checkpoint:
         return None
     if config.paths.checkpoint_file:
         return load_checkpoint(Path(config.paths.checkpoint_file))
     last = config.model.load_checkpoint_epoch == "last_on_train"
     path = folder.checkpoint_last if last else folder.checkpoint_best
-    if config.train.enable and not path.is_file() and previous_of(folder.checkpoint_best).is_file():
+    if not path.is_file() and previous_of(folder.checkpoint_best).is_file():
         path = previous_of(folder.checkpoint_best)  # a training that started from it was killed in its first epoch
-    if config.train.enable and not path.is_file():
+    if not path.is_file():
         raise ConfigError(
             "in the configuration",
             [

@@ -1,0 +1,86 @@
+"""Reading chunked arrays by region: chunks that overlapping tiles share are decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from crista.geometry.axes import Array, Region
+from crista.geometry.tiles import shape_of
+from crista.images.open_files import DECODED
+
+CACHED_PART = 4
+"""A read that touches more than this part of the cache goes past it: large blocks are not read twice."""
+
+
+@dataclass(frozen=True)
+class ChunkGrid:
+    """How an array is cut into chunks."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: np.dtype
+
+    def chunks_of(self, region: Region) -> list[range]:
+        """Along each axis the numbers of the chunks that `region` touches."""
+        return [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, self.chunks, strict=True)]
+
+    def box_of(self, numbers: list[range]) -> Region:
+        """The voxels of a box of chunks."""
+        return tuple(
+            slice(some.start * n, min(some.stop * n, length))
+            for some, n, length in zip(numbers, self.chunks, self.shape, strict=True)
+        )
+
+
+def read_through_cache(key: Hashable, grid: ChunkGrid, region: Region, read: Callable[[Region], Array]) -> Array:
+    """The pixels of `region`, by way of the chunks decoded last; whole chunks and large regions go past them.
+
+    Parameters
+    ----------
+    key : says which array in which version of its file
+    read : decodes a region of the array
+    """
+    touched = grid.chunks_of(region)
+    box = grid.box_of(touched)
+    num_bytes = prod(shape_of(box)) * grid.dtype.itemsize
+    if box == region or not 0 < num_bytes <= DECODED.budget // CACHED_PART:
+        return read(region)
+    kept = {place: chunk for place in product(*touched) if (chunk := DECODED.find((key, place))) is not None}
+    missing = [place for place in product(*touched) if place not in kept]
+    decoded = _decode_box(grid, missing, read) if missing else {}
+    for place, chunk in decoded.items():
+        DECODED.keep((key, place), chunk)
+    pixels = np.empty(shape_of(region), grid.dtype)
+    for place, chunk in (decoded | kept).items():
+        _paste(chunk, [number * n for number, n in zip(place, grid.chunks, strict=True)], region, pixels)
+    return pixels
+
+
+def _decode_box(grid: ChunkGrid, places: list[tuple[int, ...]], read: Callable[[Region], Array]) -> dict[tuple[int, ...], Array]:
+    """The chunks of the smallest box around `places`, decoded in one go; each is a copy that keeps nothing else alive."""
+    numbers = [range(min(along), max(along) + 1) for along in zip(*places, strict=True)]
+    box = grid.box_of(numbers)
+    pixels = read(box)
+    decoded = {}
+    for place in product(*numbers):
+        inside = tuple(
+            slice(number * n - part.start, (number + 1) * n - part.start)
+            for number, n, part in zip(place, grid.chunks, box, strict=True)
+        )
+        decoded[place] = pixels[inside].copy()
+    return decoded
+
+
+def _paste(chunk: Array, start: list[int], region: Region, pixels: Array) -> None:
+    """Copy what a chunk that begins at `start` shares with `region`, of which `pixels` are the pixels."""
+    source, target = [], []
+    for first, length, part in zip(start, chunk.shape, region, strict=True):
+        low, high = max(first, part.start), min(first + length, part.stop)
+        source.append(slice(low - first, high - first))
+        target.append(slice(low - part.start, high - part.start))
+    pixels[tuple(target)] = chunk[tuple(source)]

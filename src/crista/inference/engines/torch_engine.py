@@ -1,0 +1,80 @@
+"""PyTorch: channels-last, batch normalisation folded into the convolutions; on a GPU in half precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from crista.config.engine import Torch
+from crista.inference.engine import Engine
+from crista.inference.engines.base import ENGINES, EngineSource, ScoringEngine, as_input
+from crista.inference.scores import scores_of
+from crista.models import build_model, fold_batch_norm, to_layout
+from crista.models.placement import half_precision, memory_layout
+from crista.plan.plan import Plan
+
+
+def build_network(plan: Plan, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The network of `plan` with `weights`: images to logits."""
+    model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
+    model.load_state_dict(dict(weights))
+    return model
+
+
+class TorchEngine(ScoringEngine):
+    """PyTorch on any device.
+
+    Images go to a GPU through page-locked memory. `half`: what convolutions compute in; left out: half precision on a GPU,
+    unless TRAIN.AMP is False.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: nn.Module, plan: Plan, device: torch.device, *, half: torch.dtype | None = None) -> None:
+        self._layout = memory_layout(plan.ndim)
+        self._model = to_layout(fold_batch_norm(model), device, plan.ndim)
+        self._device = device
+        self._half = half or (half_precision(device) if plan.amp is not False else None)
+        self._staging = _Staging() if device.type == "cuda" and plan.config.system.pin_mem else None
+
+    @torch.no_grad()
+    def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
+        """Scores of one batch, on the device."""
+        tensor = torch.from_numpy(as_input(images))
+        if self._staging is not None:
+            tensor = self._staging.hold(tensor)
+        placed = tensor.to(self._device, non_blocking=True).contiguous(memory_format=self._layout)
+        with self._precision():
+            logits = self._model(placed)
+        return scores_of(logits.float())
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, dtype=self._half) if self._half is not None else nullcontext()
+
+
+class _Staging:
+    """Page-locked memory, kept from batch to batch: a GPU fetches from it at full speed.
+
+    It may be filled again once a result has come back, which is before the next batch is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def hold(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A page-locked copy of `tensor`, valid until the next one."""
+        if self._memory.numel() < tensor.numel():
+            self._memory = torch.empty(tensor.numel(), pin_memory=True)
+        return self._memory[: tensor.numel()].view(tensor.shape).copy_(tensor)
+
+
+@ENGINES.register(Torch)
+def build_torch(config: Torch, *, source: EngineSource) -> Engine:  # noqa: ARG001
+    """PyTorch on the device of `source`."""
+    return TorchEngine(build_network(source.plan, source.weights), source.plan, source.device)

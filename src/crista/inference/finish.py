@@ -1,0 +1,119 @@
+"""Finish: from the reports of an image's tasks to its record; large images are filtered, get their pyramid, and are published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+
+from crista.geometry.tiles import grid_blocks
+from crista.images.atomic import remove_folder
+from crista.images.downsampling import downsample_region, iter_blocks_of_level
+from crista.images.ome_zarr import open_level, read_pyramid, write_block
+from crista.inference.clean import filter_region, filter_source
+from crista.inference.measure import image_confusion, label_reader, patch_score
+from crista.inference.outputs import choose_format, filtered_file, stage_files
+from crista.inference.perform import filters_of
+from crista.inference.record import ImageRecord
+from crista.inference.store import Done, ImageStore, make_label_store
+from crista.inference.task import OutputFolders, Task, TaskReport, load_report
+from crista.plan.plan import Plan
+
+
+def finish_image(tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> ImageRecord:
+    """The record of an image all of whose tasks are done, written; what was unfinished is removed."""
+    reports = [load_report(task.report_path(folders), task.key) for task in tasks]
+    if any(report is None for report in reports):
+        raise RuntimeError(f"{tasks[0].name}: not all of its blocks are done")
+    report = reduce(_add, [report for report in reports if report is not None])
+    if tasks[0].block_shape is not None:
+        report = _add(report, _Large(tasks, plan, folders).finish())
+    record = ImageRecord(tasks[0].name, report.key, report.seconds, report.confusions, report.patch_iou, report.files)
+    record.save(folders.state)
+    remove_folder(folders.work(tasks[0].name, tasks[0].key))
+    return record
+
+
+def _add(one: TaskReport, other: TaskReport) -> TaskReport:
+    """Both reports of parts of one image as one."""
+    confusions = {
+        stage: sum((r.confusions[stage] for r in (one, other) if stage in r.confusions), start=np.int64(0))
+        for stage in {**one.confusions, **other.confusions}
+    }
+    seconds = {key: one.seconds.get(key, 0.0) + other.seconds.get(key, 0.0) for key in {**one.seconds, **other.seconds}}
+    score = one.patch_iou if one.patch_iou is not None else other.patch_iou
+    return TaskReport(one.key, confusions, seconds, score, one.files + other.files)  # type: ignore[arg-type]
+
+
+class _Large:
+    """An image of several blocks, all predicted: every step is taken up where a kill left it."""
+
+    def __init__(self, tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> None:
+        self.task = tasks[0]
+        self.image = self.task.pair.image
+        self.plan = plan
+        self.folders = folders
+        self.work = folders.work(self.task.name, self.task.key)
+        self.store = ImageStore(self.work, self.task.pair, plan)
+        self.filters = filters_of(plan) if self.task.is_last else ()
+
+    def finish(self) -> TaskReport:
+        """Filter and measure, make the pyramids, give everything its final name."""
+        path = self.work / "finish.json"
+        report = load_report(path, self.task.key)
+        if report is None:  # once this is written, the stores may already have their final names
+            report = self._clean_and_measure()
+            report.save(path)
+        if choose_format(self.image, self.plan).zarr:
+            for store in (self.store.labels_path, self.store.probabilities_path, self.store.filtered_path):
+                _build_pyramid(store, self.work)
+        return replace(report, files=tuple(map(str, self._publish())))
+
+    def _clean_and_measure(self) -> TaskReport:
+        pair, plan, started = self.task.pair, self.plan, time.perf_counter()
+        if self.filters:
+            self._filter()
+        seconds = {"post_processing": time.perf_counter() - started} if self.filters else {}
+        if pair.label is None:
+            return TaskReport(self.task.key, {}, seconds)
+        read = label_reader(pair.label, plan)
+        cleaned = open_level(self.store.filtered_path, 0) if self.filters else None
+        confusions = {"post_processing": image_confusion(cleaned, read, plan)} if cleaned is not None else {}
+        return TaskReport(self.task.key, confusions, seconds, patch_score(self.store.labels, read, plan))
+
+    def _filter(self) -> None:
+        """The median filters, block by block into a store of their own."""
+        store = self.store
+        make_label_store(store.filtered_path, self.task.pair)
+        source = filter_source(store.labels, store.probabilities, self.plan)
+        assert self.task.block_shape is not None
+        blocks = grid_blocks(self.image.spatial_shape, self.task.block_shape)
+        numbered = ((str(number), block) for number, block in enumerate(blocks))
+        for block in Done(self.work / "filtered.txt").left_of(numbered):
+            write_block(store.filtered_path, 0, block, filter_region(source, block, self.filters))
+
+    def _publish(self) -> list[Path]:
+        """The label image of the last stage comes last: it stands for the image."""
+        first, *others = (stage_files(self.task.name, self.image, self.plan, self.folders, s) for s in self.task.stages)
+        files = first.publish(self.store.labels_path, self.store.probabilities_path)
+        files += [path for other in others for path in first.copy_to(other)]
+        if self.filters:
+            files += filtered_file(self.task.name, self.image, self.plan, self.folders).publish(self.store.filtered_path)
+        return files
+
+
+def _build_pyramid(store: Path, work: Path) -> None:
+    """The lower resolutions of a store, block by block; nothing to do once it has its final name."""
+    if not store.is_dir():
+        return
+    blocks = (
+        (f"{level} {number}", (level, block))
+        for level in range(1, len(read_pyramid(store).levels))
+        for number, block in enumerate(iter_blocks_of_level(store, level))
+    )
+    for level, block in Done(work / f"{store.stem}_pyramid.txt").left_of(blocks):
+        downsample_region(store, level, block)

@@ -1,0 +1,124 @@
+"""Memory: what prediction may use, and what the network takes per voxel of a tile, measured."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from math import ceil, log2
+from pathlib import Path
+
+import torch
+
+from crista.config.model import Model
+
+STATUS = Path("/proc/self/status")
+PEAK_RESET = Path("/proc/self/clear_refs")
+CGROUP = Path("/sys/fs/cgroup")
+
+RESERVE = 256 * 2**20
+"""Bytes for everything but the tiles: decoded chunks that are kept (128 MB), the block that is written, compression."""
+
+LEAST_FOR_TILES = 64 * 2**20
+"""Bytes for a tile even where nothing seems to be left: less would not finish in a lifetime."""
+
+SHARE_OF_FREE = 0.8
+"""Of the memory that the machine has to give, others need some too."""
+
+
+def bytes_for_tiles(max_memory: float) -> int:
+    """Bytes that the network may take for one tile, if the whole process is to stay within `max_memory` GB (10⁹ bytes).
+
+    The limit is lowered to what the machine, its container and ``ulimit -v`` have to give.
+    """
+    give_back_free_memory()
+    allowed = min(int(max_memory * 1e9) - resident_bytes(), int(free_bytes() * SHARE_OF_FREE))
+    return max(LEAST_FOR_TILES, allowed - RESERVE)
+
+
+def give_back_free_memory() -> None:
+    """Hand memory that was freed, in training say, back to the system; else it would be counted as held (glibc only)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now; 0 where the system does not say."""
+    return _status("VmRSS")
+
+
+def free_bytes() -> int:
+    """Bytes that this process could still get: the least of what machine, control group and address space leave."""
+    free = [sys.maxsize]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        free.append(_kilobytes(meminfo.read_text(), "MemAvailable"))
+    free += [limit - used for limit, used in _cgroup_limits()]
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            free.append(limit - _status("VmSize"))
+    return max(0, min(free))
+
+
+def _cgroup_limits() -> list[tuple[int, int]]:
+    """(limit, used) of this process's control groups, version 2 and 1."""
+    found = []
+    own = Path("/proc/self/cgroup")
+    names = [line.split(":", 2)[2].strip("/") for line in own.read_text().splitlines()] if own.is_file() else []
+    folders = {CGROUP, *(CGROUP / name for name in names), CGROUP / "memory"}
+    for folder in folders:
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with suppress(OSError, ValueError):
+                found.append((int((folder / limit).read_text()), int((folder / used).read_text())))
+    return found
+
+
+def _status(key: str) -> int:
+    return _kilobytes(STATUS.read_text(), key) if STATUS.is_file() else 0
+
+
+def _kilobytes(text: str, key: str) -> int:
+    """The value of a line ``key:  123 kB``, in bytes."""
+    line = next((line for line in text.splitlines() if line.startswith(f"{key}:")), f"{key}: 0 kB")
+    return int(line.split()[1]) * 1024
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that `work` took at its peak beyond what was held before; None where the system cannot tell."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        give_back_free_memory()
+        PEAK_RESET.write_text("5")  # sets the peak (VmHWM) back to what is held now, see proc(5)
+    except OSError:
+        return None
+    before = resident_bytes()
+    work()
+    return max(0, _status("VmHWM") - before)
+
+
+def estimated_bytes_per_voxel(model: Model, num_channels: int, num_logits: int) -> int:
+    """Bytes per voxel of a tile that the network takes at least.
+
+    At full resolution the skip connection, the upsampled features, what they are joined to and the output of a convolution are
+    held together: about ten times the channels of the first level in float32, beside the image and the scores.
+    """
+    channels = (model.feature_maps or (16,))[0]
+    return 4 * (10 * channels + num_channels + 3 * num_logits)
+
+
+def pipeline_bytes_per_voxel(num_channels: int, num_logits: int, ahead: int) -> int:
+    """Bytes per voxel of the tiles that are read ahead, and of the scores that are not yet labels, `ahead` of each."""
+    return 4 * ((ahead + 2) * num_channels + (ahead + 1) * num_logits)
+
+
+def rounded_up(value: float) -> int:
+    """The next power of √√2, so that two measurements that differ a little lead to the same tiles."""
+    return ceil(2 ** (ceil(4 * log2(max(1.0, value))) / 4))

@@ -1,0 +1,126 @@
+"""Perform: tasks through the network, each written, measured and reported; doing one twice is harmless."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from crista.geometry.tiles import whole
+from crista.images.atomic import aside
+from crista.inference.clean import filter_region, filter_source
+from crista.inference.cover import whole_image_assembler
+from crista.inference.measure import (
+    Counts,
+    ReadLabel,
+    intersection,
+    label_reader,
+    patch_score,
+    predicted_region,
+    region_confusion,
+)
+from crista.inference.outputs import filtered_file, stage_files
+from crista.inference.predicted import PredictedBlock
+from crista.inference.predictor import Piece, Predictor, Progress
+from crista.inference.statistics import StatisticsCache
+from crista.inference.store import ImageStore
+from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities
+from crista.plan.plan import Plan
+
+
+def perform(predictor: Predictor, folders: OutputFolders, tasks: Iterable[Task]) -> Iterator[tuple[Task, Progress[TaskReport]]]:
+    """Predict the blocks of `tasks` in order; yields after each batch of tiles, with the report after a task's last one."""
+    statistics = StatisticsCache(folders.state, predictor.plan)
+    owners: dict[int, Task] = {}
+
+    def pieces() -> Iterator[Piece[TaskReport]]:
+        for task in tasks:
+            piece = _piece_of(predictor, folders, task, statistics)
+            owners[id(piece)] = task
+            yield piece
+
+    for progress in predictor.predict(pieces()):
+        task = owners[id(progress.piece)] if progress.result is None else owners.pop(id(progress.piece))
+        yield task, progress
+
+
+def _piece_of(predictor: Predictor, folders: OutputFolders, task: Task, statistics: StatisticsCache) -> Piece[TaskReport]:
+    image, plan = task.pair.image, predictor.plan
+    shape = image.spatial_shape
+    predicted = PredictedBlock(
+        task.block, plan.classes.num_classes, plan.config.test.threshold, keep_probabilities=keeps_probabilities(plan)
+    )
+    if task.stages == ("full_image",):
+        assembler = whole_image_assembler(shape, predictor.multiple)
+    else:
+        wanted = intersection(task.block, predicted_region(shape, plan))
+        assembler = predictor.tiles_of(shape, wanted, task.block_shape)
+
+    def finish(predicted: PredictedBlock) -> TaskReport:
+        started = time.perf_counter()
+        finish_one = _finish_image if task.block_shape is None else _finish_block
+        report = finish_one(task, predicted, plan, folders)
+        rest = time.perf_counter() - started - sum(report.seconds.values())
+        report = replace(report, seconds={task.stages[0]: predicted.network_seconds, "writing": rest, **report.seconds})
+        report.save(task.report_path(folders))
+        return report
+
+    return Piece(image, statistics.of(task.name, image), assembler, predicted, finish)
+
+
+def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
+    """One of several blocks of an image: it goes into the image's store."""
+    ImageStore(folders.work(task.name, task.key), task.pair, plan).write(task.block, predicted)
+    read = _reader(task, plan)
+    if read is None:
+        return TaskReport(task.key)
+    counts = region_confusion(predicted.labels, task.block, task.pair.image.spatial_shape, read, plan)
+    return TaskReport(task.key, dict.fromkeys(task.stages, counts))
+
+
+def _finish_image(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
+    """A whole image in memory: written, measured and filtered."""
+    labels, read = predicted.labels, _reader(task, plan)
+    first, *others = (stage_files(task.name, task.pair.image, plan, folders, stage) for stage in task.stages)
+    files = first.write(labels, predicted.probabilities)
+    files += [path for other in others for path in first.copy_to(other)]
+    _keep_for_stack(task, predicted, plan, folders)
+    confusions: dict[str, Counts] = {}
+    score = None
+    if read is not None:
+        confusions |= dict.fromkeys(task.stages, region_confusion(labels, whole(labels.shape), labels.shape, read, plan))
+        score = patch_score(labels, read, plan) if "per_image" in task.stages else None
+    report = TaskReport(task.key, confusions, {}, score, tuple(map(str, files)))
+    return _filtered(report, task, predicted, plan, folders) if task.is_last and filters_of(plan) else report
+
+
+def _filtered(report: TaskReport, task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
+    """The report with what the median filters add."""
+    started, shape = time.perf_counter(), predicted.labels.shape
+    source = filter_source(predicted.labels, predicted.probabilities, plan)
+    cleaned = filter_region(source, whole(shape), filters_of(plan))
+    seconds = {"post_processing": time.perf_counter() - started}
+    files = filtered_file(task.name, task.pair.image, plan, folders).write(cleaned)
+    read, confusions = _reader(task, plan), dict(report.confusions)
+    if read is not None:
+        confusions["post_processing"] = region_confusion(cleaned, whole(shape), shape, read, plan)
+    return replace(report, confusions=confusions, seconds=seconds, files=(*report.files, *map(str, files)))
+
+
+def filters_of(plan: Plan) -> tuple[tuple[str, int], ...]:
+    """The median filters of each image by itself; with TEST.ANALIZE_2D_IMGS_AS_3D_STACK they follow on the stack."""
+    test = plan.config.test
+    return () if test.analize_2d_imgs_as_3d_stack else test.post_processing.filters_for(plan.ndim)
+
+
+def _keep_for_stack(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> None:
+    """Write the probabilities of a slice, where the filters of the stack need them."""
+    if plan.config.test.analize_2d_imgs_as_3d_stack and predicted.probabilities is not None:
+        with aside(folders.slice_probabilities(task.name)) as part:
+            np.save(part, predicted.probabilities, allow_pickle=False)
+
+
+def _reader(task: Task, plan: Plan) -> ReadLabel | None:
+    return label_reader(task.pair.label, plan) if task.pair.label is not None else None

@@ -1,0 +1,43 @@
+"""Statistics of the images to predict; those of large images are kept on disk, so that they are computed once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from crista.images.atomic import atomic_write
+from crista.images.image import Image
+from crista.inference.record import state_of
+from crista.patches.normalization import ImageStatistics, compute_statistics
+from crista.plan.plan import Plan
+
+KEPT_BYTES = 64 * 2**20
+"""Reading an image up to this size again is quicker than looking it up."""
+
+
+class StatisticsCache:
+    """What normalisation needs to know of each image, the last one in memory."""
+
+    def __init__(self, state: Path, plan: Plan) -> None:
+        self._folder = state / "statistics"
+        self._settings = plan.config.data.normalization
+        self._last: tuple[Image, ImageStatistics] | None = None
+
+    def of(self, name: str, image: Image) -> ImageStatistics:
+        """Statistics of all pixels of `image`."""
+        if self._last is None or self._last[0] is not image:
+            self._last = (image, self._find(name, image))
+        return self._last[1]
+
+    def _find(self, name: str, image: Image) -> ImageStatistics:
+        if image.nbytes <= KEPT_BYTES:
+            return compute_statistics(image, self._settings)
+        path = self._folder / f"{name}.json"
+        key = json.dumps([state_of(image.path), image.inner, image.axes, self._settings.model_dump(mode="json")])
+        if path.is_file():
+            content = json.loads(path.read_text())
+            if content["key"] == key:
+                return ImageStatistics.from_json(content["statistics"])
+        statistics = compute_statistics(image, self._settings)
+        atomic_write(path, json.dumps({"key": key, "statistics": statistics.to_json()}))
+        return statistics

@@ -1,0 +1,189 @@
+"""Task: one block of one image to predict, and the report that its presence on disk means it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from crista.geometry.axes import Region
+from crista.geometry.tiles import grid_blocks, round_up, whole
+from crista.images.atomic import atomic_write
+from crista.images.image import Image, ImagePair
+from crista.images.pyramid import Pyramid, choose_pyramid
+from crista.inference.measure import Counts, intersection, predicted_region
+from crista.plan.plan import Plan
+from crista.plan.topology import input_multiple
+
+Stage = Literal["per_image", "full_image"]
+"""Put together from tiles, or the whole image in one piece."""
+
+IN_MEMORY_BYTES = 64 * 2**20
+"""Labels, and probabilities where they are kept, of images up to this size are one block and stay in memory until they are
+written."""
+
+BLOCK_BYTES = 32 * 2**20
+"""The same of one block of a larger image."""
+
+
+@dataclass(frozen=True)
+class OutputFolders:
+    """Where predictions go."""
+
+    per_image: Path
+    per_image_binarized: Path
+    full_image: Path
+    full_image_binarized: Path
+    full_post_processing: Path
+    as_3d_stack: Path
+    state: Path
+    """Records of finished images, and what is not finished yet."""
+
+    def work(self, name: str, key: str) -> Path:
+        """Where an image lies while it is not finished; `key` says what it is made with."""
+        return self.state / "work" / f"{name}-{key[:12]}"
+
+    def slice_probabilities(self, name: str) -> Path:
+        """Where the probabilities of one slice lie until the stack is filtered."""
+        return self.state / "stack" / f"{name}.npy"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One block to predict."""
+
+    name: str
+    """Name of the results of the image."""
+    pair: ImagePair
+    stages: tuple[Stage, ...]
+    """What the prediction stands for: both stages where tiles give exactly what the whole image gives."""
+    is_last: bool
+    """Whether the median filters follow on it."""
+    key: str
+    """Identifies the network, the settings and the input."""
+    index: int
+    """Number of the block."""
+    num_blocks: int
+    block: Region
+    block_shape: tuple[int, ...] | None
+    """Usual shape of the image's blocks; None where it is one block."""
+
+    def report_path(self, folders: OutputFolders) -> Path:
+        """Where the report of the finished task lies."""
+        return folders.work(self.name, self.key) / f"{self.stages[0]}-{self.index}.json"
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What is known of a finished task."""
+
+    key: str
+    confusions: Mapping[str, Counts] = field(default_factory=dict)
+    """(K, K) counts per stage; empty without label images."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    patch_iou: float | None = None
+    files: tuple[str, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Write it aside and rename it."""
+        content = {
+            "key": self.key,
+            "confusions": {stage: counts.tolist() for stage, counts in self.confusions.items()},
+            "seconds": dict(self.seconds),
+            "patch_iou": self.patch_iou,
+            "files": list(self.files),
+        }
+        atomic_write(path, json.dumps(content))
+
+
+def load_report(path: Path, key: str) -> TaskReport | None:
+    """The report of a task finished earlier with the same key and all its files still there, else None."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if content["key"] != key or not all(Path(file).exists() for file in content["files"]):
+        return None
+    confusions = {stage: np.asarray(counts, np.int64) for stage, counts in content["confusions"].items()}
+    return TaskReport(key, confusions, content["seconds"], content["patch_iou"], tuple(content["files"]))
+
+
+def bytes_per_voxel(plan: Plan) -> int:
+    """What a voxel of the result takes in memory: its label, and its probabilities where they are kept."""
+    return 1 + (4 * plan.classes.num_classes if keeps_probabilities(plan) else 0)
+
+
+def keeps_probabilities(plan: Plan) -> bool:
+    """Whether probabilities are needed: to be written, or for filters of more than two classes.
+
+    With two classes the median of the labels is the label of the median of the probabilities.
+    """
+    ndim = 3 if plan.config.test.analize_2d_imgs_as_3d_stack else plan.ndim
+    filtered = plan.classes.num_classes > 2 and bool(plan.config.test.post_processing.filters_for(ndim))
+    return plan.save_probabilities or filtered
+
+
+def choose_block_shape(image: Image, plan: Plan) -> tuple[int, ...] | None:
+    """The shape of the blocks of an image, whole units of writing of its stores; None if it is one block in memory."""
+    shape = image.spatial_shape
+    voxel = bytes_per_voxel(plan)
+    if prod(shape) * voxel <= IN_MEMORY_BYTES:
+        return None
+    pyramids = (labels_pyramid(image), probabilities_pyramid(image, plan))
+    units = [pyramid.levels[0].block_shape[-len(shape) :] for pyramid in pyramids]
+    unit = [max(sizes) for sizes in zip(*units, strict=True)]  # powers of two, or all of an axis
+    block = list(unit)
+    while True:
+        growing = [axis for axis in range(len(block)) if block[axis] < shape[axis]]
+        if not growing or 2 * prod(block) * voxel > BLOCK_BYTES:
+            return tuple(block)
+        shortest = min(growing, key=lambda axis: (block[axis], axis))
+        block[shortest] *= 2
+
+
+def labels_pyramid(image: Image) -> Pyramid:
+    """How the label image of `image` lies on disk."""
+    axes = "ZYX"[-image.ndim :]
+    return choose_pyramid(axes, image.spatial_shape, np.dtype(np.uint8), image.spacing)
+
+
+def probabilities_pyramid(image: Image, plan: Plan) -> Pyramid:
+    """How the probabilities of `image` lie on disk."""
+    shape = (plan.classes.num_classes, *image.spatial_shape)
+    return choose_pyramid("C" + "ZYX"[-image.ndim :], shape, np.dtype(np.float32), image.spacing)
+
+
+def plan_tasks(plan: Plan, pair: ImagePair, name: str, key: str, *, full_image: bool) -> list[Task]:
+    """The blocks of an image that are to be predicted.
+
+    `full_image` asks for the whole image in one piece too; that is a task of its own only where tiles would differ from it.
+    """
+    image = pair.image
+    block_shape = choose_block_shape(image, plan)
+    wanted = predicted_region(image.spatial_shape, plan)
+    blocks = list(grid_blocks(image.spatial_shape, block_shape)) if block_shape is not None else [whole(image.spatial_shape)]
+    blocks = [b for b in blocks if all(axis.stop > axis.start for axis in intersection(b, wanted))]
+    twice = full_image and not is_exact(plan, image)
+    stages: tuple[Stage, ...] = ("per_image", "full_image") if full_image and not twice else ("per_image",)
+    tasks = [
+        Task(name, pair, stages, not twice, key, index, len(blocks), block, block_shape) for index, block in enumerate(blocks)
+    ]
+    if twice:
+        tasks.append(Task(name, pair, ("full_image",), True, key, 0, 1, whole(image.spatial_shape), None))
+    return tasks
+
+
+def is_exact(plan: Plan, image: Image) -> bool:
+    """Whether tiles give what the whole image gives: the halo covers the receptive field, or the image is one tile."""
+    inference = plan.inference
+    if inference.mode == "blended":
+        shape = [round_up(n, m) for n, m in zip(image.spatial_shape, input_multiple(plan.model, plan.ndim), strict=True)]
+        return all(t >= n for t, n in zip(inference.tile_size, shape, strict=True))
+    if inference.exact:
+        return True
+    padded = prod(round_up(n, m) for n, m in zip(image.spatial_shape, input_multiple(plan.model, plan.ndim), strict=True))
+    return padded <= (inference.max_tile_voxels or prod(inference.tile_size)) and choose_block_shape(image, plan) is None

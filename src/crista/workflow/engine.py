@@ -1,0 +1,99 @@
+"""Engine: what runs the trained network in a prediction, chosen on a real tile; and the 8-bit model that it may be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Mapping
+from math import prod
+from pathlib import Path
+
+import torch
+
+from crista.config.engine import Torch, engine_named
+from crista.errors import CristaError, EngineError
+from crista.images.image import ImagePair
+from crista.inference.engine import Engine, build_engine
+from crista.inference.engines import ENGINES, EngineSource, choose_engine, int8_model_path, quantize_engine
+from crista.inference.orientations import OrientedEngine, orientations
+from crista.inference.predictor import Predictor
+from crista.inference.statistics import StatisticsCache
+from crista.inference.tuning import SAMPLE_VOXELS, take_sample
+from crista.patches.prepare import PreparedSamples
+from crista.plan.events import Event, Said, Warned
+from crista.plan.plan import Decision, Plan
+from crista.training.checkpoint import Checkpoint
+
+
+def choose_predictor(
+    plan: Plan, trained: Checkpoint, device: torch.device, pairs: Mapping[str, ImagePair], *, state: Path, checkpoint: Path
+) -> Generator[Event, None, Predictor]:
+    """The predictor with the engine that TEST.ENGINE asks for; which one and why is a decision of its plan.
+
+    Parameters
+    ----------
+    pairs : what will be predicted, by the names of the results
+    state : folder of what is remembered of this run
+    checkpoint : file of `trained`; an 8-bit model lies beside it
+    """
+    pytorch = Predictor(plan, build_engine(plan, trained.weights, device))
+    name, largest = max(((name, pair.image) for name, pair in pairs.items()), key=lambda item: prod(item[1].spatial_shape))
+    statistics = StatisticsCache(state, plan).of(name, largest)
+    choice = choose_engine(
+        plan,
+        trained.weights,
+        device,
+        sample=take_sample(pytorch, largest, statistics, SAMPLE_VOXELS[plan.ndim]),
+        num_voxels=_num_orientations(plan) * sum(prod(pair.image.spatial_shape) for pair in pairs.values()),
+        cache=state / "engines",
+        checkpoint=checkpoint,
+    )
+    for notice in choice.notices:
+        yield Warned(notice)
+    yield Said(f"TEST.ENGINE = {choice.name}: {choice.reason}")
+    decision = Decision(key="TEST.ENGINE", value=choice.name, reason=choice.reason)
+    inference = plan.inference.model_copy(update={"engine": choice.name})
+    chosen = plan.model_copy(update={"inference": inference, "decisions": (*plan.decisions, decision)})
+    return Predictor(chosen, _oriented(choice.engine, plan))
+
+
+def build_chosen_engine(
+    plan: Plan, weights: Mapping[str, torch.Tensor], device: torch.device, *, state: Path, checkpoint: Path
+) -> Engine:
+    """The engine that `plan` has settled on, in another process; PyTorch, said in its log, where it cannot be had there."""
+    source = EngineSource(plan, weights, device, state / "engines", torch.get_num_threads(), int8_model_path(checkpoint))
+    config = engine_named(plan.inference.engine) if device.type == "cpu" else Torch()
+    try:
+        engine = ENGINES.build(config, source=source)
+    except (CristaError, ImportError, RuntimeError) as error:
+        logging.getLogger("crista").warning("%s cannot be used here, PyTorch is: %s", config.title, error)
+        engine = ENGINES.build(Torch(), source=source)
+    return _oriented(engine, plan)
+
+
+def make_int8_model(
+    plan: Plan, trained: Checkpoint, samples: PreparedSamples, *, state: Path, checkpoint: Path
+) -> Generator[Event, None, None]:
+    """For TEST.ENGINE: fastest an 8-bit model beside the checkpoint, if the validation images do not suffer."""
+    source = EngineSource(
+        plan, trained.weights, torch.device("cpu"), state / "engines", torch.get_num_threads(), int8_model_path(checkpoint)
+    )
+    yield Said("making an 8-bit model for TEST.ENGINE: fastest")
+    try:
+        record = quantize_engine(source, samples.train, samples.validation)
+    except EngineError as error:
+        yield Warned(str(error))
+        return
+    yield Said(record.summary)
+
+
+def _oriented(engine: Engine, plan: Plan) -> Engine:
+    """The engine over several orientations with TEST.AUGMENTATION."""
+    test = plan.config.test
+    if not test.augmentation:
+        return engine
+    return OrientedEngine(engine, ndim=plan.ndim, group=test.augmentation_group, mode=test.augmentation_mode)
+
+
+def _num_orientations(plan: Plan) -> int:
+    test = plan.config.test
+    return len(orientations(plan.ndim, test.augmentation_group)) if test.augmentation else 1

@@ -1,0 +1,84 @@
+"""Remote: tasks of a prediction in other processes: workers of Dask, or those that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from crista.inference.distribution import Executor
+from crista.inference.distribution.ranks import RankExecutor
+from crista.inference.perform import perform
+from crista.inference.predictor import Predictor
+from crista.inference.stage import Elsewhere
+from crista.inference.task import OutputFolders, Task, TaskReport
+from crista.plan.events import Event
+from crista.plan.plan import Plan
+from crista.training.checkpoint import load_checkpoint
+from crista.training.distributed import choose_device
+from crista.workflow.engine import build_chosen_engine
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """All that a worker needs to know beside its task; small, for it travels with each."""
+
+    plan: Plan
+    checkpoint: Path
+    digest: str
+    """Of the weights."""
+    folders: OutputFolders
+    device: str | None
+    """SYSTEM.DEVICE."""
+    cwd: str
+    """Where relative paths begin."""
+
+
+_READY: dict[str, Predictor] = {}
+"""The network that this process used last: loaded once, not for each task."""
+
+
+def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
+    """Predict one block, write it and its report. Doing it twice is harmless."""
+    os.chdir(setup.cwd)
+    predictor = _predictor(setup)
+    reports = [progress.result for _, progress in perform(predictor, setup.folders, [task]) if progress.result is not None]
+    return reports[0]
+
+
+def _predictor(setup: WorkerSetup) -> Predictor:
+    key = f"{setup.digest} {setup.checkpoint} {setup.device} {setup.plan.inference.model_dump_json()}"
+    if key not in _READY:
+        _READY.clear()
+        wanted = None if setup.device and setup.device.startswith("cuda") else setup.device  # which GPU is the worker's own
+        device, _ = choose_device(wanted)
+        weights = load_checkpoint(setup.checkpoint, device=device).weights
+        engine = build_chosen_engine(setup.plan, weights, device, state=setup.folders.state, checkpoint=setup.checkpoint)
+        _READY[key] = Predictor(setup.plan, engine)
+    return Predictor(setup.plan, _READY[key].engine)
+
+
+def elsewhere(executor: Executor, setup: WorkerSetup) -> Elsewhere:
+    """Has tasks done by the workers of `executor`."""
+
+    def do(tasks: Sequence[Task]) -> Iterator[Task | Event]:
+        with executor:
+            if isinstance(executor, RankExecutor):
+                executor.share((setup, tasks))
+            yield from executor.notices()
+            for task, _ in executor.run(partial(perform_task, setup), tasks):
+                yield from executor.notices()
+                yield task
+            yield from executor.notices()
+
+    return do
+
+
+def help_predicting(executor: RankExecutor) -> None:
+    """What the other processes of torchrun do while the first one predicts: their share of the tasks."""
+    with executor:
+        setup, tasks = executor.share(None)
+        for _ in executor.run(partial(perform_task, setup), tasks):
+            pass
