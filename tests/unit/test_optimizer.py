@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from crista.config.train import SGD, Adam, AdamW, Optimizer
+from crista.errors import CheckpointError
 from crista.training.optimizer import OPTIMIZERS, can_fuse, load_optimizer_state, parameter_groups
 
 MODEL = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
@@ -123,3 +124,10 @@ def test_a_state_that_was_not_fused_goes_on_fused(config: Optimizer) -> None:
 def test_no_fused_update_on_devices_that_have_none() -> None:
     assert can_fuse(MODEL)
     assert not can_fuse(nn.Conv2d(1, 1, 1, device="meta"))
+
+
+def test_a_state_of_other_weights_is_refused() -> None:
+    optimizer = OPTIMIZERS.build(CONFIGS[0], model=MODEL)
+    other = OPTIMIZERS.build(CONFIGS[0], model=nn.Conv2d(1, 1, 1))
+    with pytest.raises(CheckpointError, match=r"\[1, 1\] weights, this network trains \[2, 4\].*another --name"):
+        load_optimizer_state(optimizer, other.state_dict())
