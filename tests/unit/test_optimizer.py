@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from crista.config.train import SGD, Adam, AdamW, Optimizer
-from crista.training.optimizer import OPTIMIZERS, parameter_groups
+from crista.errors import CheckpointError
+from crista.training.optimizer import OPTIMIZERS, can_fuse, load_optimizer_state, parameter_groups
 
 MODEL = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
 
@@ -68,3 +71,63 @@ def test_adam_decays_through_the_gradient_and_adamw_apart_from_it() -> None:
         model(torch.ones(1, 1)).sum().backward()
         optimizer.step()
         assert model.weight.item() == pytest.approx(expected, abs=1e-5)
+
+
+CONFIGS = [
+    SGD(lr=0.1, weight_decay=0.01),
+    Adam(lr=0.1, betas=(0.8, 0.9), weight_decay=0.01),
+    AdamW(lr=0.1, betas=(0.8, 0.9), weight_decay=0.01),
+]
+
+
+def take_steps(optimizer: torch.optim.Optimizer, model: nn.Module, *, first: int, last: int) -> None:
+    """Steps whose gradients depend on their number only."""
+    for step in range(first, last):
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.cos(torch.arange(parameter.numel()) * 0.7 + step + number).view(parameter.shape)
+        optimizer.step()
+
+
+def unfused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    for group in optimizer.param_groups:
+        group["fused"] = False
+    return optimizer
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_fused_updates_are_those_of_one_operation_after_the_other(config: Optimizer) -> None:
+    torch.manual_seed(0)
+    models = [copy.deepcopy(MODEL) for _ in range(2)]
+    fused, plain = (OPTIMIZERS.build(config, model=model) for model in models)
+    assert [group["fused"] for group in fused.param_groups] == [True, True]
+    for optimizer, model in ((fused, models[0]), (unfused(plain), models[1])):
+        take_steps(optimizer, model, first=0, last=5)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_a_state_that_was_not_fused_goes_on_fused(config: Optimizer) -> None:
+    """As that of a checkpoint of an earlier version, or of another device."""
+    models = [copy.deepcopy(MODEL) for _ in range(2)]
+    plain, whole = unfused(OPTIMIZERS.build(config, model=models[0])), unfused(OPTIMIZERS.build(config, model=models[1]))
+    take_steps(plain, models[0], first=0, last=3)
+    resumed = OPTIMIZERS.build(config, model=models[0])
+    load_optimizer_state(resumed, plain.state_dict())
+    assert [group["fused"] for group in resumed.param_groups] == [True, True]
+    take_steps(resumed, models[0], first=3, last=6)
+    take_steps(whole, models[1], first=0, last=6)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_no_fused_update_on_devices_that_have_none() -> None:
+    assert can_fuse(MODEL)
+    assert not can_fuse(nn.Conv2d(1, 1, 1, device="meta"))
+
+
+def test_a_state_of_other_weights_is_refused() -> None:
+    optimizer = OPTIMIZERS.build(CONFIGS[0], model=MODEL)
+    other = OPTIMIZERS.build(CONFIGS[0], model=nn.Conv2d(1, 1, 1))
+    with pytest.raises(CheckpointError, match=r"\[1, 1\] weights, this network trains \[2, 4\].*another --name"):
+        load_optimizer_state(optimizer, other.state_dict())

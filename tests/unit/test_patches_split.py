@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from crista.config.data import Normalization, ValidationData
 from crista.images.image import ImagePair
@@ -16,7 +17,7 @@ from crista.images.write import write_image
 from crista.patches.cutting import PixelCache, Placement
 from crista.patches.dataset import PatchSamples
 from crista.patches.grid import fitted_patch, grid_placements
-from crista.patches.loader import full_batches, iter_batches, rank_share, shuffled_order, uniform_batches
+from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order, uniform_batches
 from crista.patches.normalization import compute_statistics
 from crista.patches.placing import GridPlacer, RandomPlacer, Replicated
 from crista.patches.split import Source, split_pairs, whole_sources
@@ -148,6 +149,26 @@ def test_batches_do_not_depend_on_threads(tmp_path: Path) -> None:
         assert (one.images == four.images).all()
         assert one.names == four.names
         assert one.images.shape == (5, 1, 8, 8)
+
+
+def test_batches_are_channels_last_even_of_one_channel(tmp_path: Path) -> None:
+    """Strides of one channel are ambiguous; where they do not say channels last, the first layer computes contiguously."""
+    (batch,) = iter_batches(samples_of(tmp_path), [[0, 1]], epoch=0, num_threads=1)
+    assert batch.images.stride() == (64, 1, 8, 1)
+    assert batch.targets.dtype == torch.uint8
+    out = torch.nn.Conv2d(1, 4, 3, padding=1)(batch.images)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_loader_prepares_batches_in_its_threads(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    def note(batch: Batch) -> Batch:
+        names.append(threading.current_thread().name)
+        return batch
+
+    list(iter_batches(samples_of(tmp_path), [[0], [1]], epoch=0, num_threads=1, prepare=note))
+    assert [name.startswith("crista-loader") for name in names] == [True, True]
 
 
 def test_epochs_differ_and_repeat(tmp_path: Path) -> None:

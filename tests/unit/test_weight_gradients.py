@@ -21,7 +21,7 @@ def draw(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory_layout(len(shape) - 2))
 
 
-@pytest.mark.parametrize(("voxels", "cache"), [(1, 1), (7, 200), (4096, 1 << 21)])
+@pytest.mark.parametrize(("voxels", "cache"), [(1, 1), (7, 200), (8192, 1 << 22)])
 @pytest.mark.parametrize(("shape", "kernel"), CASES)
 def test_of_a_convolution(
     shape: tuple[int, ...], kernel: tuple[int, ...], voxels: int, cache: int, monkeypatch: pytest.MonkeyPatch
@@ -58,7 +58,7 @@ def test_of_a_transposed_convolution(
     torch.testing.assert_close(transposed_weight_gradient(gradient, image, factor), expected, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("length", [1, 4095, 4096, 10000])
+@pytest.mark.parametrize("length", [1, 8191, 8192, 20000])
 def test_tall_products(length: int) -> None:
     torch.manual_seed(0)
     left, right = torch.randn(length, 3, dtype=torch.float64), torch.randn(length, 5, dtype=torch.float64)

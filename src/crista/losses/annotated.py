@@ -1,11 +1,14 @@
-"""What every loss does first: float32 logits, and nothing that comes from pixels without annotation."""
+"""What every loss is and does first: float32 logits, and nothing that comes from pixels without annotation."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -13,11 +16,30 @@ class Annotated:
     """Logits and target, harmless where there is no annotation."""
 
     logits: Tensor
-    """(N, K, [Z,] Y, X) float32; 0 and without gradient where `valid` is False."""
+    """(N, K, [Z,] Y, X) float32, contiguous; 0 and without gradient where `valid` is False."""
     target: Tensor
     """(N, [Z,] Y, X) int64 classes; 0 where `valid` is False."""
     valid: Tensor | None
     """(N, [Z,] Y, X) bool; None if every pixel counts."""
+
+    @cached_property
+    def log_probabilities(self) -> Tensor:
+        """Logarithm of the softmax over K > 1 logits, (N, K, [Z,] Y, X); computed once for all terms of a loss."""
+        return F.log_softmax(self.logits, dim=1)
+
+
+class Term(nn.Module):
+    """One term of a loss."""
+
+    ignore_index: int | None
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar float32, at least 0, from `logits` (N, K, [Z,] Y, X) and classes (N, [Z,] Y, X)."""
+        return self.of(select_annotated(logits, target, self.ignore_index))
+
+    @abstractmethod
+    def of(self, pixels: Annotated) -> Tensor:
+        """The same from pixels whose annotation has been looked at."""
 
 
 def select_annotated(logits: Tensor, target: Tensor, ignore_index: int | None) -> Annotated:
@@ -31,8 +53,8 @@ def select_annotated(logits: Tensor, target: Tensor, ignore_index: int | None) -
             f"logits (N, K, [Z,] Y, X) of shape {tuple(logits.shape)} do not fit a target (N, [Z,] Y, X) of shape "
             f"{tuple(target.shape)}"
         )
-    # Half precision holds neither exp() of a logit nor a sum over many pixels.
-    precise, classes = logits.float(), target.long()
+    # Half precision holds neither exp() of a logit nor a sum over many pixels; the softmax is quicker class by class.
+    precise, classes = logits.float().contiguous(), target.long()
     if ignore_index is None:
         return Annotated(precise, classes, None)
     valid = classes != ignore_index

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from crista.config.loss import CrossEntropy, Dice
+from crista.losses.annotated import Term, select_annotated
 from crista.losses.cross_entropy import CrossEntropyLoss
 from crista.losses.dice import DiceLoss
 from crista.losses.reduction import ReduceSum, identity
 from crista.plan.plan import Classes, LossTerm
 from crista.registry import Registry
 
-LOSSES: Registry[nn.Module] = Registry("loss")
+LOSSES: Registry[Term] = Registry("loss")
 """Builders of loss terms, called with the config, `classes`, `class_weights` and `reduce_sum`."""
 
 
@@ -34,22 +35,25 @@ def build_loss(
     that of the global batch.
     """
     context = {"classes": classes, "class_weights": class_weights, "reduce_sum": reduce_sum}
-    return WeightedSum([LOSSES.build(term.term, **context) for term in terms], [term.weight for term in terms])
+    built = [LOSSES.build(term.term, **context) for term in terms]
+    return WeightedSum(built, [term.weight for term in terms], ignore_index=classes.ignore_index)
 
 
 class WeightedSum(nn.Module):
-    """Σ weight · term(logits, target)."""
+    """Σ weight · term(logits, target); what the terms share is computed once."""
 
-    def __init__(self, terms: Sequence[nn.Module], weights: Sequence[float]) -> None:
+    def __init__(self, terms: Sequence[Term], weights: Sequence[float], *, ignore_index: int | None) -> None:
         super().__init__()
         if not terms:
             raise ValueError("a loss needs at least one term, e.g. CE")
         self.terms = nn.ModuleList(terms)
         self.weights = tuple(weights)
+        self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar float32 from `logits` (N, K, [Z,] Y, X) and classes (N, [Z,] Y, X)."""
-        values = [weight * term(logits, target) for weight, term in zip(self.weights, self.terms, strict=True)]
+        pixels = select_annotated(logits, target, self.ignore_index)
+        values = [weight * term.of(pixels) for weight, term in zip(self.weights, self.terms, strict=True)]
         return torch.stack(values).sum()
 
 
@@ -60,7 +64,7 @@ def build_cross_entropy(
     classes: Classes,
     class_weights: Sequence[float] | None,
     reduce_sum: ReduceSum,
-) -> nn.Module:
+) -> Term:
     """Cross-entropy with class weights."""
     return CrossEntropyLoss(
         num_logits=classes.num_logits,
@@ -77,7 +81,7 @@ def build_dice(
     classes: Classes,
     class_weights: Sequence[float] | None,  # noqa: ARG001
     reduce_sum: ReduceSum,
-) -> nn.Module:
+) -> Term:
     """Soft Dice; has no use for class weights."""
     return DiceLoss(
         num_logits=classes.num_logits,

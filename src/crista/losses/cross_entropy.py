@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from crista.losses.annotated import select_annotated
+from crista.losses.annotated import Annotated, Term
 from crista.losses.reduction import ReduceSum
 
 
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(Term):
     """Σ w·ce / Σ w over the annotated pixels of the batch, w being the weight of a pixel's class.
 
     One logit: binary cross-entropy of its sigmoid; K logits: cross-entropy of their softmax. `class_weights` has one
@@ -41,15 +41,14 @@ class CrossEntropyLoss(nn.Module):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar, at least 0, from `logits` (N, K, [Z,] Y, X) and classes (N, [Z,] Y, X)."""
-        pixels = select_annotated(logits, target, self.ignore_index)
+    def of(self, pixels: Annotated) -> Tensor:
+        """Scalar, at least 0."""
         if self.num_logits == 1:
             surprise = F.binary_cross_entropy_with_logits(
                 pixels.logits[:, 0], pixels.target.to(pixels.logits.dtype), reduction="none"
             )
         else:
-            surprise = F.cross_entropy(pixels.logits, pixels.target, reduction="none")
+            surprise = F.nll_loss(pixels.log_probabilities, pixels.target, reduction="none")
         weights = torch.ones_like(surprise) if self.class_weights is None else self.class_weights[pixels.target]
         if pixels.valid is not None:
             weights = weights * pixels.valid

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from crista.losses.annotated import select_annotated
+from crista.losses.annotated import Annotated, Term
 from crista.losses.reduction import ReduceSum
 
 
-class DiceLoss(nn.Module):
+class DiceLoss(Term):
     """1 - mean over the classes of (2·Σpt + s) / (Σp + Σt + s), sums over batch and space of the annotated pixels.
 
     p are probabilities, t is 1 where the target is the class, s is `smooth` (voxels). One logit: the foreground only.
@@ -29,19 +29,19 @@ class DiceLoss(nn.Module):
         self.smooth = smooth
         self.reduce_sum = reduce_sum
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar in [0, 1] from `logits` (N, K, [Z,] Y, X) and classes (N, [Z,] Y, X)."""
-        pixels = select_annotated(logits, target, self.ignore_index)
-        classes = torch.arange(self.num_logits, device=target.device)
+    def of(self, pixels: Annotated) -> Tensor:
+        """Scalar in [0, 1]."""
+        ndim = pixels.target.ndim - 1
+        classes = torch.arange(self.num_logits, device=pixels.target.device)
         if self.num_logits == 1:
             probabilities, classes = pixels.logits.sigmoid(), classes + 1
         else:
-            probabilities = pixels.logits.softmax(dim=1)
-        truth = pixels.target.unsqueeze(1) == classes.view(-1, *[1] * (target.ndim - 1))
+            probabilities = pixels.log_probabilities.exp()
+        truth = pixels.target.unsqueeze(1) == classes.view(-1, *[1] * ndim)
         if pixels.valid is not None:
             valid = pixels.valid.unsqueeze(1)
             probabilities, truth = probabilities * valid, truth & valid
-        dims = [0, *range(2, logits.ndim)]
+        dims = [0, *range(2, ndim + 2)]
         sums = torch.stack([(probabilities * truth).sum(dims), probabilities.sum(dims), truth.sum(dims).to(probabilities.dtype)])
         both, predicted, present = self.reduce_sum(sums)
         dice = (2 * both + self.smooth) / (predicted + present + self.smooth)

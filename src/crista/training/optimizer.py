@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from crista.config.train import SGD, Adam, AdamW
+from crista.errors import CheckpointError
 from crista.registry import Registry
 
 OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer")
@@ -33,7 +34,16 @@ def can_fuse(model: nn.Module) -> bool:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Put `state` (of `state_dict`) into `optimizer`, which stays fused or not, whatever the one that was saved."""
+    """Put `state` (of `state_dict`) into `optimizer`, which stays fused or not, whatever the one that was saved.
+
+    Raises CheckpointError if it is of another set of weights.
+    """
+    sizes = [[len(group["params"]) for group in groups] for groups in (state["param_groups"], optimizer.param_groups)]
+    if sizes[0] != sizes[1]:
+        raise CheckpointError(
+            f"the state of the optimizer is of {sizes[0]} weights, this network trains {sizes[1]}: the checkpoint is of another "
+            "version of crista. Finish the training with that version, or give the new one another --name"
+        )
     fused = [group["fused"] for group in optimizer.param_groups]
     groups = [{**group, "fused": here} for group, here in zip(state["param_groups"], fused, strict=True)]
     optimizer.load_state_dict({**state, "param_groups": groups})

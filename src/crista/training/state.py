@@ -19,6 +19,7 @@ from crista.plan.plan import Plan
 from crista.training.checkpoint import Checkpoint, load_weights
 from crista.training.cpu_layers import quicken
 from crista.training.distributed import Processes
+from crista.training.idle_biases import freeze_idle_biases
 from crista.training.optimizer import OPTIMIZERS, load_optimizer_state
 from crista.training.precision import Precision
 
@@ -62,7 +63,7 @@ class State:
         if job.start_weights is not None:
             skip = plan.config.model.skip_unmatched_layers
             self.left_out = load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
-        self.model = to_layout(model, job.device, plan.ndim)
+        self.model = freeze_idle_biases(to_layout(model, job.device, plan.ndim))
         if job.device.type == "cpu":
             self.model = quicken(self.model)
         self.optimizer = OPTIMIZERS.build(plan.optimizer, model=self.model)

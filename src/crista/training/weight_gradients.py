@@ -14,9 +14,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-ROW_VOXELS = 4096
+ROW_VOXELS = 8192
 """Inner length of one matrix product. Shorter ones lose time between them, longer ones leave the cache."""
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 22
 """Image and gradient that are used together, by all threads."""
 
 
@@ -112,9 +112,10 @@ class _Planes:
         start, stop = max(rows.start * width, -offset), min(rows.stop * width, height * width - offset)
         if not z or start >= stop:
             return
-        left = self.gradient[block.volume, z.start : z.stop].flatten(1, 2)[:, start:stop]
-        right = self.image[block.volume, z.start + dz : z.stop + dz].flatten(1, 2)[:, start + offset : stop + offset]
-        sums[: len(z)].baddbmm_(left.transpose(1, 2), right)
+        first, length = block.volume * depth + z.start, stop - start
+        left = _strips(self.gradient, first, len(z), start, length)
+        right = _strips(self.image, first + dz, len(z), start + offset, length)
+        sums[: len(z)].baddbmm_(left.mT, right)
 
     def take_wrapped_away(self, total: Tensor, shift: tuple[int, ...]) -> None:
         """Subtract from `total` what the ends of rows brought in from the rows beside them."""
@@ -133,9 +134,17 @@ class _Planes:
             total -= left.flatten(0, 2).T @ right.flatten(0, 2)
 
 
+def _strips(planes: Tensor, first: int, count: int, start: int, length: int) -> Tensor:
+    """`length` voxels from voxel `start` on, of `count` planes from plane `first` on: a view (count, length, C)."""
+    height, width, channels = planes.shape[2:]
+    plane = height * width * channels
+    offset = planes.storage_offset() + first * plane + start * channels
+    return planes.as_strided((count, length, channels), (plane, channels, 1), offset)
+
+
 def _planes(tensor: Tensor, taps: Sequence[int]) -> Tensor:
     """(N, C, [Z,] Y, X) as (volumes, planes, Y, X, C); all planes are of one volume where no tap reaches across them."""
-    planes = tensor.movedim(1, -1)
+    planes = tensor.movedim(1, -1).contiguous()
     return planes.reshape(1, -1, *planes.shape[-3:]) if taps[0] == 1 else planes
 
 
