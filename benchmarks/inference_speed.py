@@ -82,14 +82,15 @@ def choose_count(bench: Bench, job: Job, tool: Tool) -> int:
     if known is not None:
         return int(known["images"])
     key = {"kind": "count", "job": job.name, "tool": tool.name}
-    one, least = run_tool(bench, job, tool, 1), len(job.images) + 1
-    if one.code and tool.optional:
+    if tool.optional and run_tool(bench, job, tool, 1).code:  # this run also makes what is made once, as an 8-bit model
         reason = why_absent(bench.log_of(job, tool).read_text(errors="replace"))
         bench.records.add({**key, "images": 0, "reason": reason})
         return 0
-    require(one, bench.log_of(job, tool), tool.name)
+    least = len(job.images) + 1
+    one = require(run_tool(bench, job, tool, 1), bench.log_of(job, tool), tool.name)
     some = require(run_tool(bench, job, tool, least), bench.log_of(job, tool), tool.name)
-    per_image = split_startup((1, one.wall), (least, some.wall)).per_image
+    guess = split_startup((1, one.wall), (least, some.wall)).per_image
+    per_image = max(guess, 0.05 * some.wall / least)  # beside other work the shorter run may have taken longer
     count = images_for(bench.seconds, per_image, least=least, most=MOST_IMAGES)
     bench.records.add({**key, "images": count})
     if count == least:
