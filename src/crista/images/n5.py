@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -166,6 +167,8 @@ class _N5Pixels:
 
     path: Path
     name: str
+    opened: str = field(default_factory=lambda: uuid4().hex)
+    """Tells one opening from the next: blocks may be written anew in between, which the attributes do not show."""
 
     def read(self, region: Region) -> Array:
         """The pixels of `region`; blocks that are not stored are 0."""

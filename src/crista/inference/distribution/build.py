@@ -28,7 +28,7 @@ def build_executor(system: System, *, rank: int = 0, world_size: int = 1) -> Exe
     """
     cluster = system.cluster
     if world_size > 1:
-        _refuse_workers(cluster, world_size)
+        _refuse_others(cluster, world_size)
         return RankExecutor(rank, world_size)
     if not cluster.is_used:
         return SerialExecutor()
@@ -54,8 +54,10 @@ def _patience(cluster: Cluster, timeout: float) -> Patience:
     )
 
 
-def _refuse_workers(cluster: Cluster, world_size: int) -> None:
-    if cluster.is_used:
-        what = f"asks for workers, but torchrun has started {world_size} processes, which share the work among themselves"
-        step = "leave --workers, --scheduler and --queue out, or start crista without torchrun"
+def _refuse_others(cluster: Cluster, world_size: int) -> None:
+    """Processes of torchrun share the work among themselves, and with nobody else."""
+    asks = "asks for workers" if cluster.is_used else "SHARD asks for a part of the work" if cluster.own_shard[1] > 1 else ""
+    if asks:
+        what = f"{asks}, but torchrun has started {world_size} processes, which share all of it among themselves"
+        step = "leave --workers, --scheduler, --queue and --shard out, or start crista without torchrun"
         raise ConfigError("with the workers", [Problem("SYSTEM.CLUSTER", what, step)])
