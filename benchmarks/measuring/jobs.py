@@ -24,8 +24,8 @@ class Job:
     """Folder of the data set, with test/x and test/y."""
     patch: tuple[int, ...]
     """([z,] y, x) for tools that predict patch by patch."""
-    padding: tuple[int, ...]
-    """BiaPy's context at each border of a patch, as in its templates."""
+    paddings: dict[str, tuple[int, ...]]
+    """BiaPy's context at each border of a patch, by the name of the tool in the tables; the first is that of its templates."""
 
     @cached_property
     def images(self) -> list[Path]:
@@ -39,7 +39,8 @@ class Job:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of an image, the same for all."""
-        return tuple(tifffile.TiffFile(self.images[0]).series[0].shape)
+        with tifffile.TiffFile(self.images[0]) as file:
+            return tuple(file.series[0].shape)
 
     @property
     def voxels(self) -> int:
@@ -55,9 +56,10 @@ class Job:
 
 def all_jobs(data: Path) -> dict[str, Job]:
     """The jobs by name; `data` is the folder of the data sets."""
+    volume = {"BiaPy": (4, 16, 16), "BiaPy, no padding in z": (0, 16, 16)}
     return {
-        "2d": Job("2d", data / "isbi2012_membrane_2d", (256, 256), (32, 32)),
-        "3d": Job("3d", data / "vnc_mito_3d", (20, 128, 128), (0, 16, 16)),
+        "2d": Job("2d", data / "isbi2012_membrane_2d", (256, 256), {"BiaPy": (32, 32)}),
+        "3d": Job("3d", data / "vnc_mito_3d", (20, 128, 128), volume),
     }
 
 

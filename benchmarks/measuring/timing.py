@@ -32,8 +32,8 @@ def split_startup(few: tuple[int, float], many: tuple[int, float]) -> Split:
 
 
 def few_of(count: int) -> int:
-    """Images of the shorter run beside one of `count`: an eighth, so that a tool does not take it for another kind of job."""
-    return max(1, count // 8)
+    """Images of the shorter run beside one of `count`: a third, so that a tool does not take it for another kind of job."""
+    return max(1, count // 3)
 
 
 def images_for(seconds: float, per_image: float, *, least: int, most: int) -> int:

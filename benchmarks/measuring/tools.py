@@ -30,6 +30,8 @@ class Tool:
     nnunet_names: bool = False
     same_weights: bool = True
     """It runs crista's network with crista's weights."""
+    least: int = 2
+    """Images of a measurement at the least. crista decides by the size of a job what is worth probing, so it gets more."""
     optional: bool = False
     """It may be missing: an engine that is not installed or that this crista does not know."""
 
@@ -48,7 +50,7 @@ def build_tools(job: Job, interpreters: Interpreters, prepared: Path) -> list[To
     """All tools for a job; `prepared` holds checkpoints and configurations (see `prepare.py`)."""
     tools = [crista_tool(job, prepared, None), *(crista_tool(job, prepared, engine) for engine in ENGINES)]
     if interpreters.biapy is not None:
-        tools.append(biapy_tool(job, interpreters.biapy, prepared))
+        tools += [biapy_tool(job, interpreters.biapy, prepared, name) for name in job.paddings]
     if interpreters.others is not None:
         tools += [monai_tool(job, interpreters.others, prepared), nnunet_tool(job, interpreters.others, prepared)]
     return tools
@@ -66,25 +68,25 @@ def crista_tool(job: Job, prepared: Path, engine: str | None) -> Tool:
     def prediction(out: Path, index: int) -> Path:
         return out / f"timed/results/timed_1/per_image_binarized/{index:04}.tif"
 
-    return Tool(f"crista {engine}" if engine else "crista", command, prediction, optional=engine is not None)
+    return Tool(f"crista {engine}" if engine else "crista", command, prediction, least=9, optional=engine is not None)
 
 
-def biapy_tool(job: Job, biapy: Path, prepared: Path) -> Tool:
-    """BiaPy's test phase with its own network of the same layers."""
+def biapy_tool(job: Job, biapy: Path, prepared: Path, name: str = "BiaPy") -> Tool:
+    """BiaPy's test phase with its own network of the same layers, and one of the paddings of the job."""
 
     def command(images: Path, labels: Path, out: Path) -> list[str]:
         out.mkdir(parents=True, exist_ok=True)
-        config = write_biapy_test(job, prepared, images, labels, out / "test.yaml")
+        config = write_biapy_test(job, prepared, (images, labels), job.paddings[name], out / "test.yaml")
         return [str(biapy), "--config", str(config), "--result_dir", str(out), "--name", "timed", "--run_id", "1"]
 
     def prediction(out: Path, index: int) -> Path:
         return out / f"timed/results/timed_1/per_image/{index:04}.tif"
 
-    return Tool("BiaPy", command, prediction, env={"PYTHONPATH": ""}, probabilities=True, same_weights=False)
+    return Tool(name, command, prediction, env={"PYTHONPATH": ""}, probabilities=True, same_weights=False)
 
 
-def write_biapy_test(job: Job, prepared: Path, images: Path, labels: Path, path: Path) -> Path:
-    """The YAML of the training, changed to test only, with BiaPy's padding."""
+def write_biapy_test(job: Job, prepared: Path, folders: tuple[Path, Path], padding: tuple[int, ...], path: Path) -> Path:
+    """The YAML of the training, changed to test only, on folders of images and labels."""
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe")
@@ -92,7 +94,7 @@ def write_biapy_test(job: Job, prepared: Path, images: Path, labels: Path, path:
     tree = yaml.load(prepared / f"biapy_{job.name}.yaml")
     tree["TRAIN"]["ENABLE"] = False
     tree["TEST"] = {"ENABLE": True}
-    tree["DATA"]["TEST"] = {"PATH": str(images), "GT_PATH": str(labels), "LOAD_GT": True, "PADDING": str(job.padding)}
+    tree["DATA"]["TEST"] = {"PATH": str(folders[0]), "GT_PATH": str(folders[1]), "LOAD_GT": True, "PADDING": str(padding)}
     tree["MODEL"]["LOAD_CHECKPOINT"] = True
     tree["PATHS"] = {"CHECKPOINT_FILE": str(biapy_checkpoint_of(job, prepared))}
     yaml.dump(tree, path)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def main() -> None:
                 setattr(module, name, clocked(getattr(module, name), name))
     base.prepare_model = watch_network(base.prepare_model)
     started = time.perf_counter()
-    biapy.main()
+    with suppress(SystemExit):  # that is how BiaPy ends
+        biapy.main()
     whole = time.perf_counter() - started
     report.write_text(json.dumps({"whole": whole, "seconds": seconds, "calls": calls, **counted}, indent=2))
 

@@ -19,8 +19,8 @@ def test_as_many_images_twice_say_nothing() -> None:
 
 
 def test_the_shorter_run() -> None:
-    """An eighth of the images, and at least one."""
-    assert [few_of(count) for count in (2, 11, 16, 100)] == [1, 1, 2, 12]
+    """A third of the images, and at least one."""
+    assert [few_of(count) for count in (2, 5, 11, 100)] == [1, 1, 3, 33]
 
 
 @pytest.mark.parametrize(("per_image", "count"), [(1.0, 21), (0.3, 68), (30.0, 12), (0.001, 400), (-0.1, 400)])
