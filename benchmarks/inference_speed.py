@@ -12,11 +12,11 @@ the TIFF files of a folder and writes its label images into another:
 
 crista and BiaPy measure against the labels as well, since their users' commands do; MONAI and nnU-Net do not.
 
-Time: each command runs on one image and on N copies of the test images, and (wall of N - wall of one) / (N - 1) is the time per
-image: what is done once (imports, compiling, probing engines, worker processes, report) is start-up for every tool alike, what
-is done for each image is not. N is chosen per tool so that N - 1 images take at least `--seconds`; where the runs that this needs
-had N images already, they are the first repetition. Repetitions are interleaved; right before each the speed of a matrix product
-is measured. What is measured already in OUT is not measured again.
+Time: each command runs on N copies of the test images and on n = N / 8 of them (at least one); the time per image is
+(wall of N - wall of n) / (N - n). What is done once (imports, compiling, probing engines, worker processes, report) is start-up
+for every tool alike, what is done for each image is not. N is chosen per tool so that the images take at least `--seconds`;
+where the runs that this needs had N images already, they are the first repetition. Repetitions are interleaved; right before each
+the speed of a matrix product is measured. What is measured already in OUT is not measured again.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from typing import Any
 import numpy as np
 import tifffile
 from inference_table import write_tables
+from measuring.crista_log import read_split
 from measuring.jobs import Job, all_jobs, iter_copies, make_copies
 from measuring.labels import Labels, differing_percent, foreground_iou, read_labels
 from measuring.machine import gemm_gflops
 from measuring.process import Usage, measure, require, stop_in_order
 from measuring.records import Records
-from measuring.timing import images_for, split_startup
+from measuring.timing import few_of, images_for, split_startup
 from measuring.tools import CRISTA, PEERS, Interpreters, Tool, biapy_tool, build_tools, checkpoint_of, peer_env
 from prepare import add_arguments, prepare, reference_of
 
@@ -87,12 +88,12 @@ def choose_count(bench: Bench, job: Job, tool: Tool) -> int:
         bench.records.add({**key, "images": 0, "reason": reason})
         return 0
     require(one, bench.log_of(job, tool), tool.name)
-    few = require(run_tool(bench, job, tool, least), bench.log_of(job, tool), tool.name)
-    per_image = split_startup(one.wall, few.wall, least).per_image
+    some = require(run_tool(bench, job, tool, least), bench.log_of(job, tool), tool.name)
+    per_image = split_startup((1, one.wall), (least, some.wall)).per_image
     count = images_for(bench.seconds, per_image, least=least, most=MOST_IMAGES)
     bench.records.add({**key, "images": count})
     if count == least:
-        bench.records.add(speed_row(bench, job, tool, count, (one, few)) | {"repetition": 1, "gemm": None})
+        bench.records.add(speed_row(bench, job, tool, (1, one), (count, some)) | {"repetition": 1, "gemm": None})
     return count
 
 
@@ -108,17 +109,19 @@ def repeat(bench: Bench, job: Job, tool: Tool, repetition: int) -> None:
     count = choose_count(bench, job, tool)
     if not count or bench.records.find(**key) is not None:
         return
-    gemm, log = gemm_gflops(), bench.log_of(job, tool)
-    one = require(run_tool(bench, job, tool, 1), log, tool.name)
-    many = require(run_tool(bench, job, tool, count), log, tool.name)
-    bench.records.add(speed_row(bench, job, tool, count, (one, many)) | {"repetition": repetition, "gemm": gemm})
+    gemm, log, few = gemm_gflops(), bench.log_of(job, tool), few_of(count)
+    shorter = require(run_tool(bench, job, tool, few), log, tool.name)
+    longer = require(run_tool(bench, job, tool, count), log, tool.name)
+    row = speed_row(bench, job, tool, (few, shorter), (count, longer))
+    bench.records.add(row | {"repetition": repetition, "gemm": gemm})
     shutil.rmtree(bench.results_of(job, tool))
 
 
-def speed_row(bench: Bench, job: Job, tool: Tool, count: int, usages: tuple[Usage, Usage]) -> dict[str, Any]:
-    """What a run on one image and a run on `count`, whose results lie there, say about a tool."""
-    one, many = usages
-    split = split_startup(one.wall, many.wall, count)
+def speed_row(bench: Bench, job: Job, tool: Tool, few: tuple[int, Usage], many: tuple[int, Usage]) -> dict[str, Any]:
+    """What a run on few images and a run on many, whose results lie there, say about a tool."""
+    count, usage = many
+    split = split_startup((few[0], few[1].wall), (count, usage.wall))
+    processor = split_startup((few[0], few[1].cpu), (count, usage.cpu))
     return {
         "kind": "speed",
         "job": job.name,
@@ -126,13 +129,14 @@ def speed_row(bench: Bench, job: Job, tool: Tool, count: int, usages: tuple[Usag
         "images": count,
         "per_image": split.per_image,
         "startup": split.startup,
-        "cpu_per_image": (many.cpu - one.cpu) / (count - 1),
+        "cpu_per_image": processor.per_image,
         "voxels": job.voxels,
-        "wall_one": one.wall,
-        "wall_many": many.wall,
-        "peak_process": many.peak_process,
-        "peak_tree": many.peak_tree,
-        "peak_anonymous": many.peak_anonymous,
+        "few": few[0],
+        "wall_few": few[1].wall,
+        "wall_many": usage.wall,
+        "peak_process": usage.peak_process,
+        "peak_tree": usage.peak_tree,
+        "peak_anonymous": usage.peak_anonymous,
         **quality(bench, job, tool, count),
         **network_seconds(bench.results_of(job, tool), count),
     }
@@ -152,13 +156,18 @@ def quality(bench: Bench, job: Job, tool: Tool, count: int) -> dict[str, float]:
     return {**scores, "differs": differing_percent(reference)} if reference else scores
 
 
-def network_seconds(results: Path, count: int) -> dict[str, float]:
-    """Seconds per image inside the network and voxels that went through per voxel of the image, where a peer counted them."""
-    path = results / "network.json"
-    if not path.is_file():
-        return {}
-    counted = json.loads(path.read_text())
-    return {"network_per_image": counted["seconds"] / count, "network_voxels_per_image": counted["voxels"] / count}
+def network_seconds(results: Path, count: int) -> dict[str, Any]:
+    """Seconds per image inside the network, and voxels through it per voxel of the image, where a tool counted them."""
+    log, counted = results / "timed/results/timed_1/log.txt", results / "network.json"
+    if log.is_file():
+        split = read_split(log.read_text(encoding="utf-8"))
+        if split is None:
+            return {}
+        return {"network_per_image": split.network / count, "work_factor": split.work_factor, "engine": split.engine}
+    if counted.is_file():
+        figures = json.loads(counted.read_text())
+        return {"network_per_image": figures["seconds"] / count, "network_voxels": figures["voxels"] / count}
+    return {}
 
 
 def measure_ceilings(bench: Bench, job: Job, repetition: int) -> None:

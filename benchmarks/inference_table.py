@@ -10,14 +10,8 @@ from pathlib import Path
 from measuring.records import Records, Row, markdown_table, significant, spread
 
 CRISTA = "crista"
-CEILINGS = {
-    "crista torch": "torch",
-    "crista onnxruntime": "onnxruntime",
-    "crista openvino": "openvino",
-    "crista fastest": "openvino int8",
-}
-"""The engine alone that belongs to a tool of the table; `crista` itself is compared with the fastest in float32."""
-FLOAT_ENGINES = ("torch", "onnxruntime", "openvino")
+ENGINE_NAMES = {"openvino-int8": "openvino int8"}
+"""Names of crista that are others in the rows of `roofline.py`."""
 
 
 def write_tables(records: Records, path: Path) -> None:
@@ -47,12 +41,11 @@ def column(rows: Sequence[Row], name: str) -> list[float]:
 
 def speed_table(speeds: dict[str, list[Row]]) -> str:
     """Seconds, memory and quality of every tool."""
-    titles = ["tool", "runs", "images", "s per image", "Mvoxel/s", "start-up s", "CPU s per image", "in the network", "peak MB"]
+    titles = ["tool", "runs", "images", "s per image", "Mvoxel/s", "start-up s", "CPU s per image", "engine", "peak MB"]
     titles += ["all processes MB", "IoU", "differs from eager %"]
     rows = []
     for name, measured in speeds.items():
         rates = [row["voxels"] / row["per_image"] / 1e6 for row in measured]
-        shares = [f"{100 * row['network_per_image'] / row['per_image']:.0f} %" for row in measured if "network_per_image" in row]
         differs = column(measured, "differs")
         rows.append(
             [
@@ -63,7 +56,7 @@ def speed_table(speeds: dict[str, list[Row]]) -> str:
                 spread(rates),
                 significant(statistics.median(column(measured, "startup")), 2),
                 spread(column(measured, "cpu_per_image")),
-                shares[-1] if shares else None,
+                measured[-1].get("engine"),
                 f"{max(column(measured, 'peak_process')) / 2**20:.0f}",
                 f"{max(column(measured, 'peak_tree')) / 2**20:.0f}",
                 f"{measured[-1]['iou']:.4f}",
@@ -93,27 +86,50 @@ def ratio_table(speeds: dict[str, list[Row]], figure: str) -> str:
 
 
 def efficiency_table(speeds: dict[str, list[Row]], ceilings: list[Row]) -> str:
-    """Roofline: the engine against the matrix product of the same minute, and the command against its engine."""
+    """Roofline: the engine against the matrix product of the same minute, the command against its engine, and why.
+
+    Kernel: GFLOP/s of the engine alone over those of the matrix product. Tiling: voxels of the image per voxel through the
+    network. Pipeline: seconds in the network over seconds of the command. Of the engine alone: voxels per second of the whole
+    command over those of the engine alone on the shape that suits it best; where that is the tile, tiling x pipeline.
+    """
     if not ceilings:
         return ""
-    titles = ["way", "engine alone GFLOP/s", "of the matrix product", "whole command GFLOP/s", "of the engine alone"]
+    titles = ["tool", "engine alone GFLOP/s", "kernel", "tiling", "pipeline", "whole command GFLOP/s", "of the engine alone"]
     rows = []
     for name, measured in speeds.items():
-        ratios, alone, kernel = [], [], []
+        alone, kernel, ratios = [], [], []
         for row in measured:
             ceiling = next((c for c in ceilings if c["repetition"] == row["repetition"]), None)
-            best = engine_rate(ceiling, name) if ceiling else None
+            best = engine_rate(ceiling, engine_of(row)) if ceiling else None
             if ceiling and best:
                 alone.append(best * flops_per_voxel(ceiling) / 1e9)
                 kernel.append(alone[-1] / max(ceiling["gemm"], ceiling["gemm_after"]))
                 ratios.append(row["voxels"] / row["per_image"] / best)
+        tiling = [1 / factor for row in measured if (factor := work_factor(row))]
+        pipeline = [row["network_per_image"] / row["per_image"] for row in measured if "network_per_image" in row]
         useful = [row["voxels"] / row["per_image"] * flops_per_voxel(ceilings[0]) / 1e9 for row in measured]
-        rows.append([name, spread(alone), percent(kernel), spread(useful), percent(ratios)])
+        shares = [percent(kernel), percent(tiling), percent(pipeline)]
+        rows.append([name, spread(alone), *shares, spread(useful), percent(ratios)])
     machine = (
         f"Matrix product {spread(column(ceilings, 'gemm'))} GFLOP/s, triad {spread(column(ceilings, 'triad'))} GB/s; the network "
         f"takes {flops_per_voxel(ceilings[0]) / 1e3:.1f} kFLOP per voxel.\n\n"
     )
     return machine + markdown_table(titles, rows) + "\n" + engines_table(ceilings)
+
+
+def work_factor(row: Row) -> float | None:
+    """Voxels through the network per voxel of the image, where the tool counted them."""
+    if "work_factor" in row:
+        return float(row["work_factor"])
+    return float(row["network_voxels"] / row["voxels"]) if "network_voxels" in row else None
+
+
+def engine_of(row: Row) -> str:
+    """The engine alone that belongs to a row: what crista said that it ran; eager for the peers."""
+    if row["tool"].startswith(CRISTA):
+        said = row.get("engine", "torch")
+        return ENGINE_NAMES.get(said, said)
+    return "eager"
 
 
 def engines_table(ceilings: list[Row]) -> str:
@@ -126,18 +142,9 @@ def engines_table(ceilings: list[Row]) -> str:
     return markdown_table(titles, rows)
 
 
-def engine_rate(ceiling: Row, tool: str) -> float | None:
-    """Voxels per second of the engine that a tool runs, on the shape that suits it best; eager for the peers."""
-    if tool == CRISTA:
-        names: tuple[str, ...] = FLOAT_ENGINES
-    else:
-        names = (CEILINGS.get(tool, "eager"),)
-    rates = [
-        prod(shape["shape"]) / shape["engines"][name]["best"]
-        for shape in ceiling["shapes"]
-        for name in names
-        if name in shape["engines"]
-    ]
+def engine_rate(ceiling: Row, engine: str) -> float | None:
+    """Voxels per second of an engine alone, on the shape that suits it best; None if it was not measured."""
+    rates = [prod(s["shape"]) / s["engines"][engine]["best"] for s in ceiling["shapes"] if engine in s["engines"]]
     return max(rates, default=None)
 
 

@@ -16,16 +16,24 @@ class Split:
     """Seconds that the command takes before and after its images: imports, building, probing, tables, report."""
 
 
-def split_startup(seconds_one: float, seconds_many: float, count: int) -> Split:
-    """Take apart the wall seconds of one command on one image and on `count` images.
+def split_startup(few: tuple[int, float], many: tuple[int, float]) -> Split:
+    """Take apart the wall seconds of one command, from (images, seconds) of two runs of it.
 
     A command takes start-up + images x (seconds per image); two measurements give both. It needs no knowledge of a tool's
     log and treats all alike: what a tool does once is start-up, what it does for each image is not.
     """
-    if count < 2:
-        raise ValueError(f"count is {count}; at least two images are needed to tell start-up from prediction")
-    per_image = (seconds_many - seconds_one) / (count - 1)
-    return Split(per_image, seconds_one - per_image)
+    (few_images, few_seconds), (many_images, many_seconds) = few, many
+    if many_images <= few_images:
+        raise ValueError(
+            f"{few_images} and {many_images} images: the second run must have more, to tell start-up from prediction"
+        )
+    per_image = (many_seconds - few_seconds) / (many_images - few_images)
+    return Split(per_image, many_seconds - many_images * per_image)
+
+
+def few_of(count: int) -> int:
+    """Images of the shorter run beside one of `count`: an eighth, so that a tool does not take it for another kind of job."""
+    return max(1, count // 8)
 
 
 def images_for(seconds: float, per_image: float, *, least: int, most: int) -> int:

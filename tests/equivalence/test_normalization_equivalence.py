@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,9 @@ import pytest
 
 from crista.config.data import Normalization
 from crista.geometry.axes import Array, Region, canonical_axes
-from crista.geometry.tiles import shape_of, whole
 from crista.images.image import Image
-from crista.patches.intensities import iter_regions, open_intensities, sort_keys, value_of_key
+from crista.patches.exact_sum import ExactSum
+from crista.patches.intensities import PIECE, open_intensities, value_of_key
 from crista.patches.normalization import compute_statistics, normalize
 
 CLIP = {"enable": True, "lower_perc": 0.7, "upper_perc": 98.9}
@@ -79,9 +82,9 @@ def test_statistics_are_those_of_numpy(dtype: str) -> None:
     pixels = draw((2, 31, 45), dtype) if dtype != "bool" else draw((2, 31, 45), "uint8") > 99
     intensities = open_intensities(as_image(pixels), 2**20)
     values = pixels.astype(np.float32).astype(np.float64).reshape(2, -1)
-    for percentage in (0, 0.1, 12.34, 50, 99.9, 100):
-        expected = np.percentile(values, percentage, axis=1)
-        np.testing.assert_allclose(intensities.percentiles(percentage), expected, rtol=1e-12)
+    percentages = (0, 0.1, 12.34, 50, 99.9, 100)
+    expected = np.percentile(values, percentages, axis=1)
+    np.testing.assert_allclose(intensities.percentiles(percentages), expected, rtol=1e-12)
     for summary, channel in zip(intensities.summarise([(-np.inf, np.inf)] * 2), values, strict=True):
         assert summary.count == channel.size
         assert (summary.minimum, summary.maximum) == (channel.min(), channel.max())
@@ -92,8 +95,8 @@ def test_statistics_are_those_of_numpy(dtype: str) -> None:
 def test_percentiles_are_exact_beside_huge_outliers() -> None:
     pixels = np.linspace(-1, 1, 2001, dtype=np.float32).reshape(1, 3, 667)
     pixels[0, 0, 0], pixels[0, 2, 666] = -3e38, 3e38
-    (median,) = open_intensities(as_image(pixels), 2**20).percentiles(50)
-    (low,) = open_intensities(as_image(pixels), 2**20).percentiles(1)
+    ((median,),) = open_intensities(as_image(pixels), 2**20).percentiles([50])
+    ((low,),) = open_intensities(as_image(pixels), 2**20).percentiles([1])
     assert median == pytest.approx(0, abs=1e-7)
     assert low == pytest.approx(-0.98, rel=1e-6)
 
@@ -124,23 +127,94 @@ def test_a_patch_is_bitwise_the_same_as_in_the_whole(shape: tuple[int, ...], dty
     assert compute_statistics(as_image(big_endian), config) == statistics
 
 
-@pytest.mark.parametrize("shape", [(9, 5), (100, 8, 6), (3, 200, 4)], ids=str)
-@pytest.mark.parametrize("block_bytes", [1, 64, 1000, 5000, 10**6])
-def test_regions_partition_the_image_in_scan_order(shape: tuple[int, ...], block_bytes: int) -> None:
-    seen = np.zeros(shape, int)
-    last = -1
-    for region in iter_regions(shape, 2, block_bytes):
-        seen[region] += 1
-        first = np.ravel_multi_index([axis.start for axis in region], shape)
-        assert first > last
-        last = first
-        assert region[-1] == whole(shape)[-1]
-        assert 2 * np.prod(shape_of(region)) <= max(block_bytes, 2 * shape[-1])
-    assert (seen == 1).all()
-
-
-def test_sort_keys_keep_the_order_and_can_be_undone() -> None:
-    values = np.array([-3e38, -1.5, -1e-45, 0.0, 1e-45, 0.1, 2.0, 3e38], dtype=np.float32)
-    keys = sort_keys(values)
+def test_keys_keep_the_order_of_float32() -> None:
+    values = np.array([-3e38, -1.5, -1e-45, -0.0, 0.0, 1e-45, 0.1, 2.0, 3e38], dtype=np.float32)
+    bits = values.view(np.uint32).astype(np.int64)
+    keys = [0xFFFFFFFF - int(bit) if bit >> 31 else int(bit) + 0x80000000 for bit in bits]
     assert (np.diff(keys) > 0).all()
-    np.testing.assert_array_equal([value_of_key(int(key)) for key in keys], values)
+    np.testing.assert_array_equal([value_of_key(key) for key in keys], values)
+
+
+def test_the_bits_of_many_exponents_signs_and_odd_values_are_counted() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 2**32, (3, 40, 50), dtype=np.uint32).view(np.float32)
+    intensities = open_intensities(as_image(pixels), 2**20)
+    found = intensities.percentiles([0, 3, 25, 50, 75, 99.9, 100])
+    for percentage, values in zip([0, 3, 25, 50, 75, 99.9, 100], found, strict=True):
+        for value, channel in zip(values, pixels, strict=True):
+            finite = np.sort(channel[np.isfinite(channel)]).astype(np.float64)
+            position = percentage / 100 * (len(finite) - 1)
+            low, high = finite[int(position)], finite[min(int(position) + 1, len(finite) - 1)]
+            assert value == pytest.approx(low + (high - low) * (position - int(position)), rel=1e-12)
+
+
+@pytest.mark.parametrize("chunks", [None, (4, 8, 16), (7, 5, 64)])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.type}-{c.perc_clip.enable}")
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_statistics_do_not_depend_on_the_chunks(dtype: str, config: Normalization, chunks: tuple[int, ...] | None) -> None:
+    pixels = draw((2, 9, 20, 70), dtype)
+    at_once = compute_statistics(as_image(pixels), config)
+    image = replace(as_image(pixels), chunks=chunks)
+    assert compute_statistics(image, config, block_bytes=9000) == at_once
+
+
+@pytest.mark.parametrize("first_finite", [(0, 0, 3), (0, 5, 0), (2, 1, 7), (8, 19, 69), None])
+def test_statistics_with_missing_pixels_do_not_depend_on_the_blocks(first_finite: tuple[int, int, int] | None) -> None:
+    pixels = draw((2, 9, 20, 70), "float32") + np.float32(1000)
+    flat = pixels[1].reshape(-1)
+    flat[: np.ravel_multi_index(first_finite, pixels.shape[1:]) if first_finite else flat.size] = np.nan
+    flat[::7] = np.where(np.isnan(flat[::7]), np.nan, np.inf)
+    summaries = [
+        open_intensities(replace(as_image(pixels), chunks=chunks), block_bytes).summarise([(-np.inf, 1200.0)] * 2)
+        for chunks in (None, (4, 8, 16))
+        for block_bytes in (2**20, 9000, 300)
+    ]
+    assert all(other == summaries[0] for other in summaries)
+    finite = pixels[1][np.isfinite(pixels[1])].astype(np.float64)
+    assert summaries[0][1].count == finite.size
+    if finite.size:
+        assert summaries[0][1].mean == pytest.approx(np.minimum(finite, 1200).mean(), rel=1e-12)
+        assert summaries[0][1].std == pytest.approx(np.minimum(finite, 1200).std(), rel=1e-9, abs=1e-9)
+
+
+def test_rows_longer_than_a_piece_do_not_depend_on_the_blocks() -> None:
+    pixels = draw((1, 3, 5, 2 * PIECE + 77), "float32")
+    at_once = open_intensities(as_image(pixels), 2**30).summarise([(-np.inf, np.inf)])
+    for chunks in (None, (2, 2, 300), (3, 5, 2000)):
+        image = replace(as_image(pixels), chunks=chunks)
+        assert open_intensities(image, 20_000).summarise([(-np.inf, np.inf)]) == at_once
+        assert image.source.largest < 20_000
+    assert at_once[0].mean == pytest.approx(pixels.astype(np.float64).mean(), rel=1e-12)
+
+
+def test_sums_are_exact_in_any_order_and_memory_does_not_grow() -> None:
+    random = np.random.default_rng(0)
+    numbers = np.concatenate([random.normal(0, 10.0**power, 500) for power in range(-300, 300, 25)] + [[5e-324, 0.0, -0.0]])
+    forwards, backwards = ExactSum(), ExactSum()
+    for part in np.array_split(numbers, 7):
+        forwards.add(part)
+    for part in np.array_split(numbers[::-1], 30):
+        backwards.add(part)
+
+    assert forwards.value == backwards.value == sum(map(Fraction, numbers.tolist()))
+    assert float(forwards) == math.fsum(numbers)
+    held = len(forwards._sums)
+    for _ in range(50):
+        forwards.add(numbers)
+    assert len(forwards._sums) == held
+
+
+def test_sums_of_many_equal_numbers_do_not_overflow() -> None:
+    total = ExactSum()
+    total.add(np.full(2**20, np.nextafter(1.0, 0.0)))
+    assert total.value == 2**20 * Fraction(math.nextafter(1.0, 0.0))
+
+
+def test_a_large_image_is_read_once_for_sums_and_three_times_with_percentiles() -> None:
+    for clip, passes in (({}, 1), (CLIP, 3)):
+        pixels = draw((1, 40, 50, 60), "float32")
+        image = as_image(pixels)
+        reads: list[int] = []
+        image.source.read = lambda region, reads=reads, pixels=pixels: reads.append(pixels[region].size) or pixels[region]
+        compute_statistics(image, Normalization(type="scale_range", perc_clip=clip), block_bytes=40_000)
+        assert sum(reads) == passes * pixels.size + 60  # and the first row, for its first finite pixel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from crista.images.image import ImagePair
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference.cover import whole_image_assembler
+from crista.inference.engines.base import ScoringEngine
 from crista.inference.predicted import PredictedBlock
 from crista.inference.predictor import Predictor
 from crista.inference.stage import PredictionJob, predict_images
@@ -53,15 +54,21 @@ def augmented(sample: Sample, *overrides: str, seed: int = 0) -> Sample:
     return build_pipeline(config.augmentor.transforms(2), ndim=2, ignore_index=None)(sample, np.random.default_rng(seed))
 
 
-class Oracle:
+class Oracle(ScoringEngine):
     """An engine that knows: a pixel is 20 times its class (images normalised by `div`)."""
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
+    name = "oracle"
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __init__(self, num_classes: int, change: Callable[[np.ndarray], None] | None = None) -> None:
+        self.num_classes = num_classes
+        self._change = change
+
+    def scores(self, images: np.ndarray) -> torch.Tensor:
         classes = np.rint(images[:, 0] * 255 / 20).astype(int)
-        return np.moveaxis(np.eye(self.num_classes, dtype=np.float32)[classes], -1, 1)
+        scores = np.moveaxis(np.eye(self.num_classes, dtype=np.float32)[classes], -1, 1).copy()
+        if self._change is not None:
+            self._change(scores)
+        return torch.from_numpy(scores)
 
 
 def oracle_job(
@@ -215,13 +222,11 @@ def test_a8_iou_per_patch_does_not_depend_on_the_batch(tmp_path: Path) -> None:
         prediction = oracle_job(
             tmp_path / str(batch_size), [image], "DATA.TEST.OVERLAP=(0.1,0.1)", num_classes=3, batch_size=batch_size
         )
-        oracle = prediction.predictor.engine
 
-        def wrong(images: np.ndarray, oracle: Any = oracle) -> np.ndarray:
-            scores = oracle(images)
+        def spoil(scores: np.ndarray) -> None:
             scores[..., 0] = [[0], [1], [0]]  # the first column of every tile is class 1
-            return np.asarray(scores)
 
+        wrong = Oracle(3, spoil)
         record = finish(
             PredictionJob(Predictor(prediction.plan, wrong), prediction.pairs, prediction.folders, "w", prediction.names)
         )[0]

@@ -25,7 +25,10 @@ from crista.plan.events import (
     Warned,
 )
 
-ROW = {"epoch": 1.0, "loss": 0.5, "val_loss": 0.25, "val_iou": 0.75, "lr": 0.001, "seconds": 2.0, "data_wait": 0.5}
+ROW = {
+    **{"epoch": 1.0, "loss": 0.5, "val_loss": 0.25, "val_iou": 0.75, "lr": 0.001, "seconds": 2.0},
+    **{"steps_per_second": 1.2345, "data_wait_percent": 25.4},
+}
 STORY: tuple[Event, ...] = (
     Said("a [bold] notice"),
     StageStarted("check"),
@@ -48,7 +51,7 @@ a [bold] notice
 Checking the data
 warning: train/x: odd -> look at it
 Training: 2 epochs
-epoch 1/2  loss 0.5000  val_loss 0.2500  val_IoU 0.7500  data wait 25%  best so far
+epoch 1/2  loss 0.5000  val_loss 0.2500  val_IoU 0.7500  1.23 steps/s  data wait 25%  best so far
 training finished: all epochs are done; best network: best.pth
 Predicting: 2 images
 image 1/2 a  foreground IoU 0.5000  filtered 0.6000
@@ -98,7 +101,7 @@ def test_the_figures_of_an_epoch_stand_behind_its_bar() -> None:
             show(event)
         epochs = show._progress.tasks[0]  # type: ignore[attr-defined]
         assert (epochs.description, epochs.completed) == ("epoch 1/2", 1)
-        assert epochs.fields["note"] == "loss 0.5000  val_loss 0.2500  val_IoU 0.7500  data wait 25%"
+        assert epochs.fields["note"] == "loss 0.5000  val_loss 0.2500  val_IoU 0.7500  1.23 steps/s  data wait 25%"
 
 
 def test_the_bar_of_a_resumed_training_begins_where_it_stopped() -> None:
@@ -114,7 +117,7 @@ def test_the_bar_of_a_resumed_training_begins_where_it_stopped() -> None:
 
 def test_figures_leave_out_what_is_not_known() -> None:
     assert figures({"loss": 1.0}) == "loss 1.0000"
-    assert figures({"seconds": 0.0, "data_wait": 0.0}) == ""
+    assert figures({"seconds": 2.0}) == ""
     assert image_figures({}) == ""
     assert image_figures({"foreground_iou": 0.5, "accuracy": 0.9}) == "  foreground IoU 0.5000"
 

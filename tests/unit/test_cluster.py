@@ -76,6 +76,7 @@ def test_what_is_no_shard_is_explained(text: str, words: str) -> None:
     ("keys", "words"),
     [
         ("{QUEUE: slurm}", "QUEUE needs WORKERS, the number of jobs, e.g. 8"),
+        ("{SHARD: 0/2, WORKERS: 2}", "SHARD is the part of this one process; WORKERS and SCHEDULER divide the work themselves"),
         ("{QUEUE: slurm, WORKERS: 2, SCHEDULER: 'tcp://a:1'}", "SCHEDULER names a running one: give one of them"),
         ("{QUEUE: slurm, WORKERS: 2, MIN_JOBS: 3}", "MIN_JOBS 3 is more than WORKERS 2"),
         ("{QUEUE: slrm, WORKERS: 2}", "did you mean slurm?"),
@@ -256,11 +257,11 @@ def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixtu
 def test_who_predicts_changes_no_key_of_a_result(make_data: MakeData, tmp_path: Path) -> None:
     """Neither is a training begun anew nor an image predicted again; and a checkpoint does not remember the machines."""
     data = make_data(test=1)
-    machines = {"CLUSTER": {"WORKERS": 4, "SHARD": "0/2"}}
+    machines = {"CLUSTER": {"WORKERS": 4, "RETRIES": 1}}
     config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False}, system=machines)
     checkpoint = run(config, result_dir=tmp_path, name="job").folder.checkpoint_best
     plan = load_checkpoint(checkpoint).plan
-    assert plan.config.system.cluster == Cluster(workers=4, shard="0/2")
+    assert plan.config.system.cluster == Cluster(workers=4, retries=1)
     system = plan.config.system.model_copy(update={"cluster": Cluster()})
     alone = plan.model_copy(update={"config": plan.config.model_copy(update={"system": system})})
     assert training_key(alone) == training_key(plan)

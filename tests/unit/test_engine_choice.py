@@ -16,7 +16,17 @@ from tests.networks import draw_images, drawn_weights, eager_scores, network_pla
 from crista.config.engine import OnnxRuntime, OpenVINO, Torch
 from crista.config.load import parse_config
 from crista.errors import ConfigError
-from crista.inference.engines import ENGINES, EngineChoice, EngineSource, base, choice, choose_engine, conversion, speeds
+from crista.inference.engines import (
+    ENGINES,
+    EngineChoice,
+    EngineSource,
+    base,
+    build_chosen,
+    choice,
+    choose_engine,
+    conversion,
+    speeds,
+)
 from crista.inference.engines.probe import cut_sample, measure_speeds
 
 LARGE = 10**12
@@ -104,7 +114,7 @@ def test_wrong_numbers_are_refused_with_figures_and_the_next_engine_is_taken(mac
     chosen = machine.choose()
     assert chosen.name == "onnxruntime"
     assert chosen.notices == (
-        "OpenVINO gives probabilities that differ from PyTorch's by 2.0e-02 (allowed: 0.0001); predicting without it",
+        "OpenVINO gives probabilities that differ by 2.0e-02 from PyTorch's (allowed: 0.0001); predicting without it",
     )
     assert machine.measured == [["onnxruntime", "torch"]]
 
@@ -115,7 +125,7 @@ def test_scores_that_are_no_numbers_are_refused(machine: Machine) -> None:
     assert chosen.name == "torch"
     assert chosen.reason == "TEST.ENGINE: openvino cannot be used"
     assert chosen.notices == (
-        "OpenVINO gives probabilities that differ from PyTorch's by nan (allowed: 0.0001); predicting without it",
+        "OpenVINO gives probabilities that differ by nan from PyTorch's (allowed: 0.0001); predicting without it",
     )
 
 
@@ -419,6 +429,28 @@ def test_engines_of_a_real_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert chosen.notices == ()
     np.testing.assert_allclose(chosen.engine(sample), eager_scores(source_of(plan, tmp_path, weights), sample), atol=1e-5)
     assert choose_engine(plan, weights, torch.device("cpu"), **settings).name == chosen.name
+
+
+def test_another_process_builds_what_was_chosen(machine: Machine) -> None:
+    """Without a probe; PyTorch, with a notice, where it cannot."""
+    plan = network_plan()
+
+    def build(name: str) -> EngineChoice:
+        inference = plan.inference.model_copy(update={"engine": name})
+        chosen = plan.model_copy(update={"inference": inference})
+        return build_chosen(chosen, drawn_weights(plan), torch.device("cpu"), cache=machine.cache)
+
+    assert [build(name).name for name in ("", "torch", "openvino", "onnxruntime")] == [
+        "torch",
+        "torch",
+        "openvino",
+        "onnxruntime",
+    ]
+    assert machine.measured == []
+    machine.missing = {"openvino"}
+    without = build("openvino")
+    assert (without.name, without.reason) == ("torch", "openvino cannot be used")
+    assert without.notices[0].endswith("pip install 'crista[openvino]'; PyTorch is used instead")
 
 
 def test_an_unknown_engine_is_refused_with_the_names() -> None:

@@ -145,6 +145,15 @@ def test_overlapping_reads_decode_each_chunk_once(monkeypatch: pytest.MonkeyPatc
     assert decoded == [((0, 16), (0, 16)), ((0, 16), (16, 20))]
 
 
+def test_whole_chunks_go_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, decoded = _grid_reader(monkeypatch, budget=4000)
+
+    read((0, 8), (8, 20))
+    read((0, 8), (8, 20))
+
+    assert decoded == [((0, 8), (8, 20))] * 2
+
+
 def test_large_reads_go_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     read, decoded = _grid_reader(monkeypatch, budget=1000)
 
@@ -229,3 +238,13 @@ def test_pieces_that_can_only_be_decoded_whole_are_pointed_out(tmp_path: Path, m
 
 def _notes(image: Image) -> list[str]:
     return [note for note in image.notes if note.startswith("stored in")]
+
+
+def test_chunks_written_anew_are_read_anew_by_who_opens_the_store_again(tmp_path: Path) -> None:
+    """Their metadata do not change; only what was opened before may show what it decoded before."""
+    stored = zarr.open_array(str(tmp_path / "a.zarr"), mode="w", shape=(64, 64), chunks=(32, 32), dtype="uint8")
+    region = (slice(3, 40), slice(5, 50))
+    stored[:] = 1
+    assert (open_image(tmp_path / "a.zarr", ndim=2).read(region) == 1).all()
+    stored[:] = 2
+    assert (open_image(tmp_path / "a.zarr", ndim=2).read(region) == 2).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crista.geometry.spacing import Spacing
@@ -70,6 +70,7 @@ def test_a_shard_holds_all_channels_within_its_limit() -> None:
     assert choose_pyramid("CZYX", (4, 1000, 1000, 1000), FLOAT32, None, shard_bytes=0).levels[0].shards is None
 
 
+@settings(deadline=None)
 @given(
     axes=st.sampled_from(["YX", "ZYX", "CYX", "CZYX"]),
     lengths=st.lists(st.integers(1, 5000), min_size=4, max_size=4),

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +94,7 @@ class _Counted:
     def __init__(self) -> None:
         self.largest = 0
 
-    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         part = np.zeros(self.shape, self.dtype)[index]
         self.largest = max(self.largest, part.size)
         return part
@@ -116,8 +118,8 @@ def test_a_memory_map_is_written(tmp_path: Path) -> None:
 
 
 class _Failing(_Counted):
-    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
-        if index[1] == 3:
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        if index[1] == slice(3, 4):
             raise RuntimeError("no more pixels")
         return super().__getitem__(index)
 
@@ -143,9 +145,9 @@ def test_a_kill_leaves_nothing_under_the_name(tmp_path: Path) -> None:
         class Killed:
             shape, dtype = (5, 21, 30), np.dtype(np.uint8)
             def __getitem__(self, index):
-                if index[0] == 3:
+                if index[0] == slice(3, 4):
                     os.kill(os.getpid(), signal.SIGKILL)
-                return np.zeros((21, 30), np.uint8)
+                return np.zeros((1, 21, 30), np.uint8)
 
         write_image(Path({str(tmp_path / "a.tif")!r}), Killed(), "ZYX")
     """
@@ -178,3 +180,80 @@ def test_what_cannot_be_written_is_refused(axes: str, dtype: str, message: str, 
 def test_an_empty_array_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="empty image"):
         write_image(tmp_path / "a.tif", np.zeros((0, 30), np.uint8), "YX")
+
+
+class _Recorded:
+    """An array that is only read by index; tells what was asked of it."""
+
+    def __init__(self, array: Any, chunks: tuple[int, ...] | None) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.asked: list[tuple[int, ...]] = []
+        if chunks is not None:
+            self.chunks = chunks
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Any:
+        part = self.array[index]
+        self.asked.append(part.shape)
+        return part
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "chunks", "planes", "asked"),
+    [
+        # Without chunks plane by plane, the axes in the order of ImageJ: z, then c.
+        ("ZYX", (5, 4, 6), None, 99, [(1, 4, 6)] * 5),
+        ("CZYX", (2, 3, 4, 6), None, 99, [(1, 1, 4, 6)] * 6),
+        # All planes of a chunk together, as many chunks as there is room for.
+        ("ZYX", (9, 4, 6), (2, 4, 6), 5, [(4, 4, 6), (4, 4, 6), (1, 4, 6)]),
+        ("ZYX", (9, 4, 6), (8, 4, 6), 3, [(3, 4, 6)] * 3),
+        ("CZYX", (2, 9, 4, 6), (1, 3, 4, 6), 8, [(2, 3, 4, 6)] * 3),
+        ("CZYX", (5, 2, 4, 6), (1, 2, 4, 6), 3, [(3, 1, 4, 6), (2, 1, 4, 6)] * 2),
+        ("XYZ", (6, 4, 3), (6, 4, 3), 9, [(6, 4, 3)]),
+        ("YX", (4, 6), (2, 2), 9, [(4, 6)]),
+    ],
+)
+def test_planes_that_share_chunks_are_read_together(
+    axes: str, shape: Any, chunks: Any, planes: int, asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "SLAB_BYTES", planes * 4 * 6)
+    array = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    source = _Recorded(array, chunks)
+
+    write_image(tmp_path / "a.tif", source, axes)
+
+    assert source.asked == asked
+    ndim = 3 if "Z" in axes else 2
+    np.testing.assert_array_equal(open_image(tmp_path / "a.tif", ndim=ndim).read(), to_canonical(array, axes, ndim))
+
+
+class _Generated:
+    """64 MB or more of planes that exist only while they are read."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Any:
+        part = np.empty([len(range(*along.indices(n))) for along, n in zip(index, self.shape, strict=True)], np.float32)
+        part[...] = index[0].start
+        return part
+
+
+@pytest.mark.parametrize("limit", [2**32, 100])
+def test_a_few_planes_are_in_memory(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "MAX_IMAGEJ_BYTES", limit)
+    plane = 256 * 1024 * 4
+    source = _Generated((80, 256, 1024))
+    write_image(tmp_path / "first.tif", _Generated((2, 256, 1024)), "ZYX")
+
+    tracemalloc.start()
+    try:
+        write_image(tmp_path / "a.tif", source, "ZYX")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    # 80 planes of 1 MB: two of them, what waits for the threads, and what these make of it.
+    assert peak < 2 * write.COMPRESSED_TOGETHER + 4 * plane
+    assert (open_image(tmp_path / "a.tif", ndim=3).read((slice(79, 80), slice(0, 9), slice(0, 9))) == 79).all()

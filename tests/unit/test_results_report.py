@@ -26,6 +26,7 @@ from crista.results.report import (
     write_report,
 )
 from crista.results.run_folder import RunFolder
+from crista.results.run_report import middle_of
 
 NAN = float("nan")
 
@@ -144,3 +145,9 @@ def test_provenance_is_json_with_checksums(tmp_path: Path) -> None:
 
 def test_an_empty_folder_as_input_has_a_checksum_too(tmp_path: Path) -> None:
     assert describe_input(tmp_path).sha1 == hashlib.sha1(b"").hexdigest()
+
+
+def test_of_a_large_image_the_middle_is_drawn() -> None:
+    assert middle_of((20, 30), 600) == (slice(0, 20), slice(0, 30))
+    assert middle_of((100, 20, 30), 1800) == (slice(48, 51), slice(0, 20), slice(0, 30))
+    assert middle_of((100, 40, 40), 800) == (slice(49, 50), slice(10, 30), slice(0, 40))

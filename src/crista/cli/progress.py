@@ -203,11 +203,13 @@ def listener(screen: Screen) -> Iterator[LineListener]:
 
 
 def figures(metrics: Mapping[str, float]) -> str:
-    """Losses, IoU and the share of the time that the network waited for patches."""
+    """Losses, IoU, speed, and the share of the time that the network waited for patches."""
     names = {"loss": "loss", "val_loss": "val_loss", "val_iou": "val_IoU"}
     shown = [f"{name} {metrics[key]:.4f}" for key, name in names.items() if key in metrics]
-    if metrics.get("seconds") and "data_wait" in metrics:
-        shown.append(f"data wait {metrics['data_wait'] / metrics['seconds']:.0%}")
+    if "steps_per_second" in metrics:
+        shown.append(f"{metrics['steps_per_second']:.3g} steps/s")
+    if "data_wait_percent" in metrics:
+        shown.append(f"data wait {metrics['data_wait_percent']:.0f}%")
     return "  ".join(shown)
 
 

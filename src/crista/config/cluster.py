@@ -81,6 +81,10 @@ class Cluster(Section):
             raise ValueError("QUEUE submits jobs to a scheduler of its own, SCHEDULER names a running one: give one of them")
         if self.queue and not self.workers:
             raise ValueError("QUEUE needs WORKERS, the number of jobs, e.g. 8")
+        if self.shard and (self.workers or self.scheduler):
+            raise ValueError(
+                "SHARD is the part of this one process; WORKERS and SCHEDULER divide the work themselves: give one of them"
+            )
         if self.min_jobs > self.workers:
             raise ValueError(f"MIN_JOBS {self.min_jobs} is more than WORKERS {self.workers}, the largest number of jobs")
         return self

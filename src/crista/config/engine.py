@@ -52,6 +52,9 @@ class OpenVINOInt8(Section):
 EngineConfig = Torch | OpenVINO | OnnxRuntime | OpenVINOInt8
 EngineName = Literal["auto", "fastest", "torch", "openvino", "onnxruntime"]
 
+ENGINE_CONFIGS: dict[str, EngineConfig] = {config.name: config for config in (Torch(), OpenVINO(), OnnxRuntime(), OpenVINOInt8())}
+"""By name, as a plan keeps it."""
+
 CANDIDATES: dict[EngineName, tuple[EngineConfig, ...]] = {
     "auto": (OpenVINO(), OnnxRuntime()),
     "fastest": (OpenVINOInt8(), OpenVINO(), OnnxRuntime()),

@@ -1,30 +1,31 @@
-"""An image in pieces of bounded size, for passes over all its pixels."""
+"""An image in pieces of bounded size, for passes over all its pixels: whole chunks, the next piece read ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from math import prod
 
-from crista.geometry.axes import Region
+from crista.geometry.axes import Array, Region
 from crista.images.image import Image
 
-BLOCK_VOXELS = 2**22
-CHUNK_MULTIPLE = 64
-"""Blocks of chunked files start on multiples of this, the usual chunk length: few chunks are decoded
-twice."""
-CHUNKED_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5")
+BLOCK_VALUES = 2**23
+"""Values (voxels of all channels) in one block: 8 MB of bytes, 32 MB of float32."""
+
+ROW_UNIT = 8
+"""Blocks are cut along x on multiples of this, where it can be: rows then begin at whole machine words."""
 
 
-def iter_blocks(image: Image, max_voxels: int = BLOCK_VOXELS) -> Iterator[Region]:
-    """Regions of at most about `max_voxels` values (all channels counted) that partition the image, in order.
+def iter_blocks(image: Image, max_values: int = BLOCK_VALUES, row_unit: int = ROW_UNIT) -> Iterator[Region]:
+    """Regions of at most about `max_values` values (all channels counted) that partition the image, in scan order.
 
-    Chunked stores are cut into boxes, everything else into slabs of whole planes or rows, as the pixels lie
-    in the file.
+    Each consists of whole chunks as far as the limit allows, so that nothing is decoded twice; where there are none,
+    of whole rows and planes as they lie in the file. Rows are cut on multiples of `row_unit`, if at all.
     """
-    budget = max(1, max_voxels // image.num_channels)
-    chunked = image.path.is_dir() or image.path.suffix.lower() in CHUNKED_EXTENSIONS
-    size = _box(image.spatial_shape, budget) if chunked else _slab(image.spatial_shape, budget)
+    budget = max(1, max_values // image.num_channels)
+    size = choose_block(image.spatial_shape, image.chunks, budget, row_unit)
     axes = [
         [slice(start, min(start + step, length)) for start in range(0, length, step)]
         for length, step in zip(image.spatial_shape, size, strict=True)
@@ -32,21 +33,36 @@ def iter_blocks(image: Image, max_voxels: int = BLOCK_VOXELS) -> Iterator[Region
     yield from product(*axes)
 
 
-def _slab(shape: tuple[int, ...], budget: int) -> list[int]:
-    """Whole along the last axes as far as the budget goes."""
-    size = list(shape)
-    for axis in range(len(shape)):
-        rest = prod(shape[axis + 1 :])
-        size[axis] = max(1, min(shape[axis], budget // max(1, rest)))
-        if size[axis] > 1 or rest <= budget:
-            break
-    return size
+def choose_block(shape: Sequence[int], chunks: Sequence[int] | None, budget: int, row_unit: int = ROW_UNIT) -> tuple[int, ...]:
+    """The shape of a block of at most `budget` voxels (at least `row_unit` of one row): whole chunks, x filled first."""
+    unit = list(chunks) if chunks is not None else [1] * len(shape)
+    unit[-1] = -(-unit[-1] // row_unit) * row_unit
+    unit = [min(step, n) for step, n in zip(unit, shape, strict=True)]
+    while prod(unit) > budget and max(unit[:-1]) > 1:
+        longest = unit.index(max(unit[:-1]))
+        unit[longest] = -(-unit[longest] // 2)
+    if prod(unit) > budget:
+        unit[-1] = min(unit[-1], max(1, budget // row_unit) * row_unit)
+    size = list(unit)
+    for axis in reversed(range(len(shape))):
+        fits = budget * size[axis] // prod(size)
+        size[axis] = shape[axis] if fits >= shape[axis] else max(size[axis], fits // unit[axis] * unit[axis])
+    return tuple(size)
 
 
-def _box(shape: tuple[int, ...], budget: int) -> list[int]:
-    """Halve the longest axis, on multiples of a chunk, until the budget is met."""
-    size = list(shape)
-    while prod(size) > budget and max(size) > CHUNK_MULTIPLE:
-        axis = size.index(max(size))
-        size[axis] = max(CHUNK_MULTIPLE, -(-size[axis] // 2 // CHUNK_MULTIPLE) * CHUNK_MULTIPLE)
-    return size
+def iter_pixels(image: Image, regions: Iterable[Region]) -> Iterator[tuple[Region, Array]]:
+    """Each region with its pixels C(Z)YX. The next one is read while the caller works: two are in memory at a time."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[Region, Future[Array]]] = deque()
+        for region in regions:
+            waiting.append((region, pool.submit(image.read, region)))
+            if len(waiting) == 2:
+                yield _take_first(waiting)
+        while waiting:
+            yield _take_first(waiting)
+
+
+def _take_first(waiting: deque[tuple[Region, Future[Array]]]) -> tuple[Region, Array]:
+    # A function of its own, so that no variable keeps the pixels in memory once the caller is done with them.
+    region, pixels = waiting.popleft()
+    return region, pixels.result()

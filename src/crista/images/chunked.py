@@ -38,7 +38,7 @@ class ChunkGrid:
 
 
 def read_through_cache(key: Hashable, grid: ChunkGrid, region: Region, read: Callable[[Region], Array]) -> Array:
-    """The pixels of `region`, by way of the chunks decoded last.
+    """The pixels of `region`, by way of the chunks decoded last; whole chunks and large regions go past them.
 
     Parameters
     ----------
@@ -46,8 +46,9 @@ def read_through_cache(key: Hashable, grid: ChunkGrid, region: Region, read: Cal
     read : decodes a region of the array
     """
     touched = grid.chunks_of(region)
-    num_bytes = prod(shape_of(grid.box_of(touched))) * grid.dtype.itemsize
-    if not 0 < num_bytes <= DECODED.budget // CACHED_PART:
+    box = grid.box_of(touched)
+    num_bytes = prod(shape_of(box)) * grid.dtype.itemsize
+    if box == region or not 0 < num_bytes <= DECODED.budget // CACHED_PART:
         return read(region)
     kept = {place: chunk for place in product(*touched) if (chunk := DECODED.find((key, place))) is not None}
     missing = [place for place in product(*touched) if place not in kept]

@@ -48,6 +48,7 @@ def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
             spacing=spacing_from_attributes(attributes),
             notes=note_on_pieces("chunks", num_bytes(dataset.chunks or (), dataset.dtype)),
             inner=name,
+            chunks=dataset.chunks,
         )
 
 

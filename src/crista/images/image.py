@@ -43,7 +43,9 @@ class Image:
     notes: tuple[str, ...] = ()
     """What the user has to be told about how this file was read (alpha dropped, first of several series…)."""
     inner: str | None = None
-    """Path inside a Zarr or HDF5 file."""
+    """Path inside a Zarr, N5 or HDF5 file."""
+    chunks: tuple[int, ...] | None = None
+    """Voxels along (Z)YX that are decoded as one; None where any region costs what it holds."""
 
     @property
     def name(self) -> str:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
-from crista.images.blocks import iter_blocks
+from crista.images.blocks import iter_blocks, iter_pixels
+from crista.images.counting import count_integers
 from crista.images.image import Image
 
 MAX_VALUES = 1024
@@ -110,8 +111,10 @@ class _Tally:
 
 def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Distinct values of a flat integer array, increasing, and how often each occurs."""
-    if values.dtype == bool:
-        values = values.view(np.uint8)
+    if values.dtype.itemsize <= 2:
+        origin, histogram = count_integers(values)
+        present = np.flatnonzero(histogram)
+        return present + origin, histogram[present]
     low, high = int(values.min()), int(values.max())
     if high - low > BINCOUNT_RANGE:
         distinct, counts = np.unique(values, return_counts=True)
@@ -128,8 +131,7 @@ def summarise_label(image: Image) -> LabelSummary:
     tally, argmax = _Tally(), _Tally()
     equal = one_hot = image.num_channels > 1
     colours: set[int] | None = set() if image.num_channels == 3 and image.dtype == np.uint8 else None
-    for region in iter_blocks(image):
-        block = image.read(region)
+    for _, block in iter_pixels(image, iter_blocks(image)):
         equal = equal and bool((block == block[:1]).all())
         one_hot = one_hot and _is_one_hot(block)
         tally.add(block[0])

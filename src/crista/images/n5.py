@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -60,6 +61,7 @@ def read_n5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
         spacing=_spacing(attributes) or (_spacing(parent) if _is_finest(name) else {}),
         notes=note_on_pieces("blocks", num_bytes(tuple(attributes["blockSize"]), np.dtype(attributes["dataType"]))),
         inner=name or None,
+        chunks=tuple(int(n) for n in reversed(attributes["blockSize"])),
     )
 
 
@@ -165,6 +167,8 @@ class _N5Pixels:
 
     path: Path
     name: str
+    opened: str = field(default_factory=lambda: uuid4().hex)
+    """Tells one opening from the next: blocks may be written anew in between, which the attributes do not show."""
 
     def read(self, region: Region) -> Array:
         """The pixels of `region`; blocks that are not stored are 0."""

@@ -59,6 +59,7 @@ def open_image(
         axes_reason=choice.reason,
         notes=notes,
         inner=stored.inner,
+        chunks=_chunks_of(stored, choice),
     )
 
 
@@ -113,6 +114,13 @@ def _spacing_of(stored: Stored, choice: AxesChoice) -> Spacing | None:
     values = [stored.spacing.get(letter) for letter in spatial_axes(choice.ndim)]
     positive = tuple(float(value) for value in values if value is not None and np.isfinite(value) and value > 0)
     return Spacing(positive) if len(positive) == len(values) else None
+
+
+def _chunks_of(stored: Stored, choice: AxesChoice) -> tuple[int, ...] | None:
+    if stored.chunks is None:
+        return None
+    along = {letter: stored.chunks[position] for letter, position in zip(choice.axes, choice.kept, strict=True)}
+    return tuple(along.get(letter, 1) for letter in spatial_axes(choice.ndim))
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
-from crista.images.blocks import iter_blocks
+from crista.images.blocks import iter_blocks, iter_pixels
+from crista.images.counting import count_integers
 from crista.images.image import Image
+from crista.images.pixel_digest import PixelDigest
+
+PIECE = 2**16
+"""Values measured at a time: as float64 they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,12 @@ class Intensity:
             return Intensity(0.0, 0.0, 0.0, 0.0, 0)
         filled = [part for part in parts if part.count]
         mean = sum(part.mean * (part.count / count) for part in filled)
-        variance = sum((part.std**2 + (part.mean - mean) ** 2) * (part.count / count) for part in filled)
-        return Intensity(min(part.min for part in filled), max(part.max for part in filled), mean, sqrt(variance), count)
+        # Scaled, so that the squares of huge float64 intensities do not overflow.
+        scale = max(max(part.std, abs(part.mean - mean)) for part in filled) or 1.0
+        spread = [(part.std / scale) ** 2 + ((part.mean - mean) / scale) ** 2 for part in filled]
+        variance = sum(square * (part.count / count) for square, part in zip(spread, filled, strict=True))
+        std = sqrt(variance) * scale
+        return Intensity(min(part.min for part in filled), max(part.max for part in filled), mean, std, count)
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,7 @@ class ImageScan:
     """What one pass over an image found."""
 
     digest: str
-    """Equal for images of equal shape, dtype and pixels (volumes of many blocks: among files of one
-    format)."""
+    """Equal for images of equal shape, dtype and pixels, whatever file they are in."""
     num_nonfinite: int
     """NaN and infinite pixels, all channels together."""
     channels: tuple[Intensity, ...]
@@ -60,50 +67,54 @@ class ImageScan:
         return not self.is_empty_of_values and all(channel.min == channel.max for channel in self.channels)
 
 
-@dataclass
-class _Pass:
-    digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
-    num_nonfinite: int = 0
-    parts: list[list[Intensity]] = field(default_factory=list)
-
-
 def scan_image(image: Image) -> ImageScan:
-    """Read all pixels once, block by block."""
-    state = _Pass(parts=[[] for _ in range(image.num_channels)])
-    header = f"{image.num_channels} {image.spatial_shape} {image.dtype.newbyteorder('<').str}"
-    state.digest.update(header.encode())
-    for region in iter_blocks(image):
-        block = image.read(region)
-        for channel, parts in zip(block, state.parts, strict=True):
-            pixels = np.ascontiguousarray(channel)
-            state.digest.update(pixels.tobytes())
-            part = _measure(pixels.ravel())
-            state.num_nonfinite += pixels.size - part.count
-            parts.append(part)
-    return ImageScan(state.digest.hexdigest(), state.num_nonfinite, tuple(Intensity.merge(parts) for parts in state.parts))
+    """Read all pixels once, block by block; the next block is read while one is looked at."""
+    digest = PixelDigest(image.spatial_shape)
+    found = [Intensity.merge([]) for _ in range(image.num_channels)]
+    num_nonfinite = 0
+    for region, block in iter_pixels(image, iter_blocks(image)):
+        for channel, pixels in enumerate(block):
+            pixels = np.ascontiguousarray(pixels)
+            digest.add(channel, region, pixels)
+            part = _measure(pixels.reshape(-1))
+            num_nonfinite += pixels.size - part.count
+            found[channel] = Intensity.merge([found[channel], part])
+    dtype = image.dtype.newbyteorder("<").str
+    identity = f"{image.num_channels} {image.spatial_shape} {dtype} {digest.hexdigest()}"
+    return ImageScan(identity, num_nonfinite, tuple(found))
 
 
 def _measure(pixels: Array) -> Intensity:
-    if pixels.dtype.kind in "bu" and pixels.dtype.itemsize <= 2:
-        return _measure_histogram(np.bincount(pixels.view(np.uint8) if pixels.dtype == bool else pixels))
+    if pixels.dtype.kind in "bui" and pixels.dtype.itemsize <= 2:
+        return _measure_counts(*count_integers(pixels))
+    pieces = [_measure_piece(pixels[start : start + PIECE]) for start in range(0, len(pixels), PIECE)]
+    return Intensity.merge(pieces)
+
+
+def _measure_piece(pixels: Array) -> Intensity:
+    """The same for any dtype; a piece small enough to stay in the processor's cache."""
+    low, high = pixels.min(), pixels.max()
+    if pixels.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
+        pixels = pixels[np.isfinite(pixels)]
+        if not pixels.size:
+            return Intensity(0.0, 0.0, 0.0, 0.0, 0)
+        low, high = pixels.min(), pixels.max()
     values = pixels.astype(np.float64)
-    if pixels.dtype.kind == "f":
-        finite = np.isfinite(values)
-        values = values if finite.all() else values[finite]
-    if not values.size:
-        return Intensity(0.0, 0.0, 0.0, 0.0, 0)
-    low, high = float(values.min()), float(values.max())
     # Scaled first, so that the squares of huge float64 intensities do not overflow.
-    scale = max(abs(low), abs(high)) or 1.0
+    scale = max(abs(float(low)), abs(float(high))) or 1.0
     values /= scale
-    return Intensity(low, high, float(values.mean()) * scale, float(values.std()) * scale, values.size)
+    mean = float(values.mean())
+    values -= mean
+    # Not `values @ values`: BLAS would start threads, which wait for each other when the machine has other work.
+    np.square(values, out=values)
+    return Intensity(float(low), float(high), mean * scale, sqrt(float(values.mean())) * scale, values.size)
 
 
-def _measure_histogram(histogram: NDArray[np.int64]) -> Intensity:
+def _measure_counts(origin: int, histogram: NDArray[np.int64]) -> Intensity:
     """The same numbers from the counts of each value, exact and several times faster."""
-    values = np.flatnonzero(histogram)
-    counts = histogram[values]
+    present = np.flatnonzero(histogram)
+    values, counts = present + origin, histogram[present]
     total = int(counts.sum())
-    mean = float(values @ counts) / total
-    variance = float(((values - mean) ** 2) @ counts) / total
+    mean = int((values * counts).sum()) / total
+    variance = float((np.square(values - mean) * counts).sum()) / total
     return Intensity(float(values[0]), float(values[-1]), mean, sqrt(variance), total)

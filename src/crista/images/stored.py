@@ -55,7 +55,9 @@ class Stored:
     notes: tuple[str, ...] = ()
     """What the user has to be told."""
     inner: str | None = None
-    """Path inside a Zarr or HDF5 file."""
+    """Path inside a Zarr, N5 or HDF5 file."""
+    chunks: tuple[int, ...] | None = None
+    """Stored values that are decoded as one, along each axis; None where any region costs what it holds."""
 
 
 @dataclass(frozen=True)

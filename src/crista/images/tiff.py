@@ -7,7 +7,7 @@ reading by region.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ def read_tiff_header(path: Path) -> Stored:
         else:
             source = TiffPages(path, shape, series.dtype, split)
             notes += note_on_pieces("tiles" if keyframe.is_tiled else "strips", segment_bytes(keyframe))
-        stored = Stored(shape, series.dtype, axes, source, read_tiff_spacing(tif, series), notes)
+        chunks = split.chunks_of(shape, keyframe) if split is not None and isinstance(source, TiffPages) else None
+        stored = Stored(shape, series.dtype, axes, source, read_tiff_spacing(tif, series), notes, chunks=chunks)
         return _without_alpha(stored, keyframe)
 
 
@@ -165,7 +166,7 @@ def _without_alpha(stored: Stored, keyframe: Any) -> Stored:
         return stored
     shape = tuple(n - 1 if i == position else n for i, n in enumerate(stored.shape))
     notes = (*stored.notes, "the alpha channel is dropped")
-    return Stored(shape, stored.dtype, stored.axes, stored.source, stored.spacing, notes)
+    return replace(stored, shape=shape, notes=notes)
 
 
 @dataclass(frozen=True)

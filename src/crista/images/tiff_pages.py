@@ -40,6 +40,14 @@ class AxesSplit:
     paged: tuple[int | None, ...]
     """For each other axis its place in the five of a page; None for an axis of length 1."""
 
+    def chunks_of(self, shape: tuple[int, ...], keyframe: Any) -> tuple[int, ...]:
+        """Lengths of one strip or tile along the stored axes of `shape`."""
+        size = (*segment_size(keyframe), keyframe.shaped[-1])
+        tail = shape[self.num_lead :]
+        return (1,) * self.num_lead + tuple(
+            1 if place is None else min(size[place], n) for place, n in zip(self.paged, tail, strict=True)
+        )
+
 
 def split_axes(shape: tuple[int, ...], shaped: tuple[int, ...], num_pages: int) -> AxesSplit | None:
     """The split of `shape`, or None where the axes of a page are reshaped too freely to be told apart."""
@@ -103,22 +111,24 @@ class _Piece:
 
 def _segments_of(keyframe: Any, box: Region) -> Iterator[int]:
     """Indices of the strips or tiles that `box` touches."""
-    grid = segment_grid(keyframe)
-    size = (1, keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth)
-    if not keyframe.is_tiled:
-        size = (1, 1, keyframe.rowsperstrip, keyframe.imagewidth)
+    grid, size = segment_grid(keyframe), segment_size(keyframe)
     touched = [range(part.start // n, ceil(part.stop / n)) for part, n in zip(box[:4], size, strict=True)]
     for position in product(*touched):
         yield int(np.ravel_multi_index(position, grid))
 
 
+def segment_size(keyframe: Any) -> tuple[int, int, int, int]:
+    """Length of a strip or tile along (separate sample, depth, length, width)."""
+    if keyframe.is_tiled:
+        return 1, keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth
+    return 1, 1, keyframe.rowsperstrip, keyframe.imagewidth
+
+
 def segment_grid(keyframe: Any) -> tuple[int, int, int, int]:
     """Number of strips or tiles along (separate sample, depth, length, width)."""
     samples, depth, length, width, _ = keyframe.shaped
-    if keyframe.is_tiled:
-        tile = keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth
-        return samples, ceil(depth / tile[0]), ceil(length / tile[1]), ceil(width / tile[2])
-    return samples, depth, ceil(length / keyframe.rowsperstrip), 1
+    _, *size = segment_size(keyframe)
+    return samples, ceil(depth / size[0]), ceil(length / size[1]), ceil(width / size[2])
 
 
 def segment_bytes(keyframe: Any) -> int:

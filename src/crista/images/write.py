@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -21,6 +22,14 @@ MAX_IMAGEJ_BYTES = 2**32 - 2**25
 MAX_IMAGEJ_PLANE_BYTES = 2**31 - 2**25
 """ImageJ holds one plane in a Java array of less than 2 GB."""
 
+SLAB_BYTES = 64 * 2**20
+"""Planes of a chunked array that are read together take at most so many bytes."""
+
+COMPRESSED_TOGETHER = 8 * 2**20
+"""Pixels that wait for the threads that compress; tifffile would let 512 MB wait."""
+
+MAX_THREADS = 8
+
 _IMAGEJ_DTYPES = (np.uint8, np.uint16, np.float32)
 _OME_DTYPES = (*_IMAGEJ_DTYPES, np.int8, np.int16, np.int32, np.uint32, np.float64)
 _IMAGEJ_AXES = "TZCYX"
@@ -30,7 +39,8 @@ def write_image(path: Path, array: Any, axes: str, *, spacing: Spacing | None = 
     """Write pixels as TIFF, aside and renamed: under `path` there is a whole file or none.
 
     Up to 4 GB of uint8, uint16 or float32 become an ImageJ hyperstack; anything else, and names that end in
-    ``.ome.tif``, an OME-TIFF, as BigTIFF where needed. Planes are compressed with zlib and streamed one by one.
+    ``.ome.tif``, an OME-TIFF, as BigTIFF where needed. Planes are compressed with zlib and streamed; in memory are
+    a few planes, or as many as share the chunks of a Zarr array, up to 64 MB.
 
     Parameters
     ----------
@@ -83,13 +93,41 @@ def _fits_imagej(path: Path, shape: tuple[int, ...], axes: str, dtype: np.dtype)
 
 
 def _iter_planes(array: Any, axes: str, order: str, dtype: np.dtype) -> Iterator[Array]:
-    """Y × X planes of `array`, the axes before them counted up in the order of `order`; each is read when needed."""
+    """Y × X planes of `array`, the axes before them counted up in the order of `order`; read when they are needed."""
     outer = [letter for letter in order if letter in axes and letter not in "YX"]
-    for position in product(*(range(array.shape[axes.index(letter)]) for letter in outer)):
-        index = tuple(position[outer.index(letter)] if letter in outer else slice(None) for letter in axes)
-        plane = np.asarray(array[index])
-        plane = plane if axes.index("Y") < axes.index("X") else plane.T
-        yield np.ascontiguousarray(plane, dtype=dtype)
+    placed = [axes.index(letter) for letter in (*outer, "Y", "X")]
+    for slab in product(*_cut_slabs(array, axes, outer, dtype)):
+        along = dict(zip(outer, slab, strict=True))
+        planes = np.asarray(array[tuple(along.get(letter, slice(None)) for letter in axes)]).transpose(placed)
+        for position in np.ndindex(planes.shape[:-2]):
+            yield np.ascontiguousarray(planes[position], dtype=dtype)
+
+
+def _cut_slabs(array: Any, axes: str, outer: Sequence[str], dtype: np.dtype) -> list[list[slice]]:
+    """Ranges along the outer axes: planes that share chunks are read together, as far as `SLAB_BYTES` go."""
+    lengths, chunks = dict(zip(axes, array.shape, strict=True)), getattr(array, "chunks", None)
+    room = max(1, SLAB_BYTES // (lengths["Y"] * lengths["X"] * dtype.itemsize)) if chunks is not None else 1
+    ranges: list[list[slice]] = []
+    for letter in reversed(outer):
+        length, chunk = lengths[letter], chunks[axes.index(letter)] if chunks is not None else 1
+        step = length if length <= room else room // chunk * chunk or room
+        ranges.insert(0, [slice(start, min(start + step, length)) for start in range(0, length, step)])
+        room = room // length if length <= room else 1
+    return ranges
+
+
+def _compression(dtype: np.dtype) -> dict[str, Any]:
+    """How planes are compressed. Deflate is what every version of Fiji and libtiff reads."""
+    # Measured with libdeflate, per core. Labels: level 6 at 130 to 230 MB/s to 1/23 to 1/44, level 1 at 240 to 300 MB/s
+    # to 1/16 to 1/22. Probabilities: level 6 at 70 MB/s, level 1 at 135 MB/s, both to 1/1.4; predictors do not help.
+    level = 1 if dtype.kind == "f" else 6
+    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    return {
+        "compression": "zlib",
+        "compressionargs": {"level": level},
+        "maxworkers": threads,
+        "buffersize": COMPRESSED_TOGETHER,
+    }
 
 
 def _write_imagej(path: Path, array: Any, axes: str, dtype: np.dtype, spacing: Spacing | None) -> None:
@@ -105,8 +143,8 @@ def _write_imagej(path: Path, array: Any, axes: str, dtype: np.dtype, spacing: S
             shape=tuple(lengths.get(letter, 1) for letter in _IMAGEJ_AXES),
             dtype=dtype,
             photometric="minisblack",
-            compression="zlib",
             metadata=metadata,
+            **_compression(dtype),
             **options,
         )
 
@@ -124,6 +162,6 @@ def _write_ome(path: Path, array: Any, axes: str, dtype: np.dtype, spacing: Spac
             shape=shape,
             dtype=dtype,
             photometric="minisblack",
-            compression="zlib",
             metadata=metadata,
+            **_compression(dtype),
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -26,8 +29,8 @@ from crista.images.containers import (
 )
 from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, note_on_pieces, num_bytes, read_error
 
-MAX_COUNTED_CHUNKS = 10_000
-"""Chunk files are counted, to tell of missing ones, in stores of at most so many."""
+MAX_COUNTED_FILES = 50_000
+"""Chunk files are counted, to tell of missing ones, in stores of at most so many: in half a second."""
 
 
 def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
@@ -114,6 +117,7 @@ def _describe(
     if dimension_names and None not in dimension_names:
         attributes.setdefault("dimension_names", list(dimension_names))
     axes = axes_from_attributes({"axes": multiscale["axes"]} if "axes" in multiscale else attributes, array.ndim)
+    chunk_bytes = num_bytes(array.chunks, np.dtype(array.dtype))
     spacing = _ome_spacing(multiscale, level) if multiscale else spacing_from_attributes(attributes)
     return Stored(
         shape=tuple(int(n) for n in array.shape),
@@ -121,8 +125,9 @@ def _describe(
         axes=axes or "?" * array.ndim,
         source=_ZarrPixels(path, name),
         spacing=spacing,
-        notes=notes + _missing_chunks(array) + note_on_pieces("chunks", num_bytes(array.chunks, np.dtype(array.dtype))),
+        notes=notes + _missing_chunks(path / name, array) + note_on_pieces("chunks", chunk_bytes),
         inner=name or None,
+        chunks=tuple(array.chunks),
     )
 
 
@@ -145,14 +150,20 @@ def _ome_spacing(multiscale: Mapping[str, Any], level: str) -> dict[str, float]:
     return spacing
 
 
-def _missing_chunks(array: Any) -> tuple[str, ...]:
-    expected = int(array.nchunks)
-    if not 0 < expected <= MAX_COUNTED_CHUNKS:
+def _missing_chunks(folder: Path, array: Any) -> tuple[str, ...]:
+    """Counts files, not chunks by their names, which takes zarr seconds, and not chunks of shards, which hides lost ones."""
+    kind, sizes = ("chunks", array.chunks) if array.shards is None else ("shards", array.shards)
+    expected = prod(ceil(n / step) for n, step in zip(array.shape, sizes, strict=True))
+    if not 0 < expected <= MAX_COUNTED_FILES:
         return ()
-    missing = expected - int(array.nchunks_initialized)
-    if missing <= 0:
+    stored = sum(_is_chunk_file(name) for _, _, names in os.walk(folder) for name in names)
+    if stored >= expected:
         return ()
-    return (f"{missing} of {expected} chunks are not stored and read as the fill value {array.fill_value}",)
+    return (f"{expected - stored} of {expected} {kind} are not stored and read as the fill value {array.fill_value}",)
+
+
+def _is_chunk_file(name: str) -> bool:
+    return not name.startswith(".") and name != "zarr.json" and not name.endswith(".partial")
 
 
 @lru_cache(maxsize=32)
@@ -174,6 +185,8 @@ class _ZarrPixels:
 
     path: Path
     name: str
+    opened: str = field(default_factory=lambda: uuid4().hex)
+    """Tells one opening from the next: chunks may be written anew in between, which the metadata do not show."""
 
     def read(self, region: Region) -> Array:
         version = _version(self.path, self.name)

@@ -104,14 +104,19 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
     return max(0, _status("VmHWM") - before)
 
 
-def estimated_bytes_per_voxel(model: Model) -> int:
-    """Bytes per voxel of a tile where they cannot be measured.
+def estimated_bytes_per_voxel(model: Model, num_channels: int, num_logits: int) -> int:
+    """Bytes per voxel of a tile that the network takes at least.
 
-    At full resolution the skip connection, the upsampled features and the output of a convolution are held together: about
-    eight times the channels of the first level in float32.
+    At full resolution the skip connection, the upsampled features, what they are joined to and the output of a convolution are
+    held together: about ten times the channels of the first level in float32, beside the image and the scores.
     """
     channels = (model.feature_maps or (16,))[0]
-    return 8 * 4 * channels
+    return 4 * (10 * channels + num_channels + 3 * num_logits)
+
+
+def pipeline_bytes_per_voxel(num_channels: int, num_logits: int, ahead: int) -> int:
+    """Bytes per voxel of the tiles that are read ahead, and of the scores that are not yet labels, `ahead` of each."""
+    return 4 * ((ahead + 2) * num_channels + (ahead + 1) * num_logits)
 
 
 def rounded_up(value: float) -> int:

@@ -26,8 +26,14 @@ from crista.images.atomic import atomic_write
 from crista.images.image import Image
 from crista.inference.cover import build_assembler
 from crista.inference.engine import Engine
-from crista.inference.memory import bytes_for_tiles, estimated_bytes_per_voxel, peak_bytes, rounded_up
-from crista.inference.predictor import Predictor
+from crista.inference.memory import (
+    bytes_for_tiles,
+    estimated_bytes_per_voxel,
+    peak_bytes,
+    pipeline_bytes_per_voxel,
+    rounded_up,
+)
+from crista.inference.predictor import AHEAD, Predictor
 from crista.inference.scores import labels_of
 from crista.inference.statistics import StatisticsCache
 from crista.inference.task import choose_block_shape
@@ -143,14 +149,16 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
     predictor.engine.scores(np.ascontiguousarray(smallest))  # what is allocated once and for all is not counted
     peak = peak_bytes(lambda: predictor.engine.scores(sample), device)
     voxels = prod(sample.shape[2:])
-    estimate = estimated_bytes_per_voxel(plan.model)
-    measured = peak is not None and peak > estimate / 8 * voxels  # less was served from memory that was held already
-    per_voxel = rounded_up(peak / voxels) if measured and peak is not None else estimate
+    channels, logits = plan.num_channels, plan.classes.num_logits
+    estimate = estimated_bytes_per_voxel(plan.model, channels, logits)
+    measured = peak is not None and peak > estimate * voxels  # less: it was served from memory that was held already
+    network = rounded_up(peak / voxels) if measured and peak is not None else estimate
+    per_voxel = network + pipeline_bytes_per_voxel(channels, logits, AHEAD)
     budget = _budget(plan, device)
     most = max(prod(predictor.multiple), int(budget / per_voxel))
     how = "measured" if measured else "estimated"
     value = f"at most {most:,} voxels"
-    reason = f"the network takes {per_voxel} bytes per voxel ({how}), {budget / 1e6:.0f} MB are left for it"
+    reason = f"a tile takes {per_voxel} bytes per voxel ({how}), {budget / 1e6:.0f} MB are left for it"
     reason += "" if device.type == "cuda" else f" of TEST.MAX_MEMORY {plan.config.test.max_memory:g} GB"
     batch = 1
     if device.type == "cuda":

@@ -1,30 +1,36 @@
-"""Exact sums and order statistics of the intensities of an image, read block by block.
+"""Exact sums and order statistics of the intensities of an image, read block by block in fixed memory.
 
-Nothing here depends on the size of the blocks: counts and sums of integers are exact, sums of floats are made row
-by row and added without rounding (`math.fsum`), and percentiles are true order statistics, not read off coarse
+Nothing here depends on the size of the blocks: counts and sums of integers are exact, sums of floats are made over
+pieces of rows and added without rounding (`ExactSum`), and percentiles are true order statistics, not read off coarse
 bins. Intensities are those of `as_float32`; what is not finite there is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
-from math import floor, fsum, sqrt
+from math import floor, inf, sqrt
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array, Region
+from crista.geometry.tiles import whole
+from crista.images.blocks import iter_blocks, iter_pixels
+from crista.images.counting import count_integers, count_patterns
 from crista.images.image import Image
+from crista.patches.exact_sum import ExactSum
 
-ROWS_PIXELS = 2**20
-"""Pixels handled at a time, so that temporary copies stay small beside the block."""
+PIECE = 1024
+"""Pixels of a row that are summed as float64; a longer row is summed in pieces, so that a block need not hold it all."""
 
-CHUNK_DEPTH = 16
-"""Slices that a block is a multiple of, where it is deeper: few storage chunks are then read twice."""
+SUMMED_PIXELS = 2**16
+"""Pixels summed at a time: as float64 they stay in the processor's cache."""
+
+COUNTED_PIXELS = 2**20
+"""Pixels counted at a time: many more than there are counters."""
 
 Limits = tuple[float, float]
 """Lowest and highest intensity kept by clipping; infinite where there is no limit."""
@@ -45,8 +51,11 @@ class Summary:
 class Intensities(Protocol):
     """Intensities of one image that can be asked for what normalisation needs."""
 
-    def percentiles(self, percentage: float) -> list[float]:
-        """For each channel the value below which `percentage` (0-100) of the pixels lie, linearly interpolated."""
+    def percentiles(self, percentages: Sequence[float]) -> list[list[float]]:
+        """For each percentage (0-100), for each channel, the value below which so many of the pixels lie.
+
+        Interpolated linearly between order statistics.
+        """
         ...
 
     def summarise(self, limits: Sequence[Limits]) -> list[Summary]:
@@ -62,24 +71,9 @@ def open_intensities(image: Image, block_bytes: int) -> Intensities:
 
 
 def as_float32(pixels: Array) -> NDArray[np.float32]:
-    """Pixels of any dtype as float32; what float32 cannot hold becomes infinite."""
+    """Pixels of any dtype as float32, a copy only where they are not yet; what float32 cannot hold becomes infinite."""
     with np.errstate(over="ignore"):
-        return pixels.astype(np.float32, order="C")
-
-
-def iter_regions(shape: Sequence[int], bytes_per_pixel: int, block_bytes: int) -> Iterator[Region]:
-    """Whole rows of an image of `shape`, (Z)YX, in scan order: full planes where they fit, else parts of planes."""
-    *outer, height, width = shape
-    rows = max(1, block_bytes // (bytes_per_pixel * width))
-    if not outer or rows < 2 * height:
-        for *before, start in product(*map(range, outer), range(0, height, rows)):
-            ends = (*(slice(z, z + 1) for z in before), slice(start, min(start + rows, height)))
-            yield (*ends, slice(0, width))
-        return
-    depth = rows // height
-    depth -= depth % CHUNK_DEPTH if depth > CHUNK_DEPTH else 0
-    for start in range(0, outer[0], depth):
-        yield slice(start, min(start + depth, outer[0])), slice(0, height), slice(0, width)
+        return np.asarray(pixels, np.float32, order="C")
 
 
 class Blocks:
@@ -87,26 +81,26 @@ class Blocks:
 
     def __init__(self, image: Image, block_bytes: int) -> None:
         self.image = image
-        self.block_bytes = block_bytes
         self._whole: Array | None = None
+        self._is_small = image.nbytes <= block_bytes
+        # Two blocks are in memory at a time.
+        self._values = max(1, block_bytes // (2 * image.dtype.itemsize))
 
-    def __iter__(self) -> Iterator[Array]:
-        """Blocks C(Z)YX in scan order."""
-        if self.image.nbytes <= self.block_bytes:
-            if self._whole is None:
-                self._whole = self.image.read()
-            yield self._whole
+    def __iter__(self) -> Iterator[tuple[Region, Array]]:
+        """Blocks C(Z)YX and where they lie; whole rows, or rows cut on multiples of `PIECE`."""
+        if not self._is_small:
+            yield from iter_pixels(self.image, iter_blocks(self.image, self._values, PIECE))
             return
-        bytes_per_pixel = self.image.num_channels * self.image.dtype.itemsize
-        for region in iter_regions(self.image.spatial_shape, bytes_per_pixel, self.block_bytes):
-            yield self.image.read(region)
+        if self._whole is None:
+            self._whole = self.image.read()
+        yield whole(self.image.spatial_shape), self._whole
 
-    def iter_rows(self) -> Iterator[tuple[int, Array]]:
-        """Channel and some of its rows, (rows, X), a moderate number at a time."""
-        for block in self:
+    def iter_rows(self, num_pixels: int) -> Iterator[tuple[int, Array]]:
+        """Channel and some of its rows, (rows, X), about `num_pixels` at a time."""
+        for _, block in self:
             for channel, pixels in enumerate(block):
                 rows = pixels.reshape(-1, pixels.shape[-1])
-                step = max(1, ROWS_PIXELS // rows.shape[1])
+                step = max(1, num_pixels // rows.shape[1])
                 for start in range(0, len(rows), step):
                     yield channel, rows[start : start + step]
 
@@ -115,16 +109,17 @@ class CountedIntensities:
     """Integers of up to 16 bits: one histogram per channel says all, after one reading."""
 
     def __init__(self, image: Image, block_bytes: int) -> None:
-        signed = image.dtype.kind == "i"
-        self.origin = -(2 ** (8 * image.dtype.itemsize - 1)) if signed else 0
+        self.origin = 0
         self.counts = np.zeros((image.num_channels, 2 ** (8 * image.dtype.itemsize)), np.int64)
-        for channel, rows in Blocks(image, block_bytes).iter_rows():
-            shifted = rows.ravel().astype(np.intp) - self.origin
-            self.counts[channel] += np.bincount(shifted, minlength=self.counts.shape[1])
+        for _, block in Blocks(image, block_bytes):
+            for channel, pixels in enumerate(block):
+                self.origin, counts = count_integers(pixels)
+                self.counts[channel] += counts
 
-    def percentiles(self, percentage: float) -> list[float]:
+    def percentiles(self, percentages: Sequence[float]) -> list[list[float]]:
         """See `Intensities`; exact."""
-        return [self._percentile(percentage, cumulative) for cumulative in self.counts.cumsum(axis=1)]
+        cumulative = self.counts.cumsum(axis=1)
+        return [[self._percentile(percentage, channel) for channel in cumulative] for percentage in percentages]
 
     def _percentile(self, percentage: float, cumulative: NDArray[np.int64]) -> float:
         return compute_percentile(percentage, int(cumulative[-1]), lambda rank: self._value(cumulative, rank))
@@ -157,101 +152,150 @@ class CountedIntensities:
 
 
 class StreamedIntensities:
-    """Any other dtype: read once for sums, and twice for each pair of percentile searches."""
+    """Any other dtype: read once for sums, and twice for percentiles."""
 
     def __init__(self, image: Image, block_bytes: int) -> None:
         self.blocks = Blocks(image, block_bytes)
         self.num_channels = image.num_channels
-        self._high: NDArray[np.int64] | None = None
+        self._pivots: list[float | None] | None = None
 
-    def percentiles(self, percentage: float) -> list[float]:
+    def percentiles(self, percentages: Sequence[float]) -> list[list[float]]:
         """See `Intensities`; exact order statistics of the float32 values, found by their bits, 16 at a time."""
-        if self._high is None:
-            self._high = np.zeros((self.num_channels, 2**16), np.int64)
-            for channel, keys in self._iter_keys():
-                self._high[channel] += np.bincount(keys >> 16, minlength=2**16)
-        cumulative = self._high.cumsum(axis=1)
+        cumulative = self._count_high_bits().cumsum(axis=1)
         totals = cumulative[:, -1].tolist()
-        wanted = [ranks_around(percentage, total) for total in totals]
-        heads = [np.searchsorted(c, ranks, side="right") for c, ranks in zip(cumulative, wanted, strict=True)]
-        low = self._count_low_bits([set(head.tolist()) for head in heads])
-        found = [
-            {rank: self._value(low[c, int(head)], cumulative[c], int(head), rank) for rank, head in zip(r, h, strict=True)}
-            for c, (r, h) in enumerate(zip(wanted, heads, strict=True))
+        ranks = [sorted({rank for p in percentages for rank in ranks_around(p, total)}) for total in totals]
+        heads = [np.searchsorted(c, some, side="right").tolist() for c, some in zip(cumulative, ranks, strict=True)]
+        low = self._count_low_bits([set(some) for some in heads])
+        values = [
+            {rank: _find_value(low[c, head], cumulative[c], head, rank) for rank, head in zip(r, h, strict=True)}
+            for c, (r, h) in enumerate(zip(ranks, heads, strict=True))
         ]
-        return [compute_percentile(percentage, n, f.__getitem__) for n, f in zip(totals, found, strict=True)]
+        return [
+            [compute_percentile(p, n, found.__getitem__) for n, found in zip(totals, values, strict=True)] for p in percentages
+        ]
 
-    def _iter_keys(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Channel and sort keys of some of its finite intensities."""
-        for channel, rows in self.blocks.iter_rows():
-            values = as_float32(rows)
-            yield channel, sort_keys(values[np.isfinite(values)])
+    def _count_high_bits(self) -> NDArray[np.int64]:
+        """For each channel how often each upper half of a sort key occurs."""
+        counts = np.zeros((self.num_channels, 2**16), np.int64)
+        for channel, rows in self.blocks.iter_rows(COUNTED_PIXELS):
+            counts[channel] += count_patterns((bits_of(rows) >> 16).astype(np.uint16))
+        # In the order of the numbers: negative ones come first, turned round; what is not finite does not count.
+        infinite = np.arange(2**16) & 0x7F80 == 0x7F80
+        counts[:, infinite] = 0
+        return np.concatenate([counts[:, :0x7FFF:-1], counts[:, :0x8000]], axis=1)
 
     def _count_low_bits(self, heads: Sequence[set[int]]) -> dict[tuple[int, int], NDArray[np.int64]]:
-        """For each channel and each of its `heads` (high halves of keys): how often each low half occurs."""
+        """For each channel and each of its `heads` (upper halves of keys): how often each lower half occurs."""
         counts = {(c, head): np.zeros(2**16, np.int64) for c, some in enumerate(heads) for head in some}
         if not counts:
             return counts
-        for channel, keys in self._iter_keys():
-            high = keys >> 16
+        for channel, rows in self.blocks.iter_rows(COUNTED_PIXELS):
+            bits = bits_of(rows)
+            high = (bits >> 16).astype(np.uint16)
             for head in heads[channel]:
-                counts[channel, head] += np.bincount(keys[high == head] & 0xFFFF, minlength=2**16)
+                is_negative = head < 0x8000
+                found = bits[high == (0xFFFF - head if is_negative else head - 0x8000)].astype(np.uint16)
+                counts[channel, head] += count_patterns(~found if is_negative else found)
         return counts
 
-    @staticmethod
-    def _value(low: NDArray[np.int64], cumulative: NDArray[np.int64], head: int, rank: int) -> float:
-        before = int(cumulative[head - 1]) if head else 0
-        tail = int(np.searchsorted(low.cumsum(), rank - before, side="right"))
-        return value_of_key(head << 16 | tail)
-
     def summarise(self, limits: Sequence[Limits]) -> list[Summary]:
-        """See `Intensities`; float64 within a row, no rounding between rows."""
-        sums = [RowSums(*limit) for limit in limits]
-        for channel, rows in self.blocks.iter_rows():
+        """See `Intensities`; float64 within a piece of a row, no rounding between pieces."""
+        if self._pivots is None:
+            self._pivots = find_first_finite(self.blocks)
+        sums = [PieceSums(*limit, pivot) for limit, pivot in zip(limits, self._pivots, strict=True)]
+        for channel, rows in self.blocks.iter_rows(SUMMED_PIXELS):
             sums[channel].add(as_float32(rows))
         return [channel.finish() for channel in sums]
 
 
-class RowSums:
-    """Sums of one channel, kept for each row so that they do not depend on how rows are grouped."""
+def find_first_finite(blocks: Blocks) -> list[float | None]:
+    """For each channel its first finite intensity in scan order; None where there is none.
 
-    def __init__(self, lower: float, upper: float) -> None:
+    Nearly always it lies in the first row; else blocks are searched, as far as one could begin before it.
+    """
+    image = blocks.image
+    first_row = tuple(slice(0, 1) for _ in image.spatial_shape[:-1])
+    row = (*first_row, slice(0, image.spatial_shape[-1]))
+    found = [_first_finite(channel, row) for channel in image.read(row)]
+    if all(found):
+        return [first[1] for first in found if first is not None]
+    for region, block in blocks:
+        if all(first is not None and first[0][0] < region[0].start for first in found):
+            break
+        new = [_first_finite(channel, region) for channel in block]
+        found = [min((one for one in pair if one is not None), default=None) for pair in zip(found, new, strict=True)]
+    return [first[1] if first is not None else None for first in found]
+
+
+def _first_finite(pixels: Array, region: Region) -> tuple[tuple[int, ...], float] | None:
+    """Place in the image and value of the first finite intensity of a channel's block (Z)YX."""
+    values = as_float32(pixels)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    inside = np.unravel_index(int(finite.argmax()), finite.shape)
+    return tuple(part.start + int(i) for part, i in zip(region, inside, strict=True)), float(values[inside])
+
+
+def _find_value(low: NDArray[np.int64], cumulative: NDArray[np.int64], head: int, rank: int) -> float:
+    before = int(cumulative[head - 1]) if head else 0
+    tail = int(np.searchsorted(low.cumsum(), rank - before, side="right"))
+    return value_of_key(head << 16 | tail)
+
+
+class PieceSums:
+    """Sums of one channel over pieces of rows, which do not depend on how rows are grouped."""
+
+    def __init__(self, lower: float, upper: float, pivot: float | None) -> None:
         self.lower, self.upper = lower, upper
+        # Deviations from a pixel of the image: squares of large, nearly equal intensities would lose digits.
+        self.pivot = 0.0 if pivot is None else min(max(pivot, lower), upper)
         self.count = 0
-        self.pivot: float | None = None
-        self.minimum, self.maximum = np.inf, -np.inf
-        self.first: list[NDArray[np.float64]] = []
-        self.second: list[NDArray[np.float64]] = []
+        self.minimum, self.maximum = inf, -inf
+        self.first, self.second = ExactSum(), ExactSum()
 
     def add(self, rows: NDArray[np.float32]) -> None:
-        """Take in some rows, (rows, X)."""
-        finite = np.isfinite(rows)
-        number = int(finite.sum())
+        """Take in some rows, (rows, X), that begin on a multiple of `PIECE`."""
+        lowest, highest = float(rows.min()), float(rows.max())
+        finite = None
+        if not (np.isfinite(lowest) and np.isfinite(highest)):
+            finite = np.isfinite(rows)
+            lowest = float(rows.min(where=finite, initial=inf))
+            highest = float(rows.max(where=finite, initial=-inf))
+        number = rows.size if finite is None else int(finite.sum())
         if not number:
             return
-        values = np.clip(rows.astype(np.float64), self.lower, self.upper)
-        # Deviations from a pixel of the image: squares of large, nearly equal intensities would lose digits.
-        if self.pivot is None:
-            self.pivot = float(values.flat[int(finite.argmax())])
-        self.minimum = min(self.minimum, float(values.min(where=finite, initial=np.inf)))
-        self.maximum = max(self.maximum, float(values.max(where=finite, initial=-np.inf)))
-        deviations = np.where(finite, values, self.pivot) - self.pivot
         self.count += number
-        self.first.append(deviations.sum(axis=1))
-        self.second.append(np.square(deviations).sum(axis=1))
+        self.minimum = min(self.minimum, min(max(lowest, self.lower), self.upper))
+        self.maximum = max(self.maximum, min(max(highest, self.lower), self.upper))
+        deviations = rows.astype(np.float64)
+        if lowest < self.lower or highest > self.upper:
+            np.clip(deviations, self.lower, self.upper, out=deviations)
+        deviations -= self.pivot
+        if finite is not None:
+            deviations[~finite] = 0
+        self._add_deviations(deviations)
+
+    def _add_deviations(self, deviations: NDArray[np.float64]) -> None:
+        starts = range(0, deviations.shape[1], PIECE)
+        for sums in (self.first, self.second):
+            for start in starts:
+                sums.add(deviations[:, start : start + PIECE].sum(axis=1))
+            np.square(deviations, out=deviations)
 
     def finish(self) -> Summary:
         """The summary of all rows."""
-        if self.pivot is None:
+        if not self.count:
             return Summary(0, 0.0, 0.0, 0.0, 0.0)
-        first, second = add_exactly(self.first), add_exactly(self.second)
-        mean, std = compute_moments(self.count, Fraction(first), Fraction(second), Fraction(self.pivot))
+        # Rounded once each, to float64.
+        first, second = Fraction(float(self.first)), Fraction(float(self.second))
+        mean, std = compute_moments(self.count, first, second, Fraction(self.pivot))
         return Summary(self.count, self.minimum, self.maximum, mean, std)
 
 
-def add_exactly(parts: Iterable[NDArray[np.float64]]) -> float:
-    """The sum of all numbers, rounded once."""
-    return fsum(value for part in parts for value in part.tolist())
+def bits_of(pixels: Array) -> NDArray[np.uint32]:
+    """The bits of each intensity as float32, flat."""
+    return np.ascontiguousarray(as_float32(pixels)).reshape(-1).view(np.uint32)
 
 
 def compute_moments(count: int, first: Fraction, second: Fraction, pivot: Fraction = Fraction(0)) -> tuple[float, float]:
@@ -278,13 +322,7 @@ def compute_percentile(percentage: float, count: int, value_at: Callable[[int], 
     return low + (high - low) * (percentage / 100 * (count - 1) - ranks[0])
 
 
-def sort_keys(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Integers in [0, 2³²) in the order of finite float32 values: the bits, with negative numbers turned round."""
-    bits = np.ascontiguousarray(values).view(np.uint32).astype(np.int64)
-    return np.where(bits >> 31, 0xFFFFFFFF - bits, bits + 0x80000000)
-
-
 def value_of_key(key: int) -> float:
-    """The inverse of `sort_keys` for one key."""
+    """The float32 value of a key in [0, 2³²); keys count in the order of the values: their bits, negative ones turned round."""
     bits = key - 0x80000000 if key >= 0x80000000 else 0xFFFFFFFF - key
     return float(np.array(bits, np.uint32).view(np.float32))

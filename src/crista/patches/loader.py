@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,11 +18,25 @@ class Batch:
     """What the network sees in one step."""
 
     images: torch.Tensor
-    """(N, C, [Z,] Y, X) float32."""
+    """(N, C, [Z,] Y, X) float32, channels last in memory."""
     targets: torch.Tensor
-    """(N, [Z,] Y, X) int64 classes, or the ignore value."""
+    """(N, [Z,] Y, X) uint8 classes, or the ignore value."""
     names: tuple[str, ...]
     """The image that each sample was cut from."""
+
+
+Prepare = Callable[[Batch], Batch]
+"""What the loader's threads do with a batch at last."""
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """No preparation."""
+    return batch
+
+
+def pinned(batch: Batch) -> Batch:
+    """`batch` in page-locked memory, which a GPU fetches while the processor goes on."""
+    return replace(batch, images=batch.images.pin_memory(), targets=batch.targets.pin_memory())
 
 
 def shuffled_order(length: int, *, epoch: int, seed: int) -> list[int]:
@@ -55,9 +69,15 @@ def uniform_batches(shapes: Sequence[tuple[int, ...]], batch_size: int) -> list[
 
 
 def iter_batches(
-    samples: PatchSamples, batches: Sequence[Sequence[int]], *, epoch: int, num_threads: int, ahead: int = 2
+    samples: PatchSamples,
+    batches: Sequence[Sequence[int]],
+    *,
+    epoch: int,
+    num_threads: int,
+    ahead: int = 2,
+    prepare: Prepare = as_it_is,
 ) -> Iterator[Batch]:
-    """The batches in order, up to `ahead` of them prepared by `num_threads` threads while the caller computes.
+    """The batches in order, up to `ahead` of them made and prepared by `num_threads` threads while the caller computes.
 
     The result does not depend on the number of threads: each sample has its own random generator. Closing the iterator
     stops the threads.
@@ -67,7 +87,7 @@ def iter_batches(
     remaining = iter(batches)
     try:
         for batch in remaining:
-            waiting.append(pool.submit(_collate, samples, tuple(batch), epoch))
+            waiting.append(pool.submit(lambda indices: prepare(_collate(samples, indices, epoch)), tuple(batch)))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -78,6 +98,6 @@ def iter_batches(
 
 def _collate(samples: PatchSamples, indices: Sequence[int], epoch: int) -> Batch:
     cut = [samples.sample(index, epoch) for index in indices]
-    images = torch.from_numpy(np.stack([sample.image for sample, _ in cut]))
-    targets = torch.from_numpy(np.stack([sample.label for sample, _ in cut])).long()
+    images = torch.from_numpy(np.stack([np.moveaxis(sample.image, 0, -1) for sample, _ in cut])).movedim(-1, 1)
+    targets = torch.from_numpy(np.stack([sample.label for sample, _ in cut]))
     return Batch(images, targets, tuple(name for _, name in cut))

@@ -132,15 +132,14 @@ def compute_limits(config: PercentileClip, num_channels: int, intensities: Inten
     """Limits of each channel, exact in float32: percentiles where they are set, else fixed values, else infinite."""
     if not config.enable:
         return [(-inf, inf)] * num_channels
+    asked = [percentage for percentage in (config.lower_perc, config.upper_perc) if percentage >= 0]
+    found = dict(zip(asked, intensities.percentiles(asked), strict=True)) if intensities is not None and asked else {}
     sides = []
     for percentage, values, none in (
         (config.lower_perc, config.lower_value, -inf),
         (config.upper_perc, config.upper_value, inf),
     ):
-        if percentage >= 0 and intensities is not None:
-            side = intensities.percentiles(percentage)
-        else:
-            side = per_channel(values, num_channels) or [none] * num_channels
+        side = found.get(percentage) or per_channel(values, num_channels) or [none] * num_channels
         sides.append([float(np.float32(value)) for value in side])
     return list(zip(*sides, strict=True))
 

@@ -66,7 +66,8 @@ class EpochFinished(Event):
     """From 1."""
     num_epochs: int
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """One row of the training log: ``loss``, ``val_loss``, ``val_iou``, ``lr``, ``seconds``, ``data_wait``…"""
+    """One row of the training log: ``loss``, ``val_loss``, ``val_iou``, ``lr``, ``seconds``,
+    ``steps_per_second``, ``data_wait_percent`` (of the time of the steps)…"""
     is_best: bool = False
 
 

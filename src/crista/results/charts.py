@@ -19,7 +19,8 @@ NAMES = {
     "accuracy": ("Accuracy", "share of right pixels (0 to 1)"),
     "lr": ("Learning rate", "learning rate"),
     "seconds": ("Time per epoch", "time (s)"),
-    "data_wait": ("Waiting for data", "share of the time (0 to 1)"),
+    "steps_per_second": ("Training steps", "steps per second"),
+    "data_wait_percent": ("Waiting for data", "share of the training time (%)"),
 }
 """Title and axis label of the metrics that have their own; others are called by their key."""
 
@@ -127,9 +128,11 @@ def _set_limits(axes: Axes, rows: Sequence[Mapping[str, float]], metric: str, va
     positive = [value for value in values if value > 0]
     if metric in ("loss", "lr") and len(positive) == len(values) > 0 and max(positive) / min(positive) > 50:
         axes.set_yscale("log")
-    elif metric in ("iou", "dice", "accuracy", "data_wait"):
+    elif metric in ("iou", "dice", "accuracy"):
         axes.set_ylim(-0.02, 1.02)
-    elif metric == "seconds" and positive:
+    elif metric == "data_wait_percent":
+        axes.set_ylim(-2, 102)
+    elif metric in ("seconds", "steps_per_second") and positive:
         axes.set_ylim(0, max(positive) * 1.15)
     if axes.get_yscale() == "linear":
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")

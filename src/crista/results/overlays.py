@@ -43,6 +43,8 @@ class OverlayText:
     """Background first."""
     ignore_index: int | None = None
     """Label value of pixels that are not measured; shown grey."""
+    first_slice: int = 0
+    """Number of the first slice that is handed over, in the whole volume."""
 
 
 def draw_overlay(image: Array, prediction: Array, label: Array | None, path: Path, *, text: OverlayText | None = None) -> None:
@@ -70,7 +72,7 @@ def draw_overlay(image: Array, prediction: Array, label: Array | None, path: Pat
             axes = figure.add_subplot(len(panels), len(titles), row * len(titles) + column + 1)
             axes.imshow(picture, interpolation="nearest")
             axes.axis("off")
-            name = titles[column] if index is None or column else f"{titles[column]}, slice {index}"
+            name = titles[column] if index is None or column else f"{titles[column]}, slice {notes.first_slice + index}"
             axes.set_title(name, fontsize=9, color=INK, pad=3)
     _add_legend(figure, notes, classes=_classes_shown(prediction, label, notes.ignore_index), errors=label is not None)
     total = figure.get_size_inches()[1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crista.geometry.axes import Region
 from crista.images.image import ImagePair
 from crista.images.labels import read_label
 from crista.images.open import open_image
@@ -24,8 +25,8 @@ from crista.results.report import ClassResult, ImageResult, ReportContent, write
 from crista.results.run_folder import RunFolder
 from crista.results.train_log import read_train_log
 
-MAX_OVERLAY_BYTES = 2**30
-"""Larger images get no overlay: they would have to be read whole."""
+MAX_OVERLAY_VOXELS = 2**23
+"""Of a larger image the middle is drawn, so that it need not be read whole."""
 
 
 def write_run_report(
@@ -41,7 +42,7 @@ def write_run_report(
     overlays = {}
     for record in choose_records(records, stage, measurement):
         pair = pairs.get(record.name)
-        if pair is not None and pair.image.nbytes <= MAX_OVERLAY_BYTES:
+        if pair is not None:
             overlays[record.name] = _draw(folder, plan, pair, record)
             yield FileWritten(overlays[record.name], "overlay")
     metrics = {str(row["file"]): {k: float(v) for k, v in row.items() if k != "file"} for row in measurement.rows}
@@ -86,12 +87,25 @@ def _draw(folder: RunFolder, plan: Plan, pair: ImagePair, record: ImageRecord) -
         Path(file) for file in record.files if Path(file).parent.name != folder.per_image.name or not plan.save_probabilities
     ]
     shown = [file for file in written if file.parent not in (folder.per_image, folder.full_image)] or written
-    prediction = open_image(shown[-1], ndim=plan.ndim, is_label=True).read()[0]
-    label = read_label(pair.label, coding_of(plan)) if pair.label is not None else None
+    region = middle_of(pair.image.spatial_shape, MAX_OVERLAY_VOXELS)
+    prediction = open_image(shown[-1], ndim=plan.ndim, is_label=True).read(region)[0]
+    label = read_label(pair.label, coding_of(plan), region) if pair.label is not None else None
     path = folder.overlays / f"{record.name}.png"
-    text = OverlayText(record.name, plan.classes.names, plan.classes.ignore_index)
-    draw_overlay(pair.image.read(), prediction, label, path, text=text)
+    text = OverlayText(record.name, plan.classes.names, plan.classes.ignore_index, region[0].start)
+    draw_overlay(pair.image.read(region), prediction, label, path, text=text)
     return path
+
+
+def middle_of(shape: Sequence[int], max_voxels: int) -> Region:
+    """All of an image of up to `max_voxels`; else the middle of it: fewer slices first, then less of each."""
+    size = list(shape)
+    for axis in range(len(size)):
+        rest = prod(size) // size[axis]
+        size[axis] = max(1, min(size[axis], max_voxels // rest)) if axis < len(size) - 2 else size[axis]
+    while prod(size) > max_voxels:
+        size[size.index(max(size))] //= 2
+    starts = [(n - s) // 2 for n, s in zip(shape, size, strict=True)]
+    return tuple(slice(start, start + s) for start, s in zip(starts, size, strict=True))
 
 
 def _headline(measurement: Measurement, stage: str, seconds: Mapping[str, float], num_images: int) -> dict[str, str]:

@@ -46,7 +46,7 @@ class ScalarLog:
         self.close()
 
 
-SINGLE = ("lr", "seconds", "data_wait")
+SINGLE = ("lr", "seconds", "steps_per_second", "data_wait_percent")
 """Figures that belong to the run, not to training or validation data."""
 
 

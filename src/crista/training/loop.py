@@ -8,23 +8,16 @@ the same weights, bit for bit on a CPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from crista.errors import TrainingError
-from crista.losses import all_reduce_sum, build_loss
 from crista.metrics.overlap import foreground_iou
-from crista.models import build_model
-from crista.models.initialization import expect_frequencies
-from crista.models.placement import memory_layout, to_layout
-from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
 from crista.plan.events import (
     CheckpointSaved,
@@ -37,85 +30,15 @@ from crista.plan.events import (
     Warned,
 )
 from crista.plan.plan import Plan
-from crista.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
-from crista.training.distributed import Processes
-from crista.training.optimizer import OPTIMIZERS
-from crista.training.precision import Precision
+from crista.training.checkpoint import load_checkpoint, save_checkpoint
+from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
 from crista.training.selection import best_epoch, patience_is_over
-from crista.training.validation import confusion_of, validate, validation_batches
+from crista.training.state import State, TrainingJob, preparation
+from crista.training.step import Steps
+from crista.training.validation import validate, validation_batches
 
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What to train on, where, and where to keep it."""
-
-    plan: Plan
-    train: PatchSamples
-    validation: PatchSamples
-    best_path: Path
-    """Checkpoint of the epoch with the lowest smoothed validation loss."""
-    last_path: Path
-    """Checkpoint to resume from."""
-    device: torch.device
-    processes: Processes = field(default_factory=Processes)
-    num_threads: int = 1
-    """Threads that prepare patches."""
-    data_key: str = ""
-    """Identifies the training data; a training is only continued on the same."""
-    start_weights: Mapping[str, torch.Tensor] | None = None
-    """Weights to start from (fine-tuning)."""
-
-
-class _State:
-    """The network, its optimizer, and the rows of the log so far."""
-
-    def __init__(self, job: TrainingJob) -> None:
-        plan = job.plan
-        torch.manual_seed(plan.config.system.seed)
-        model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
-        self.left_out: list[str] = []
-        if plan.class_frequencies is not None:
-            expect_frequencies(model.get_submodule("head"), plan.class_frequencies)
-        if job.start_weights is not None:
-            skip = plan.config.model.skip_unmatched_layers
-            self.left_out = load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
-        self.model = to_layout(model, job.device, plan.ndim)
-        self.optimizer = OPTIMIZERS.build(plan.optimizer, model=self.model)
-        self.precision = Precision(plan.amp, job.device)
-        self.history: list[Mapping[str, float]] = []
-        self.network = _wrapped(self.model, job)
-        parallel = job.processes.world_size > 1
-        weights = plan.class_weights
-        self.loss = build_loss(
-            plan.loss, classes=plan.classes, class_weights=weights, **({"reduce_sum": all_reduce_sum} if parallel else {})
-        ).to(job.device)
-        self.validation_loss = build_loss(plan.loss, classes=plan.classes, class_weights=weights).to(job.device)
-
-    def resume(self, checkpoint: Checkpoint, where: Path) -> None:
-        """Continue from `checkpoint`."""
-        load_weights(self.model, checkpoint.weights, skip_unmatched=False, where=str(where))
-        if checkpoint.optimizer is not None:
-            self.optimizer.load_state_dict(dict(checkpoint.optimizer))
-        self.precision.load(checkpoint.scaler)
-        self.history = list(checkpoint.history)
-
-    def losses(self) -> list[float]:
-        """Validation loss of each finished epoch."""
-        return [row["val_loss"] for row in self.history]
-
-    def checkpoint(self, job: TrainingJob, *, resumable: bool, finished: bool) -> Checkpoint:
-        """The present state; `resumable` adds what only a continued training needs."""
-        return Checkpoint(
-            plan=job.plan,
-            weights=self.model.state_dict(),
-            epoch=len(self.history),
-            history=tuple(self.history),
-            optimizer=self.optimizer.state_dict() if resumable else None,
-            scaler=self.precision.state() if resumable else None,
-            finished=finished,
-            data_key=job.data_key,
-        )
+__all__ = ["TrainingJob", "previous_of", "train", "training_key"]
 
 
 def train(job: TrainingJob) -> Generator[Event, None, None]:
@@ -126,7 +49,7 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
     TrainingError
         If the loss or a gradient is not finite; no update has been made with it.
     """
-    plan, state = job.plan, _State(job)
+    plan, state = job.plan, State(job)
     finished = yield from _resume(job, state)
     if state.left_out and not state.history:
         names = ", ".join(state.left_out[:5]) + (" …" if len(state.left_out) > 5 else "")
@@ -135,6 +58,13 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
     if finished:
         yield TrainingFinished("already trained", job.best_path)
         return
+    with reused_memory(job.device):
+        yield from _train_epochs(job, state)
+
+
+def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None]:
+    """The epochs that are left."""
+    plan = job.plan
     schedule = SCHEDULES.build(plan.schedule)
     batches = validation_batches(job.validation, plan.batch_size)
     for epoch in range(len(state.history) + 1, plan.epochs + 1):
@@ -156,7 +86,7 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
     yield TrainingFinished("all epochs are done", job.best_path)
 
 
-def _resume(job: TrainingJob, state: _State) -> Generator[Event, None, bool]:
+def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
     """Load the checkpoint of an unfinished training of the same plan; True if that training is finished."""
     if not job.last_path.is_file():
         return False
@@ -211,7 +141,7 @@ def training_key(plan: Plan) -> str:
     return f"{plan.config.system.seed} {plan.model_dump_json(exclude=unrelated)}"
 
 
-def _train_epoch(job: TrainingJob, state: _State, schedule: Schedule, epoch: int) -> Generator[Event, None, dict[str, float]]:
+def _train_epoch(job: TrainingJob, state: State, schedule: Schedule, epoch: int) -> Generator[Event, None, dict[str, float]]:
     """All optimizer steps of one epoch; returns its row of the log."""
     plan, processes = job.plan, job.processes
     seed = plan.config.system.seed
@@ -222,27 +152,26 @@ def _train_epoch(job: TrainingJob, state: _State, schedule: Schedule, epoch: int
     steps = -(-len(share) // plan.config.train.accum_iter)
     progress = {"steps_per_epoch": steps, "num_epochs": plan.epochs, "validation_losses": tuple(state.losses())}
     state.model.train()
-    losses: list[float] = []
-    confusion = np.zeros((plan.classes.num_classes,) * 2, np.int64)
-    waited = rate = 0.0
-    batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads))
+    done, waited, rate, started = Steps(job, state), 0.0, 0.0, time.perf_counter()
+    batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
     for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
         rate = schedule(plan.optimizer.lr, Progress(step=(epoch - 1) * steps + step, **progress))  # type: ignore[arg-type]
-        loss, counts = _step(job, state, [batch for batch, _ in micro], rate)
-        losses.append(loss)
-        confusion += counts
+        done.take([batch for batch, _ in micro], rate)
         waited += sum(seconds for _, seconds in micro)
         yield StepFinished(epoch, step + 1, steps)
+    loss, confusion = done.finish()
+    seconds = max(time.perf_counter() - started, 1e-9)
     return {
         "epoch": float(epoch),
-        "loss": float(np.mean(losses)),
+        "loss": loss,
         "iou": foreground_iou(confusion),
         "lr": rate,
-        "data_wait": waited,
+        "steps_per_second": steps / seconds,
+        "data_wait_percent": 100 * waited / seconds,
     }
 
 
-def _validate(job: TrainingJob, state: _State, batches: Sequence[Sequence[int]], epoch: int) -> tuple[float, NDArray[np.int64]]:
+def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], epoch: int) -> tuple[float, NDArray[np.int64]]:
     """Loss and confusion matrix of the validation samples; refuses a loss by which no network could be chosen."""
     loss, confusion = validate(
         state.model,
@@ -253,6 +182,7 @@ def _validate(job: TrainingJob, state: _State, batches: Sequence[Sequence[int]],
         device=job.device,
         processes=job.processes,
         num_threads=job.num_threads,
+        prepare=preparation(job),
     )
     if not np.isfinite(loss):
         raise TrainingError(
@@ -263,62 +193,12 @@ def _validate(job: TrainingJob, state: _State, batches: Sequence[Sequence[int]],
     return loss, confusion
 
 
-def _step(job: TrainingJob, state: _State, batches: Sequence[Batch], rate: float) -> tuple[float, NDArray[np.int64]]:
-    """One optimizer step over `batches` (several when gradients are accumulated)."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.zero_grad(set_to_none=True)
-    total, counts = 0.0, np.zeros((job.plan.classes.num_classes,) * 2, np.int64)
-    for batch in batches:
-        images = _to_device(batch.images, job)
-        targets = batch.targets.to(job.device, non_blocking=True)
-        with state.precision.autocast():
-            logits = state.network(images)
-        loss = state.loss(logits.float(), targets) / len(batches)
-        value = float(loss.detach())
-        _refuse_non_finite(value, "loss", batch)
-        state.precision.backward(loss)
-        total += value
-        counts += confusion_of(logits, batch, job.plan.classes)
-    norm = state.precision.gradient_norm(state.optimizer, state.model, job.plan.config.train.gradient_clip_norm)
-    if not state.precision.scales:
-        _refuse_non_finite(norm, "norm of the gradient", *batches)
-    state.precision.step(state.optimizer)
-    return total, counts
-
-
-def _refuse_non_finite(value: float, what: str, *batches: Batch) -> None:
-    if np.isfinite(value):
-        return
-    names = sorted({name for batch in batches for name in batch.names})
-    raise TrainingError(
-        f"the {what} became {value}; training stopped before the update, the last checkpoint is good. The batch held patches "
-        f"of: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}. Look at these images (crista check), lower TRAIN.LR, or "
-        "set TRAIN.GRADIENT_CLIP_NORM: 1.0, and run the same command again to resume"
-    )
-
-
-def _save(job: TrainingJob, state: _State, *, is_best: bool, finished: bool) -> Iterator[Event]:
+def _save(job: TrainingJob, state: State, *, is_best: bool, finished: bool) -> Iterator[Event]:
     if is_best:
         save_checkpoint(job.best_path, state.checkpoint(job, resumable=False, finished=finished))
         yield CheckpointSaved(job.best_path)
     save_checkpoint(job.last_path, state.checkpoint(job, resumable=True, finished=finished))
     yield CheckpointSaved(job.last_path)
-
-
-def _wrapped(model: nn.Module, job: TrainingJob) -> nn.Module:
-    if job.processes.world_size == 1:
-        return model
-    if job.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return nn.parallel.DistributedDataParallel(model, device_ids=[job.device.index])
-    return nn.parallel.DistributedDataParallel(model)
-
-
-def _to_device(images: torch.Tensor, job: TrainingJob) -> torch.Tensor:
-    if job.device.type == "cuda" and job.plan.config.system.pin_mem:
-        images = images.pin_memory()
-    return images.to(job.device, non_blocking=True, memory_format=memory_layout(job.plan.ndim))
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

@@ -34,12 +34,13 @@ class Precision:
         """Gradients of `loss`."""
         torch.autograd.backward(self._scaler.scale(loss) if self.scales else loss)
 
-    def gradient_norm(self, optimizer: torch.optim.Optimizer, model: nn.Module, limit: float) -> float:
-        """Norm of the whole gradient, which is clipped to `limit` if that is above 0."""
+    def gradient_norm(self, optimizer: torch.optim.Optimizer, model: nn.Module, limit: float) -> torch.Tensor:
+        """Norm of the whole gradient (a scalar on the device), which is clipped to `limit` if that is above 0."""
         if self.scales:
             self._scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), limit if limit > 0 else float("inf"))
-        return float(norm)
+        if limit > 0:
+            return nn.utils.clip_grad_norm_(model.parameters(), limit)
+        return nn.utils.get_total_norm([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """One update."""

@@ -4,7 +4,7 @@ Each is a class of `crista.config.engine` with a builder registered in `ENGINES`
 """
 
 from crista.inference.engines.base import ENGINES, EngineSource
-from crista.inference.engines.choice import EngineChoice, choose_engine
+from crista.inference.engines.choice import EngineChoice, build_chosen, choose_engine
 from crista.inference.engines.int8 import quantize_engine
 from crista.inference.engines.int8_record import Int8Record, int8_model_path
 from crista.inference.engines.onnx_engine import OnnxRuntimeEngine
@@ -19,6 +19,7 @@ __all__ = [
     "OnnxRuntimeEngine",
     "OpenVINOEngine",
     "TorchEngine",
+    "build_chosen",
     "choose_engine",
     "int8_model_path",
     "quantize_engine",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crista.config.engine import CANDIDATES, CHOOSING, EngineConfig, Torch
+from crista.config.engine import CANDIDATES, CHOOSING, ENGINE_CONFIGS, EngineConfig, Torch
 from crista.errors import EngineError
 from crista.images.atomic import atomic_write
 from crista.inference.engine import Engine
@@ -23,7 +23,7 @@ from crista.inference.engines.conversion import is_converted
 from crista.inference.engines.int8_record import int8_model_path
 from crista.inference.engines.probe import PROBE_VOXELS, ROUNDS, cut_sample, measure_speeds, seconds_per_voxel
 from crista.inference.engines.speeds import Speeds, load_speeds, save_speeds, speed_key
-from crista.inference.engines.trial import Trial
+from crista.inference.engines.trial import Trial, build_or_say
 from crista.plan.plan import Plan
 from crista.plan.topology import input_multiple
 
@@ -87,6 +87,28 @@ def choose_engine(
     if wanted not in CHOOSING:
         return _named(trial, candidates[0])
     return _Search(trial, _available(trial, candidates), tuple(sample.shape), num_voxels).choose()
+
+
+def build_chosen(
+    plan: Plan,
+    weights: Mapping[str, torch.Tensor],
+    device: torch.device,
+    *,
+    cache: Path,
+    checkpoint: Path | None = None,
+) -> EngineChoice:
+    """The engine that `plan.inference.engine` names, chosen by another process: nothing is compared or timed.
+
+    PyTorch, with a notice, where this machine cannot have it.
+    """
+    int8_model = int8_model_path(checkpoint) if checkpoint is not None else None
+    source = EngineSource(plan, weights, device, cache, torch.get_num_threads(), int8_model)
+    config = ENGINE_CONFIGS.get(plan.inference.engine, Torch())
+    engine, wrong = build_or_say(config, source)
+    if engine is not None:
+        return EngineChoice(engine, engine.name, "chosen before for this job")
+    pytorch = ENGINES.build(Torch(), source=source)
+    return EngineChoice(pytorch, pytorch.name, f"{config.name} cannot be used", (f"{wrong}; PyTorch is used instead",))
 
 
 def _on_a_gpu(pytorch: Engine, source: EngineSource) -> EngineChoice:

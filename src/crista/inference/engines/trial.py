@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crista.config.engine import EngineConfig
 from crista.errors import EngineError
 from crista.inference.engine import Engine
-from crista.inference.engines.base import ENGINES, EngineSource, Tolerance, check_available, tolerance_of
+from crista.inference.engines.base import ENGINES, EngineSource, check_available, tolerance_of
 from crista.inference.scores import batch_labels
 
 
@@ -34,7 +34,9 @@ class Trial:
     def attempt(self, config: EngineConfig) -> Engine | None:
         """The engine, if it can be had and its numbers are right; else None and a notice. Tried once."""
         if config.name not in self._engines:
-            engine, wrong = self._build(config)
+            engine, wrong = build_or_say(config, self.source)
+            if engine is not None:
+                wrong = self._check(config, engine)
             self._engines[config.name] = None if wrong else engine
             if wrong:
                 self.notices.append(f"{wrong}; predicting without it")
@@ -44,29 +46,38 @@ class Trial:
         """How far the probabilities of an engine were from PyTorch's."""
         return f"its probabilities differ from PyTorch's by at most {self._differences[name]:.0e}"
 
-    def _build(self, config: EngineConfig) -> tuple[Engine | None, str]:
-        """An engine, and what is wrong with it; empty if nothing is."""
+    def _check(self, config: EngineConfig, engine: Engine) -> str:
+        """What is wrong with what an engine makes of the part; empty if nothing is."""
+        expected, allowed = self.reference, tolerance_of(config, self.source)
         try:
-            check_available(config, self.source)
-            engine = ENGINES.build(config, source=self.source)
-            wrong = self._compare(config.name, engine.scores(self.part), tolerance_of(config, self.source))
-        except EngineError as error:
-            return None, str(error)
-        except Exception as error:  # noqa: BLE001 - whatever another library raises, PyTorch still predicts
-            first = (str(error).strip().splitlines() or [""])[0]
-            return None, f"{config.title} failed ({type(error).__name__}: {first[:200]})"
-        return engine, f"{config.title} {wrong}" if wrong else ""
-
-    def _compare(self, name: str, scores: torch.Tensor, allowed: Tolerance) -> str:
-        """What is wrong with scores; empty if nothing is."""
-        difference = float((scores - self.reference).abs().max())
+            scores = engine.scores(self.part)
+        except Exception as error:  # noqa: BLE001 - as below
+            return _failure(config, error)
+        difference = float((scores - expected).abs().max())
         if not difference <= allowed.difference:  # also what is not a number
-            return f"gives probabilities that differ from PyTorch's by {difference:.1e} (allowed: {allowed.difference:g})"
+            figures = f"{difference:.1e} from PyTorch's (allowed: {allowed.difference:g})"
+            return f"{config.title} gives probabilities that differ by {figures}"
         threshold = self.source.plan.config.test.threshold
-        unequal = batch_labels(scores, threshold) != batch_labels(self.reference, threshold)
+        unequal = batch_labels(scores, threshold) != batch_labels(expected, threshold)
         count = int(unequal.sum())
         if count > max(1.0, allowed.unequal * unequal.numel()):
-            share = count / unequal.numel()
-            return f"gives another class than PyTorch at {share:.2%} of the pixels (allowed: {allowed.unequal:.2%})"
-        self._differences[name] = difference
+            figures = f"{count / unequal.numel():.2%} of the pixels (allowed: {allowed.unequal:.2%})"
+            return f"{config.title} gives another class than PyTorch at {figures}"
+        self._differences[config.name] = difference
         return ""
+
+
+def build_or_say(config: EngineConfig, source: EngineSource) -> tuple[Engine | None, str]:
+    """An engine, or None and why it cannot be had, in one line."""
+    try:
+        check_available(config, source)
+        return ENGINES.build(config, source=source), ""
+    except EngineError as error:
+        return None, str(error)
+    except Exception as error:  # noqa: BLE001 - whatever another library raises, PyTorch still predicts
+        return None, _failure(config, error)
+
+
+def _failure(config: EngineConfig, error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{config.title} failed ({type(error).__name__}: {first[:200]})"

@@ -1,0 +1,109 @@
+"""No update with a loss or a gradient that is not finite, and no waiting for the device to see it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from crista.errors import TrainingError
+from crista.patches.loader import Batch
+
+STEPS_BEHIND = 2
+"""Steps that a GPU is allowed to be ahead of the look at its figures."""
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """Losses of the batches of one step and, last, the norm of the gradient, on their way from the device."""
+
+    values: Tensor
+    arrived: torch.cuda.Event | None
+    batches: Sequence[Batch]
+
+
+class FiniteWatch:
+    """Looks at the losses and the gradient norm of each step before its update.
+
+    On a GPU a look would make the step wait. There the figures arrive `behind` steps later, and until then the fused optimizer
+    itself makes no update: it reads `found_inf` on the device, which stays 1 from the first bad figure on.
+
+    Parameters
+    ----------
+    optimizer : a fused one where `behind` is above 0
+    behind : steps after which figures are looked at; 0: at once, before the update
+    may_overflow : whether gradients may be infinite, because a loss scaling skips such a step itself
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, behind: int, may_overflow: bool) -> None:
+        self._optimizer = optimizer
+        self._behind = behind
+        self._may_overflow = may_overflow
+        self._waiting: deque[_Figures] = deque()
+        self._found: Tensor | None = None
+
+    def look(self, losses: Sequence[Tensor], norm: Tensor, batches: Sequence[Batch]) -> None:
+        """Take the figures of a step: the loss of each of its `batches`, and the `norm` of the gradient.
+
+        Raises
+        ------
+        TrainingError
+            If a loss or norm is not finite: of this step, or with `behind` of one up to so many steps ago.
+        """
+        values = torch.stack([*losses, norm]).detach()
+        if self._behind:
+            self._hold_updates(values)
+        self._waiting.append(_sent(values, batches))
+        self._read(self._behind)
+
+    def finish(self) -> None:
+        """Look at all that is still on its way; raises as `look` does."""
+        self._read(0)
+
+    def _hold_updates(self, values: Tensor) -> None:
+        if self._may_overflow:
+            return
+        found = 1 - torch.isfinite(values).all().float()
+        self._found = found if self._found is None else torch.maximum(self._found, found)
+        self._optimizer.found_inf = self._found  # type: ignore[attr-defined]
+
+    def _read(self, left: int) -> None:
+        while len(self._waiting) > left:
+            figures = self._waiting.popleft()
+            if figures.arrived is not None:
+                figures.arrived.synchronize()
+            *losses, norm = figures.values.tolist()
+            for loss, batch in zip(losses, figures.batches, strict=True):
+                _refuse_non_finite(loss, "loss", batch)
+            if not self._may_overflow:
+                _refuse_non_finite(norm, "norm of the gradient", *figures.batches)
+
+
+def updates_to_watch(device: torch.device) -> int:
+    """Steps that the watch may be behind on `device`."""
+    return STEPS_BEHIND if device.type == "cuda" else 0
+
+
+def _sent(values: Tensor, batches: Sequence[Batch]) -> _Figures:
+    if values.device.type != "cuda":
+        return _Figures(values, None, batches)
+    copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    copy.copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+    return _Figures(copy, arrived, batches)
+
+
+def _refuse_non_finite(value: float, what: str, *batches: Batch) -> None:
+    if isfinite(value):
+        return
+    names = sorted({name for batch in batches for name in batch.names})
+    raise TrainingError(
+        f"the {what} became {value}; training stopped before the update, the last checkpoint is good. The batch held patches "
+        f"of: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}. Look at these images (crista check), lower TRAIN.LR, or "
+        "set TRAIN.GRADIENT_CLIP_NORM: 1.0, and run the same command again to resume"
+    )

@@ -1,0 +1,111 @@
+"""What a training is given, and what it changes: the network, its optimizer, and the rows of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from crista.losses import all_reduce_sum, build_loss
+from crista.models import build_model
+from crista.models.initialization import expect_frequencies
+from crista.models.placement import to_layout
+from crista.patches.dataset import PatchSamples
+from crista.patches.loader import Prepare, as_it_is, pinned
+from crista.plan.plan import Plan
+from crista.training.checkpoint import Checkpoint, load_weights
+from crista.training.cpu_layers import quicken
+from crista.training.distributed import Processes
+from crista.training.optimizer import OPTIMIZERS, load_optimizer_state
+from crista.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train on, where, and where to keep it."""
+
+    plan: Plan
+    train: PatchSamples
+    validation: PatchSamples
+    best_path: Path
+    """Checkpoint of the epoch with the lowest smoothed validation loss."""
+    last_path: Path
+    """Checkpoint to resume from."""
+    device: torch.device
+    processes: Processes = field(default_factory=Processes)
+    num_threads: int = 1
+    """Threads that prepare patches."""
+    data_key: str = ""
+    """Identifies the training data; a training is only continued on the same."""
+    start_weights: Mapping[str, torch.Tensor] | None = None
+    """Weights to start from (fine-tuning)."""
+
+
+def preparation(job: TrainingJob) -> Prepare:
+    """What the loader does with a finished batch."""
+    return pinned if job.device.type == "cuda" and job.plan.config.system.pin_mem else as_it_is
+
+
+class State:
+    """The network, its optimizer, and the rows of the log so far."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        plan = job.plan
+        torch.manual_seed(plan.config.system.seed)
+        model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
+        self.left_out: list[str] = []
+        if plan.class_frequencies is not None:
+            expect_frequencies(model.get_submodule("head"), plan.class_frequencies)
+        if job.start_weights is not None:
+            skip = plan.config.model.skip_unmatched_layers
+            self.left_out = load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
+        self.model = to_layout(model, job.device, plan.ndim)
+        if job.device.type == "cpu":
+            self.model = quicken(self.model)
+        self.optimizer = OPTIMIZERS.build(plan.optimizer, model=self.model)
+        self.precision = Precision(plan.amp, job.device)
+        self.history: list[Mapping[str, float]] = []
+        self.network = _wrapped(self.model, job)
+        parallel = job.processes.world_size > 1
+        weights = plan.class_weights
+        self.loss = build_loss(
+            plan.loss, classes=plan.classes, class_weights=weights, **({"reduce_sum": all_reduce_sum} if parallel else {})
+        ).to(job.device)
+        self.validation_loss = build_loss(plan.loss, classes=plan.classes, class_weights=weights).to(job.device)
+
+    def resume(self, checkpoint: Checkpoint, where: Path) -> None:
+        """Continue from `checkpoint`."""
+        load_weights(self.model, checkpoint.weights, skip_unmatched=False, where=str(where))
+        if checkpoint.optimizer is not None:
+            load_optimizer_state(self.optimizer, checkpoint.optimizer)
+        self.precision.load(checkpoint.scaler)
+        self.history = list(checkpoint.history)
+
+    def losses(self) -> list[float]:
+        """Validation loss of each finished epoch."""
+        return [row["val_loss"] for row in self.history]
+
+    def checkpoint(self, job: TrainingJob, *, resumable: bool, finished: bool) -> Checkpoint:
+        """The present state; `resumable` adds what only a continued training needs."""
+        return Checkpoint(
+            plan=job.plan,
+            weights=self.model.state_dict(),
+            epoch=len(self.history),
+            history=tuple(self.history),
+            optimizer=self.optimizer.state_dict() if resumable else None,
+            scaler=self.precision.state() if resumable else None,
+            finished=finished,
+            data_key=job.data_key,
+        )
+
+
+def _wrapped(model: nn.Module, job: TrainingJob) -> nn.Module:
+    if job.processes.world_size == 1:
+        return model
+    if job.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return nn.parallel.DistributedDataParallel(model, device_ids=[job.device.index])
+    return nn.parallel.DistributedDataParallel(model)

@@ -1,0 +1,92 @@
+"""A loss or gradient that is not finite never reaches the weights, looked at now or some steps later."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from crista.errors import TrainingError
+from crista.patches.loader import Batch
+from crista.training.finite import STEPS_BEHIND, FiniteWatch, updates_to_watch
+
+
+def batch(name: str) -> Batch:
+    return Batch(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8), (name,))
+
+
+class Trainer:
+    """One weight that each step moves by its gradient."""
+
+    def __init__(self, *, behind: int, may_overflow: bool = False, fused: bool = True) -> None:
+        self.weight = nn.Parameter(torch.ones(1))
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.1, fused=fused)
+        self.watch = FiniteWatch(self.optimizer, behind=behind, may_overflow=may_overflow)
+
+    def step(self, gradient: float, name: str, *, loss: float = 1.0) -> None:
+        self.weight.grad = torch.full((1,), gradient)
+        self.watch.look([torch.tensor(loss)], torch.tensor(abs(gradient)), [batch(name)])
+        self.optimizer.step()
+
+
+@pytest.mark.parametrize("gradient", [math.nan, math.inf])
+def test_looked_at_at_once_it_stops_before_the_update(gradient: float) -> None:
+    trainer = Trainer(behind=0)
+    trainer.step(1.0, "a")
+    with pytest.raises(
+        TrainingError, match=r"norm of the gradient became (nan|inf); training stopped before the update.*of: b\."
+    ):
+        trainer.step(gradient, "b")
+    assert trainer.weight.item() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("loss", "gradient"), [(1.0, math.nan), (math.nan, 1.0), (math.inf, math.inf)])
+def test_looked_at_later_the_optimizer_has_made_no_update_since(loss: float, gradient: float) -> None:
+    """As on a GPU: the bad step is b, c and d follow before its figures arrive."""
+    trainer = Trainer(behind=2)
+    trainer.step(1.0, "a")
+    trainer.step(gradient, "b", loss=loss)
+    trainer.step(1.0, "c")
+    with pytest.raises(TrainingError, match=r"the (loss|norm of the gradient) became (nan|inf).*of: b\."):
+        trainer.step(1.0, "d")
+    assert trainer.weight.item() == pytest.approx(0.9)
+
+
+def test_at_the_end_nothing_is_left_unseen() -> None:
+    trainer = Trainer(behind=2)
+    trainer.step(1.0, "a")
+    trainer.step(1.0, "b", loss=math.nan)
+    with pytest.raises(TrainingError, match=r"the loss became nan.*of: b\."):
+        trainer.watch.finish()
+    assert trainer.weight.item() == pytest.approx(0.9)
+
+
+def test_good_steps_are_made_and_say_nothing() -> None:
+    trainer = Trainer(behind=2)
+    for number in range(5):
+        trainer.step(1.0, str(number))
+    trainer.watch.finish()
+    assert trainer.weight.item() == pytest.approx(0.5)
+
+
+def test_loss_scaling_may_overflow_gradients_but_not_losses() -> None:
+    trainer = Trainer(behind=0, may_overflow=True)
+    trainer.step(1.0, "a")
+    trainer.watch.look([torch.tensor(1.0)], torch.tensor(math.inf), [batch("b")])
+    with pytest.raises(TrainingError, match="the loss became inf"):
+        trainer.watch.look([torch.tensor(math.inf)], torch.tensor(1.0), [batch("c")])
+
+
+def test_the_batch_that_is_named_is_that_of_the_bad_loss() -> None:
+    watch = Trainer(behind=0).watch
+    losses = [torch.tensor(1.0), torch.tensor(math.nan)]
+    with pytest.raises(TrainingError, match=r"of: second\."):
+        watch.look(losses, torch.tensor(1.0), [batch("first"), batch("second")])
+
+
+def test_only_a_gpu_is_left_ahead() -> None:
+    assert updates_to_watch(torch.device("cpu")) == 0
+    assert updates_to_watch(torch.device("mps")) == 0
+    assert updates_to_watch(torch.device("cuda", 1)) == STEPS_BEHIND
