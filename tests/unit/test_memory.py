@@ -40,7 +40,7 @@ def test_steps_touch_no_new_pages() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     outside, inside, given_back = map(int, done.stdout.split())
     pages = 5 * 4 * 12_000_000 // resource.getpagesize()
-    assert outside > pages / 2  # otherwise the allocator has learned to do it by itself, and the module can go
+    assert outside > pages / 4  # otherwise the allocator has learned to do it by itself, and the module can go
     assert inside < pages / 20
     assert given_back > 40_000_000
 

@@ -17,8 +17,8 @@ STATUS = Path("/proc/self/status")
 PEAK_RESET = Path("/proc/self/clear_refs")
 CGROUP = Path("/sys/fs/cgroup")
 
-RESERVE = 160 * 2**20
-"""Bytes for everything but the network: the tiles read ahead, the block that is written, compression."""
+RESERVE = 256 * 2**20
+"""Bytes for everything but the tiles: decoded chunks that are kept (128 MB), the block that is written, compression."""
 
 LEAST_FOR_TILES = 64 * 2**20
 """Bytes for a tile even where nothing seems to be left: less would not finish in a lifetime."""

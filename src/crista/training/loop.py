@@ -36,7 +36,7 @@ from crista.training.schedule import SCHEDULES, Progress, Schedule
 from crista.training.selection import best_epoch, patience_is_over
 from crista.training.state import State, TrainingJob, preparation
 from crista.training.step import Steps
-from crista.training.validation import validate, validation_batches
+from crista.training.validation import ValidationPatches, validate, validation_batches
 
 __all__ = ["TrainingJob", "previous_of", "train", "training_key"]
 
@@ -176,13 +176,10 @@ def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], 
     loss, confusion = validate(
         state.model,
         state.validation_loss,
-        job.validation,
-        batches,
+        ValidationPatches(job.validation, batches, job.num_threads, preparation(job)),
         classes=job.plan.classes,
         device=job.device,
         processes=job.processes,
-        num_threads=job.num_threads,
-        prepare=preparation(job),
     )
     if not np.isfinite(loss):
         raise TrainingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,18 +24,25 @@ def validation_batches(samples: PatchSamples, batch_size: int) -> list[list[int]
     return uniform_batches(shapes, batch_size)
 
 
+@dataclass(frozen=True)
+class ValidationPatches:
+    """What is validated on, and how it is prepared."""
+
+    samples: PatchSamples
+    batches: Sequence[Sequence[int]]
+    num_threads: int
+    prepare: Prepare = as_it_is
+
+
 @torch.inference_mode()
 def validate(
     model: nn.Module,
     loss: nn.Module,
-    samples: PatchSamples,
-    batches: Sequence[Sequence[int]],
+    patches: ValidationPatches,
     *,
     classes: Classes,
     device: torch.device,
     processes: Processes,
-    num_threads: int,
-    prepare: Prepare = as_it_is,
 ) -> tuple[float, NDArray[np.int64]]:
     """Mean loss over the patches and pooled confusion matrix; the network is left in eval mode.
 
@@ -42,11 +50,12 @@ def validate(
     """
     model.eval()
     tally = Tally(classes)
-    share = batches[processes.rank :: processes.world_size]
-    for batch in iter_batches(samples, share, epoch=0, num_threads=num_threads, prepare=prepare):
+    share = patches.batches[processes.rank :: processes.world_size]
+    threads, prepare = patches.num_threads, patches.prepare
+    for batch in iter_batches(patches.samples, share, epoch=0, num_threads=threads, prepare=prepare):
         logits = model(batch.images.to(device, non_blocking=True)).float()
         targets = batch.targets.to(device, non_blocking=True)
         tally.add(loss(logits, targets), logits, targets, weight=len(batch.names))
-    total, patches, confusion = tally.read()
-    values = sum_over_processes(np.concatenate([[total, patches], confusion.ravel()]), processes, device)
+    total, count, confusion = tally.read()
+    values = sum_over_processes(np.concatenate([[total, count], confusion.ravel()]), processes, device)
     return float(values[0] / max(1.0, values[1])), values[2:].round().astype(np.int64).reshape(confusion.shape)
