@@ -180,7 +180,6 @@ from crista.config.cluster import Cluster
 from crista.config.root import System
 from crista.inference.distribution import build_executor
 from tests import tasks
-from tests.conftest import MakeData, tiny_config
 from functools import partial
 from pathlib import Path
 
@@ -321,7 +320,8 @@ def test_a_scheduler_that_dies_ends_the_run(site: Site, tmp_path: Path) -> None:
     site.add_worker()
     message = r"no worker at tcp://127.0.0.1:\d+ for 2 seconds; \d+ of 500 tasks are done"
     workers = partial(workers_of_scheduler, Cluster(scheduler=site.address))
-    with DaskExecutor(workers, Patience(timeout=2, tick=0.1)) as executor, pytest.raises(ClusterError, match=message):
+    quickly = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
+    with quickly, DaskExecutor(workers, Patience(timeout=2, tick=0.1)) as executor, pytest.raises(ClusterError, match=message):
         list(and_kill([site.scheduler], 5, executor.run(partial(tasks.write_block, tmp_path / "out", 0.02), range(500))))
 
 
@@ -418,8 +418,10 @@ def test_the_command_with_a_killed_worker_writes_what_one_process_writes(
     """The real thing: a network, images, `--workers 2`, and SIGKILL for one of them."""
     monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_, **__: [])
     monkeypatch.setattr("crista.workflow.run.write_run_report", lambda *_: iter(()))
-    data = make_data(shape=(256, 256), train=2, test=16)
-    config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False})
+    monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _: folder.model_plot)
+    make_data(train=2, test=0)
+    data = make_data(shape=(256, 256), train=0, test=16)
+    config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False, "ENGINE": "torch"})
     checkpoint = run(config, result_dir=tmp_path, name="job").folder.checkpoint_best
     alone = predict(checkpoint, data / "test/x", labels=data / "test/y", result_dir=tmp_path, name="alone").folder
     command = ["predict", str(checkpoint), str(data / "test/x"), "--labels", str(data / "test/y"), "--result_dir", str(tmp_path)]
