@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,15 @@ class Machine:
                 env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", **environment},
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
+
+    @staticmethod
+    def end(process: subprocess.Popen[bytes]) -> None:
+        """End a program and all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def pull_the_plug(self) -> None:
         """Nothing goes in or out any more, and nobody is told."""

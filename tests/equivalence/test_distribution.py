@@ -22,6 +22,7 @@ import dask
 import distributed
 import psutil
 from tests import tasks
+from tests.conftest import MakeData, tiny_config
 
 from crista.config.cluster import Cluster
 from crista.config.root import System
@@ -31,6 +32,7 @@ from crista.inference.distribution.call import Call
 from crista.inference.distribution.dask_executor import DaskExecutor, Patience
 from crista.inference.distribution.workers import local_workers, workers_of_scheduler
 from crista.plan.events import Warned
+from crista.workflow.api import predict, run
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": ""}
@@ -55,7 +57,7 @@ def attempts_at(folder: Path, index: int) -> int:
     return len(list((folder / "attempts").glob(f"{index}.*")))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "what was waited for did not happen"
@@ -318,7 +320,8 @@ def test_a_scheduler_that_dies_ends_the_run(site: Site, tmp_path: Path) -> None:
     site.add_worker()
     message = r"no worker at tcp://127.0.0.1:\d+ for 2 seconds; \d+ of 500 tasks are done"
     workers = partial(workers_of_scheduler, Cluster(scheduler=site.address))
-    with DaskExecutor(workers, Patience(timeout=2, tick=0.1)) as executor, pytest.raises(ClusterError, match=message):
+    quickly = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
+    with quickly, DaskExecutor(workers, Patience(timeout=2, tick=0.1)) as executor, pytest.raises(ClusterError, match=message):
         list(and_kill([site.scheduler], 5, executor.run(partial(tasks.write_block, tmp_path / "out", 0.02), range(500))))
 
 
@@ -407,3 +410,37 @@ def is_alive(process: int) -> bool:
     """Whether a process runs (and is not only waited for)."""
     status = Path(f"/proc/{process}/stat")
     return status.is_file() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_command_with_a_killed_worker_writes_what_one_process_writes(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real thing: a network, images, `--workers 2`, and SIGKILL for one of them."""
+    monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_, **__: [])
+    monkeypatch.setattr("crista.workflow.run.write_run_report", lambda *_: iter(()))
+    monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _: folder.model_plot)
+    make_data(train=2, test=0)
+    data = make_data(shape=(256, 256), train=0, test=16)
+    config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False, "ENGINE": "torch"})
+    checkpoint = run(config, result_dir=tmp_path, name="job").folder.checkpoint_best
+    alone = predict(checkpoint, data / "test/x", labels=data / "test/y", result_dir=tmp_path, name="alone").folder
+    command = ["predict", str(checkpoint), str(data / "test/x"), "--labels", str(data / "test/y"), "--result_dir", str(tmp_path)]
+    with (tmp_path / "said.txt").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "crista", *command, "--name", "shared", "--workers", "2"],
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=output,
+        )
+    results = tmp_path / "shared/results/shared_1"
+    wait_for(lambda: any((results / "per_image_binarized").glob("*.tif")) or process.poll() is not None, 100)
+    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "spawn_main" in str(child.cmdline())]
+    assert len(workers) == 2
+    workers[0].kill()
+    assert len(list((results / "per_image_binarized").glob("*.tif"))) < 16, "it died in the middle"
+    assert process.wait(timeout=100) == 0, (tmp_path / "said.txt").read_text()
+    files = sorted(path.name for path in alone.per_image_binarized.iterdir())
+    assert len(files) == 16
+    for name in files:
+        assert (results / "per_image_binarized" / name).read_bytes() == (alone.per_image_binarized / name).read_bytes()
+    assert (results / "test_results_metrics.csv").read_text() == alone.test_results_metrics.read_text()

@@ -44,8 +44,7 @@ def stack() -> Iterator[ExitStack]:
 
 def start(stack: ExitStack, machine: Machine, log: Path, *command: str) -> subprocess.Popen[bytes]:
     process = machine.popen([sys.executable, *command], log, GLOO_SOCKET_IFNAME=machine.interface)
-    stack.callback(process.wait)
-    stack.callback(process.kill)
+    stack.callback(machine.end, process)
     return process
 
 

@@ -254,8 +254,10 @@ def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixtu
     assert message in capsys.readouterr().err
 
 
-def test_who_predicts_changes_no_key_of_a_result(make_data: MakeData, tmp_path: Path) -> None:
+def test_who_predicts_changes_no_key_of_a_result(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither is a training begun anew nor an image predicted again; and a checkpoint does not remember the machines."""
+    monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_, **__: [])
+    monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _: folder.model_plot)
     data = make_data(test=1)
     machines = {"CLUSTER": {"WORKERS": 4, "RETRIES": 1}}
     config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False}, system=machines)
