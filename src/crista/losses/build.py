@@ -47,13 +47,14 @@ class WeightedSum(nn.Module):
         if not terms:
             raise ValueError("a loss needs at least one term, e.g. CE")
         self.terms = nn.ModuleList(terms)
+        self._in_order = tuple(terms)
         self.weights = tuple(weights)
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar float32 from `logits` (N, K, [Z,] Y, X) and classes (N, [Z,] Y, X)."""
         pixels = select_annotated(logits, target, self.ignore_index)
-        values = [weight * term.of(pixels) for weight, term in zip(self.weights, self.terms, strict=True)]
+        values = [weight * term.of(pixels) for weight, term in zip(self.weights, self._in_order, strict=True)]
         return torch.stack(values).sum()
 
 
