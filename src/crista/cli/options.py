@@ -44,7 +44,7 @@ class Quality(StrEnum):
 
 
 Minutes = Annotated[
-    float | None, typer.Option("--minutes", metavar="N", help="Time until the network is trained, reading included.")
+    float | None, typer.Option("--minutes", min=0.1, metavar="N", help="Time until the network is trained, reading included.")
 ]
 QualityOption = Annotated[
     Quality | None, typer.Option("--quality", help="Instead of --minutes. fast: 5 minutes, standard: 20, best: 120.")

@@ -98,7 +98,7 @@ def request_automatic(
 ) -> Request:
     """A training on two folders, with everything else decided; without `name` it is called as the folder of the data."""
     images, labels = Path(images).absolute(), Path(labels).absolute()
-    text = automatic_config_text(images, labels, minutes=minutes or MINUTES[quality], quality=quality)
+    text = automatic_config_text(images, labels, minutes=MINUTES[quality] if minutes is None else minutes, quality=quality)
     loaded = parse_config(text, "the configuration that crista made", overrides)
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
