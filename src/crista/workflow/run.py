@@ -234,9 +234,9 @@ def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Ev
             write_augmented_samples(samples.train, folder.aug, count=augmentor.aug_num_samples, draw_grid=augmentor.draw_grid)
         )
         yield FileWritten(folder.aug, f"{len(written) // 4} augmented samples")
-    if plan.config.data.train.probability_map:
+    if plan.config.data.train.probability_map or plan.sparse_labels:
         written = list(write_mark_images(samples.train, folder.aug, count=max(1, augmentor.aug_num_samples)))
-        yield FileWritten(folder.aug, f"{len(written) // 2} patches drawn by the probability map")
+        yield FileWritten(folder.aug, f"{len(written) // 2} patches and the pixels that they were drawn around")
     if plan.config.data.check_generators:
         written = list(write_checked_samples(samples.train, folder.gen_check, folder.gen_mask_check))
         yield FileWritten(folder.gen_check, f"{len(written) // 2} patches as the network gets them")
