@@ -59,7 +59,7 @@ def test_one_value_or_several(given: Any, values: tuple[int, ...]) -> None:
 
 
 def test_a_class_cannot_be_ignored_and_scribbles_that_start_at_1_get_advice() -> None:
-    with pytest.raises(ConfigError, match=r"0 is also a class.*leave DATA\.N_CLASSES out"):
+    with pytest.raises(ConfigError, match=r"(?s)0 is also a class.*leave DATA\.N_CLASSES out"):
         config_from_dict({"DATA": {"N_CLASSES": 2}, "LOSS": {"IGNORE_INDEX": [0, 255]}})
 
 

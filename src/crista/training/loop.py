@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crista.errors import TrainingError
+from crista.errors import UnstableTrainingError
 from crista.metrics.overlap import foreground_iou
 from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
 from crista.plan.events import (
@@ -31,6 +32,7 @@ from crista.plan.events import (
 )
 from crista.plan.plan import Plan
 from crista.training.checkpoint import load_checkpoint, save_checkpoint
+from crista.training.guards import Guards
 from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
 from crista.training.selection import best_epoch, patience_is_over
@@ -46,20 +48,21 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
 
     Raises
     ------
-    TrainingError
-        If the loss or a gradient is not finite; no update has been made with it.
+    UnstableTrainingError
+        If the loss or a gradient is not finite; no update has been made with it, and lower
+        learning rates did not help.
     """
     plan, state = job.plan, State(job)
     finished = yield from _resume(job, state)
-    if state.left_out and not state.history:
-        names = ", ".join(state.left_out[:5]) + (" …" if len(state.left_out) > 5 else "")
-        yield Said(f"{len(state.left_out)} layers keep their initial values, the starting weights do not fit them: {names}")
+    if state.start_notice and not state.history:
+        yield Said(state.start_notice)
     yield TrainingStarted(tuple(state.history), plan.epochs)
     if finished:
         yield TrainingFinished("already trained", job.best_path)
         return
     with reused_memory(job.device):
         yield from _train_epochs(job, state)
+    yield from Guards(plan, state).close()
 
 
 def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None]:
@@ -67,15 +70,16 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
     plan = job.plan
     schedule = SCHEDULES.build(plan.schedule)
     batches = validation_batches(job.validation, plan.batch_size)
+    guards = Guards(plan, state)
     for epoch in range(len(state.history) + 1, plan.epochs + 1):
         started = time.perf_counter()
-        row = yield from _train_epoch(job, state, schedule, epoch)
-        validation_loss, confusion = _validate(job, state, batches, epoch)
+        row, validation_loss, confusion = yield from guards.attempt(epoch, partial(_epoch, job, state, schedule, batches, epoch))
         losses = [*state.losses(), validation_loss]
         is_best = best_epoch(losses) == epoch
         row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
         row["seconds"] = time.perf_counter() - started
         state.history.append(row)
+        yield from guards.watch(epoch, confusion)
         stop = patience_is_over(losses, plan.patience)
         if job.processes.is_main:
             yield from _save(job, state, is_best=is_best, finished=stop or epoch == plan.epochs)
@@ -141,6 +145,14 @@ def training_key(plan: Plan) -> str:
     return f"{plan.config.system.seed} {plan.model_dump_json(exclude=unrelated)}"
 
 
+def _epoch(
+    job: TrainingJob, state: State, schedule: Schedule, batches: Sequence[Sequence[int]], epoch: int
+) -> Generator[Event, None, tuple[dict[str, float], float, NDArray[np.int64]]]:
+    """Training and validation: the row of the log, validation loss, confusion matrix."""
+    row = yield from _train_epoch(job, state, schedule, epoch)
+    return row, *_validate(job, state, batches, epoch)
+
+
 def _train_epoch(job: TrainingJob, state: State, schedule: Schedule, epoch: int) -> Generator[Event, None, dict[str, float]]:
     """All optimizer steps of one epoch; returns its row of the log."""
     plan, processes = job.plan, job.processes
@@ -155,7 +167,8 @@ def _train_epoch(job: TrainingJob, state: State, schedule: Schedule, epoch: int)
     done, waited, rate, started = Steps(job, state), 0.0, 0.0, time.perf_counter()
     batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
     for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
-        rate = schedule(plan.optimizer.lr, Progress(step=(epoch - 1) * steps + step, **progress))  # type: ignore[arg-type]
+        scheduled = schedule(plan.optimizer.lr, Progress(step=(epoch - 1) * steps + step, **progress))  # type: ignore[arg-type]
+        rate = state.guards.rate_factor * scheduled
         done.take([batch for batch, _ in micro], rate)
         waited += sum(seconds for _, seconds in micro)
         yield StepFinished(epoch, step + 1, steps)
@@ -182,10 +195,11 @@ def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], 
         processes=job.processes,
     )
     if not np.isfinite(loss):
-        raise TrainingError(
+        raise UnstableTrainingError(
             f"the validation loss became {loss} in epoch {epoch}, so no network can be chosen by it; the last checkpoint is that "
             "of the epoch before. Look at the validation images (crista check), lower TRAIN.LR, or set "
-            "TRAIN.GRADIENT_CLIP_NORM: 1.0"
+            "TRAIN.GRADIENT_CLIP_NORM: 1.0",
+            what=f"the validation loss became {loss}",
         )
     return loss, confusion
 

@@ -27,6 +27,7 @@ from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
+from crista.plan.fine_tuning import plan_fine_tuning
 from crista.plan.make import make_plan, plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
@@ -80,7 +81,12 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     report.raise_if_problems()
     if config.train.enable:
         assert report.fingerprint is not None
-        plan = make_plan(config, report.fingerprint)
+        where = config.paths.checkpoint_file or "this run's checkpoint"
+        plan = (
+            make_plan(config, report.fingerprint)
+            if trained is None
+            else plan_fine_tuning(config, report.fingerprint, trained.plan, where=where)
+        )
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
@@ -134,7 +140,7 @@ def train_stage(
         processes=processes,
         num_threads=loader_threads(request.config),
         data_key=_data_key(request.config, report),
-        start_weights=start.weights if start is not None else None,
+        start=start,
     )
     yield StageStarted("train", plan.epochs)
     events = train(job)
