@@ -75,4 +75,4 @@ def test_learning_from_scribbles_sees_the_whole_object(tmp_path: Path) -> None:
     data = scribbled(tmp_path / "data", (255,), num_classes=2)
     outcome, _ = run_and_listen(job(data, {"TRAIN": {"EPOCHS": 30}, "LOSS": {"IGNORE_INDEX": 255}}), tmp_path / "out")
     assert float(log_rows(outcome)[-1]["val_iou"]) > 0.8
-    assert outcome.metrics["foreground_iou"] > 0.8
+    assert outcome.metrics["Foreground IoU, reconstructed image (mean over images)"] > 0.8
