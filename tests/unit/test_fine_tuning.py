@@ -78,7 +78,7 @@ def trained(made: Plan, seed: int = 1) -> Checkpoint:
     model = network(made)
     generator = torch.Generator().manual_seed(seed)
     weights = {
-        name: value + torch.rand(value.shape, generator=generator) if value.is_floating_point() else value + 3
+        name: value + 0.1 * torch.rand(value.shape, generator=generator) if value.is_floating_point() else value + 3
         for name, value in model.state_dict().items()
     }
     return Checkpoint(made, weights, epoch=1)

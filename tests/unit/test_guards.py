@@ -120,6 +120,14 @@ def test_other_errors_are_not_caught() -> None:
     assert state.guards.rollbacks == ()
 
 
+def explodes(loss: float, earlier: list[float]) -> bool:
+    try:
+        refuse_explosion(loss, earlier, None)
+    except UnstableTrainingError:
+        return True
+    return False
+
+
 # --- exploding loss ----------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +137,8 @@ def test_other_errors_are_not_caught() -> None:
 )
 def test_losses_that_are_no_explosion(loss: float, earlier: list[float]) -> None:
     """Less than ten times the best, little where the best is nearly 0, and whatever a first epoch has."""
-    refuse_explosion(loss, earlier, None)
+    assert explodes(loss, earlier) is False
+    assert explodes(1000 * loss + 1, [*earlier, 0.05]) is True
 
 
 @pytest.mark.parametrize(("loss", "earlier"), [(10.1, [1.2, 1.0, 1.1]), (0.51, [0.001]), (0.51, [0.0]), (1e9, [3.0])])

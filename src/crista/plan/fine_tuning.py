@@ -40,7 +40,8 @@ def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *,
     if problems:
         raise PlanError(f"in how the request and the starting checkpoint {where} fit together", problems)
     model = _network(config.model, trained.model)
-    data, update = config.data, {}
+    data = config.data
+    update: dict[str, Any] = {}
     notes = [Decision(key="MODEL", value=_in_words(model), reason=f"the network of {where}; keys that are given stay")]
     if data.patch_size is None:
         update["patch_size"] = (*trained.patch_size, fingerprint.num_channels)

@@ -93,9 +93,9 @@ def adapt_stem(given: Mapping[str, Tensor], own: Mapping[str, Tensor], old: int,
         return None
 
     def sees_the_image(name: str) -> bool:
-        here, there = own[name].shape, given[name].shape if name in given else ()
-        if len(here) < 4 or len(there) != len(here):
+        if name not in given or not 4 <= own[name].ndim == given[name].ndim:
             return False
+        here, there = own[name].shape, given[name].shape
         return (there[1], here[1]) == (old, new) and (there[0], *there[2:]) == (here[0], *here[2:])
 
     names = [name for name in own if sees_the_image(name)]
