@@ -74,6 +74,27 @@ class TrainingError(CristaError, RuntimeError):
     """Training had to stop: the loss or a gradient is not finite."""
 
 
+class UnstableTrainingError(TrainingError):
+    """A loss or a gradient is not finite, or the loss exploded; the training may go back and try a lower learning rate."""
+
+    def __init__(self, message: str, *, what: str, images: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.what = what
+        """In a few words: ``the loss became nan``."""
+        self.images = tuple(images)
+        """Images of the batch in which it was seen, as far as that is known."""
+
+    @property
+    def listed(self) -> str:
+        """The first images, in words."""
+        return f"{', '.join(self.images[:8])}{' …' if len(self.images) > 8 else ''}"
+
+    def after(self, rollbacks: int) -> UnstableTrainingError:
+        """The same, saying how often the training went back before."""
+        again = f"{self} (It went back {rollbacks} times to the last finished epoch, each time with half the learning rate.)"
+        return UnstableTrainingError(again, what=self.what, images=self.images)
+
+
 class EngineError(CristaError, RuntimeError):
     """An engine for prediction cannot be had here: its library is missing, or its model is."""
 

@@ -17,9 +17,10 @@ import torch
 import yaml  # zarr brings it
 from tests.conftest import MakeData, tiny_config
 
-from crista.errors import TrainingError
+from crista.errors import TrainingError, UnstableTrainingError
 from crista.plan.events import EpochFinished, Said, StepFinished, TrainingFinished, Warned
 from crista.training.checkpoint import load_checkpoint
+from crista.training.finite import WorstBatch
 from crista.workflow.api import run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
@@ -59,6 +60,36 @@ def test_stopped_after_each_epoch_and_resumed_equals_uninterrupted(make_data: Ma
     assert whole.metrics == stopped.metrics
     rows = [path.read_text().splitlines() for path in (whole.folder.train_log, stopped.folder.train_log)]
     assert len(rows[0]) == len(rows[1]) == 5  # header and one row per epoch, none twice
+
+
+def test_a_training_that_went_back_resumes_bit_for_bit(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss explodes once, in epoch 2: back to epoch 1, half the rate from there on, also after a stop and a resume."""
+    config, told = full_config(make_data()), []
+
+    def explode_once(loss: float, earlier: list[float], worst: WorstBatch | None) -> None:
+        if len(earlier) == 1 and not told:
+            told.append(worst)
+            raise UnstableTrainingError("boom", what="the training loss exploded", images=worst.images if worst else ())
+
+    plain = run(config, result_dir=tmp_path / "plain", name="job")
+    monkeypatch.setattr("crista.training.step.refuse_explosion", explode_once)
+    seen: list[object] = []
+    whole = run(config, result_dir=tmp_path / "whole", name="job", on_event=seen.append)
+    (warning,) = [event.text for event in seen if isinstance(event, Warned) and "half the learning rate" in event.text]
+    assert warning.startswith("the training loss exploded in epoch 2 in a batch of 0")
+    assert "back to the end of epoch 1" in warning
+    told.clear()
+    for stops in range(4):
+        events = run_events(request_run(config, result_dir=tmp_path / "stopped", name="job"))
+        next(event for event in events if isinstance(event, EpochFinished) and event.epoch == stops + 1)
+        events.close()
+    stopped = run(config, result_dir=tmp_path / "stopped", name="job")
+    assert_same_weights(whole.folder.checkpoint_last, stopped.folder.checkpoint_last)
+    assert load_checkpoint(stopped.folder.checkpoint_last).guards.rollbacks == (2,)
+    rates = [[row["lr"] for row in load_checkpoint(one.folder.checkpoint_last).history] for one in (plain, whole)]
+    assert rates[1] == [rates[0][0], *(rate / 2 for rate in rates[0][1:])]
 
 
 def test_killed_at_any_moment_and_started_again_equals_uninterrupted(make_data: MakeData, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from tests.jobs import job, log_rows, plan_of, run_and_listen, same_weights, table, weights_of, write_data
 
 import crista
-from crista.errors import CheckpointError, ConfigError, TrainingError
+from crista.errors import ConfigError, PlanError, TrainingError
 from crista.plan.events import EpochFinished, TrainingFinished
 from crista.training import loop
 from crista.training.checkpoint import load_checkpoint
@@ -134,16 +134,49 @@ def test_other_starting_weights_train_anew(data: Path, tmp_path: Path) -> None:
 
 
 def test_layers_that_do_not_fit(data: Path, tmp_path: Path) -> None:
-    """A network of two classes as the start of one of three: only with SKIP_UNMATCHED_LAYERS, and then said."""
+    """Other classes are no obstacle; other layers are, all named at once, unless SKIP_UNMATCHED_LAYERS is set."""
     source = only_train(data, tmp_path, name="source").folder.checkpoint_best
     three = write_data(tmp_path / "three", num_classes=3)
     model = {"MODEL": {"LOAD_CHECKPOINT": True}, "PATHS": {"CHECKPOINT_FILE": str(source)}}
-    with pytest.raises(CheckpointError, match=r"2 layers do not fit.*MODEL\.SKIP_UNMATCHED_LAYERS: True"):
-        only_train(three, tmp_path, model, num_classes=3)
+    wide = {"MODEL": {"FEATURE_MAPS": [8, 8], "KERNEL_SIZE": 5}}
+    seen = r"(?s)2 problems.*MODEL\.FEATURE_MAPS: \(8, 8\) is asked for, the checkpoint has \(4, 8\)"
+    with pytest.raises(PlanError, match=seen) as caught:
+        only_train(three, tmp_path, model, wide, num_classes=3)
+    assert "MODEL.KERNEL_SIZE: 5 is asked for, the checkpoint has 3" in str(caught.value)
+    assert "MODEL.SKIP_UNMATCHED_LAYERS: True" in str(caught.value)
     skip = {"MODEL": {"SKIP_UNMATCHED_LAYERS": True}}
-    outcome, said = run_and_listen(job(three, NO_TEST, model, skip, num_classes=3), tmp_path)
+    outcome, said = run_and_listen(job(three, NO_TEST, model, wide, skip, num_classes=3), tmp_path)
     assert weights_of(outcome.folder.checkpoint_best)
-    assert any("layers keep their initial values" in line for line in said)
+    (line,) = [line for line in said if line.startswith("starting weights: loaded ")]
+    assert "not loaded, their shape or name does not fit: encoder.0" in line
+
+
+def test_other_classes_and_channels_and_what_is_left_out_comes_from_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    """Grey and two classes to colour and three: one line says what was loaded; the plan says whose network it is."""
+    norm = {"DATA": {"NORMALIZATION": {"TYPE": "div"}}, "MODEL": {"ARCHITECTURE": "resunet", "NORMALIZATION": "gn"}}
+    source = only_train(data, tmp_path, norm, name="source").folder.checkpoint_best
+    config = job(write_data(tmp_path / "rgb", num_classes=3, channels=3), NO_TEST, train(EPOCHS=1), num_classes=3)
+    config["MODEL"] = {"LOAD_CHECKPOINT": True}
+    config["PATHS"] = {"CHECKPOINT_FILE": str(source)}
+    del config["DATA"]["PATCH_SIZE"]
+    outcome, said = run_and_listen(config, tmp_path, name="tuned")
+    (line,) = [line for line in said if line.startswith("starting weights: ")]
+    assert "new: head (2 -> 3 classes; rows background copied)" in line
+    assert "stem: 1 -> 3 channels, weights repeated and divided by 3" in line
+    model, classes = plan_of(outcome)["MODEL"], plan_of(outcome)["CLASSES"]["NAMES"]
+    assert (model["ARCHITECTURE"], model["FEATURE_MAPS"], model["NORMALIZATION"], len(classes)) == ("resunet", [4, 8], "gn", 3)
+    assert plan_of(outcome)["PATCH_SIZE"] == [32, 32]
+    assert plan_of(outcome)["CONFIG"]["DATA"]["NORMALIZATION"]["TYPE"] == "div"
+    assert f"MODEL = resunet (4, 8): the network of {source}; keys that are given stay" in said
+    assert len(log_rows(outcome)) == 1
+
+
+def test_a_network_of_other_axes_is_refused(data: Path, tmp_path: Path) -> None:
+    source = only_train(data, tmp_path, name="source").folder.checkpoint_best
+    deep = write_data(tmp_path / "deep", shape=(8, 32, 32), train=2, test=1)
+    change = {"MODEL": {"LOAD_CHECKPOINT": True, "SKIP_UNMATCHED_LAYERS": True}, "PATHS": {"CHECKPOINT_FILE": str(source)}}
+    with pytest.raises(PlanError, match=r"the checkpoint is of a 2D network, the images are 3D: its weights do not fit"):
+        only_train(deep, tmp_path, change, ndim=3)
 
 
 def test_fine_tuning_without_a_checkpoint_says_so_before_training(data: Path, tmp_path: Path) -> None:

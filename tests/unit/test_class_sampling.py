@@ -1,4 +1,4 @@
-"""Class sampling: rare classes are met, patches hold the pixel they were drawn for, sparse labels are found."""
+"""Class sampling: rare classes are met, and patches hold the pixel that they were drawn for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import MakeData, tiny_config
 
+from crista.config.load import config_from_dict
+from crista.images.check import check_dataset
 from crista.images.image import ImagePair
 from crista.images.open import open_image
 from crista.images.write import write_image
-from crista.patches.class_sampling import MAX_PIXELS, ClassPixels, ClassPlacer
+from crista.patches.annotated import BalancedPlacer
+from crista.patches.class_sampling import AnywherePlacer, MixedPlacer
+from crista.patches.placing import GridPlacer
+from crista.patches.prepare import make_split, prepare_samples
 from crista.patches.split import Source, whole_sources
+from crista.plan.make import make_plan
 
 PATCH = (16, 16)
 
@@ -25,11 +32,10 @@ def sources_of(folder: Path, labels: list[np.ndarray]) -> tuple[Source, ...]:
     return whole_sources(pairs)
 
 
-def placer_of(
-    folder: Path, labels: list[np.ndarray], *, share: float, num_classes: int = 3, ignore: int | None = None
-) -> ClassPlacer:
-    pixels = [ClassPixels(label, num_classes, ignore) for label in labels]
-    return ClassPlacer(sources_of(folder, labels), PATCH, pixels, share=share, per_epoch=10)
+def placer_of(folder: Path, labels: list[np.ndarray], *, share: float) -> MixedPlacer:
+    sources = sources_of(folder, labels)
+    around = BalancedPlacer(sources, PATCH, labels, classes=(1, 2), count=10)
+    return MixedPlacer(around, AnywherePlacer(sources, PATCH, 10), share)
 
 
 def cut(label: np.ndarray, start: tuple[int, ...]) -> np.ndarray:
@@ -72,27 +78,22 @@ def test_the_other_patches_are_uniform(tmp_path: Path) -> None:
     assert starts.max() == 112
 
 
-def test_sparse_labels_are_found(tmp_path: Path) -> None:
-    """Every patch holds an annotated pixel, background counts as a class, and an image without annotation is never drawn."""
-    sparse, nothing = np.full((2, 128, 128), 255, np.uint8)
-    sparse[100, 20:30], sparse[5, 5] = 1, 0
-    placer = placer_of(tmp_path, [nothing, sparse], share=0.5, num_classes=2, ignore=255)
-    rng = np.random.default_rng(3)
-    seen = []
-    for index in range(500):
-        number, placement = placer.place(index, rng)
-        assert number == 1
-        values = set(np.unique(cut(sparse, placement.start))) - {255}
-        assert values
-        seen.append(0 in values)
-    assert np.mean(seen) == pytest.approx(0.5 * 0.5 + 0.5 / 11, abs=0.06)
+def test_larger_sources_are_drawn_more_often(tmp_path: Path) -> None:
+    sources = sources_of(tmp_path, [np.zeros((32, 32), np.uint8), np.zeros((32, 96), np.uint8)])
+    placer, rng = AnywherePlacer(sources, PATCH, 5), np.random.default_rng(4)
+    assert len(placer) == 5
+    assert np.mean([placer.place(0, rng)[0] for _ in range(4000)]) == pytest.approx(0.75, abs=0.03)
 
 
-def test_memory_is_bounded() -> None:
-    found = ClassPixels(np.ones((400, 400), np.uint8), 2, None)
-    assert [len(indices) for indices in found.of_class] == [0, MAX_PIXELS]
-    assert found.of_class[1][0] == 0
-    assert found.of_class[1][-1] == 400 * 400 - 1
+@pytest.mark.parametrize(("share", "kind"), [(0.0, GridPlacer), (0.5, MixedPlacer)])
+def test_the_plan_decides(make_data: MakeData, tmp_path: Path, share: float, kind: type) -> None:
+    config = config_from_dict(tiny_config(make_data(test=0)), [f"DATA.TRAIN.CLASS_SHARE={share}"]).config
+    report = check_dataset(config, need_train=True, need_test=False)
+    assert report.fingerprint is not None
+    plan = make_plan(config, report.fingerprint)
+    samples = prepare_samples(plan, make_split(plan, report.train, ()), map_folder=tmp_path / "map", cache_bytes=2**20)
+    assert isinstance(samples.train.placer, kind)
+    assert len(samples.train) == 3 * 4  # as many as a grid has
 
 
 def test_equal_generators_draw_equal_patches(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_unknown_keys(text, where, what, next_step):
         ("TRAIN:\n  LR: 0", "must be above 0, but is 0"),
         ("TRAIN:\n  LR: .nan", "must be a number, above 0, but is nan"),
         ("TRAIN:\n  LR: .inf", "must be a number, above 0, but is inf"),
-        ("LOSS:\n  IGNORE_INDEX: 256", "must be at most 255, but is 256"),
+        ("LOSS:\n  IGNORE_INDEX: 65536", "must be at most 65535, but is 65536"),
         ("TEST:\n  THRESHOLD: 1.0", "must be below 1, but is 1"),
         ("TEST:\n  ENABLE: maybe", "must be True or False, but is 'maybe'"),
         ("TEST:\n  ENABLE: 2", "must be True or False, but is 2"),

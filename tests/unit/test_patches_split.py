@@ -208,3 +208,27 @@ def test_replicated_grid(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     assert len(repeated) == 3 * len(grid) == 18
     assert repeated.place(7, rng) == grid.place(1, rng)
+
+
+@pytest.mark.parametrize("shape", [(40, 200), (6, 40, 200)])
+def test_two_images_are_both_split_into_blocks(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """A tenth of each validates, and both train; only a share above a quarter keeps one image back."""
+    pairs = make_pairs(tmp_path, 2, shape)
+    split = split_pairs(pairs, ValidationData(), gap=(8,) * len(shape), seed=0)
+    assert names(split.train) == names(split.validation) == {"0", "1"}
+    for pair in pairs:
+        use = np.zeros(shape, int)
+        for part, number in ((split.train, 1), (split.validation, 10)):
+            for source in part:
+                if source.pair is pair:
+                    use[source.region] += number
+        assert set(np.unique(use)) == {0, 1, 10}
+        assert (use == 10).mean() == pytest.approx(0.1)
+    assert split.notice.startswith("only two images: x = ")
+    assert "Validation sees images that are trained on" in split.notice
+    kept = split_pairs(pairs, ValidationData(split_train=0.3), gap=(8,) * len(shape), seed=0)
+    assert (len(kept.train), len(kept.validation)) == (1, 1)
+    assert names(kept.train) != names(kept.validation)
+    assert "1 of 2 images" in kept.notice
+    folds = split_pairs(pairs, ValidationData(cross_val=True), gap=(8,) * len(shape), seed=0)
+    assert (len(folds.train), len(folds.validation)) == (1, 1)

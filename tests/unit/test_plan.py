@@ -202,7 +202,11 @@ def test_class_names() -> None:
 def test_coding_and_ignored_value_come_along() -> None:
     made = plan(facts(mapping=((0, 0), (255, 1))), LOSS__IGNORE_INDEX=254)
     assert made.classes.mapping == ((0, 0), (255, 1))
-    assert made.classes.ignore_index == 254
+    assert made.classes.ignored == (254,)
+    assert made.classes.ignore_index == 255  # inside crista, whatever the files say
+    several = plan(LOSS__IGNORE_INDEX="[255, 254]").classes
+    assert (several.ignored, several.ignore_index) == ((254, 255), 255)
+    assert (plan(LOSS__IGNORE_INDEX=255).classes.ignored, plan().classes.ignore_index) == ((), None)
 
 
 # --- inference -------------------------------------------------------------------------------------------------------

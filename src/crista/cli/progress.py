@@ -107,8 +107,7 @@ class LineListener:
 
     def epoch_finished(self, event: EpochFinished) -> None:
         """The figures of the epoch."""
-        best = "  best so far" if event.is_best else ""
-        self.screen.line(f"epoch {event.epoch}/{event.num_epochs}  {figures(event.metrics)}{best}")
+        self.screen.line(f"epoch {event.epoch}/{event.num_epochs}  {figures(event.metrics)}{_remark(event)}")
 
     def tile_finished(self, event: TileFinished) -> None:
         """Speaks only now and then."""
@@ -200,6 +199,13 @@ def listener(screen: Screen) -> Iterator[LineListener]:
     )
     with Progress(*columns, console=screen.console, transient=True, speed_estimate_period=600) as progress:
         yield BarListener(screen, progress)
+
+
+def _remark(event: EpochFinished) -> str:
+    """What to say of the best epoch so far; without any foreground it is nothing to announce."""
+    if not event.is_best:
+        return ""
+    return "  no foreground found yet" if event.metrics.get("val_iou") == 0 else "  best so far"
 
 
 def figures(metrics: Mapping[str, float]) -> str:

@@ -153,7 +153,7 @@ class ValidationData(FolderSection):
     """Take validation images from the training images. False: from PATH and GT_PATH."""
 
     split_train: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Fraction of the training images (of the blocks, for a single image) kept for validation."""
+    """Fraction of the training images kept for validation; of each image where there is one, or two and this is at most 0.25."""
 
     random: bool = True
     """Shuffle (by SYSTEM.SEED) before splitting. False: the last images validate."""

@@ -44,8 +44,14 @@ class Loss(Section):
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
     """One weight per class, background first."""
 
-    ignore_index: Annotated[int, Field(ge=-1, le=255)] = -1
-    """Label value of pixels without annotation: no gradient, not in any metric. -1: none."""
+    ignore_index: tuple[Annotated[int, Field(ge=-1, le=65535)], ...] = (-1,)
+    """Label value of pixels without annotation, or several, e.g. [254, 255]: no gradient, not in any metric. -1: none. 0 (with
+    N_CLASSES left out) for scribbles that count classes from 1; the other values become the classes in their order."""
+
+    @property
+    def ignored_values(self) -> tuple[int, ...]:
+        """The label values without annotation, increasing; empty if there is none."""
+        return tuple(sorted({value for value in self.ignore_index if value >= 0}))
 
     @model_validator(mode="after")
     def _check_weights(self) -> Loss:

@@ -10,6 +10,8 @@ from crista.config.base import Section
 
 Activation = Literal["relu", "elu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid", "softmax", "linear", "none"]
 NormalizationLayer = Literal["bn", "sync_bn", "in", "gn", "ln", "none"]
+LEFT_OUT = "architecture left out"
+"""Stands among the given keys of a network whose name was not."""
 Factor = Annotated[int, Field(ge=0, le=8)]
 
 
@@ -54,18 +56,26 @@ class UNetFamily(Section):
     """An extra convolution at the input and the output, with a kernel wider by 2 than KERNEL_SIZE."""
 
     load_checkpoint: bool = False
-    """Start from a checkpoint (PATHS.CHECKPOINT_FILE, or this run's own). Needed when TRAIN.ENABLE is False."""
+    """Start from a checkpoint (PATHS.CHECKPOINT_FILE, or this run's own): its network, patch and normalisation where these
+    keys are left out, any classes and channels. Needed when TRAIN.ENABLE is False."""
 
     load_checkpoint_epoch: Literal["best_on_val", "last_on_train"] = "best_on_val"
     """Which of this run's own checkpoints is loaded when PATHS.CHECKPOINT_FILE is empty."""
 
     skip_unmatched_layers: bool = False
-    """Load the layers whose name and shape fit, and list the others."""
+    """Load the layers whose name and shape fit, and list the others. Other classes or channels than the checkpoint's need
+    no such key."""
+
+    @property
+    def architecture_given(self) -> bool:
+        """Whether the request names the network; it is the default otherwise."""
+        return LEFT_OUT not in self.model_fields_set
 
     @model_validator(mode="after")
     def _name_the_network(self) -> UNetFamily:
         # `ResidualUNet()` in Python sets no key, and dumped without its name it would come back as the default network
-        self.model_fields_set.add("architecture")
+        if "architecture" not in self.model_fields_set:
+            self.model_fields_set.update(("architecture", LEFT_OUT))
         return self
 
     @model_validator(mode="after")

@@ -149,14 +149,13 @@ def _check_classes(config: Config) -> list[Problem]:
                 "give one weight per class, background first",
             )
         )
-    if config.loss.ignore_index >= 0 and classes is not None and config.loss.ignore_index < max(2, classes):
-        problems.append(
-            Problem(
-                "LOSS.IGNORE_INDEX",
-                f"{config.loss.ignore_index} is also a class (0 to {max(2, classes) - 1})",
-                "use a value outside the classes, e.g. 255",
-            )
-        )
+    shared = [value for value in config.loss.ignored_values if classes is not None and value < max(2, classes)]
+    if shared and classes is not None:
+        next_step = "use a value outside the classes, e.g. 255"
+        if shared == [0]:
+            next_step += "; if the classes start at 1 and 0 is not annotated, leave DATA.N_CLASSES out"
+        what = f"{' and '.join(map(str, shared))} is also a class (0 to {max(2, classes) - 1})"
+        problems.append(Problem("LOSS.IGNORE_INDEX", what, next_step))
     names = config.data.class_names
     if names is not None and classes is not None and len(names) != max(2, classes):
         problems.append(Problem("DATA.CLASS_NAMES", f"{len(names)} names for {max(2, classes)} classes"))

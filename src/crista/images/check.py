@@ -28,7 +28,7 @@ from crista.images.dataset import OpenedPairs, Role, as_problem, merge_equal, op
 from crista.images.fingerprint import Fingerprint, build_fingerprint
 from crista.images.image import Image, ImagePair
 from crista.images.label_faults import check_summaries, check_values, empty_label_warnings
-from crista.images.labels import LabelCoding, LabelSummary, summarise_label
+from crista.images.labels import LabelCoding, LabelSummary, make_coding, summarise_label
 from crista.images.scan import ImageScan, scan_image
 from crista.images.wording import list_files, list_names
 
@@ -271,14 +271,14 @@ def _decide(config: Config, splits: dict[Role, _Split], coding: LabelCoding | No
     """What label values mean, settled on the training labels and held against all others."""
     data = config.data
     num_classes = None if data.n_classes is None else max(2, data.n_classes)
-    ignore_index = config.loss.ignore_index if config.loss.ignore_index >= 0 else None
+    ignored = config.loss.ignored_values
     role: Role = "train" if "train" in splits else "test"
     source = splits.get(role)
-    plain = LabelCoding(num_classes or 2, ignore_index)
+    plain = make_coding(num_classes or 2, ignored)
     if coding is None and source is not None and source.labelled and not _is_empty_test(source, plain):
         section = _section(config, role)
         where = str(section.gt_path or section.path)
-        decision = decide_coding(source.labelled, num_classes=num_classes, ignore_index=ignore_index, where=where)
+        decision = decide_coding(source.labelled, num_classes=num_classes, ignore_index=ignored, where=where)
         findings.problems.extend(decision.problems)
         findings.warnings.extend(decision.warnings)
         coding = decision.coding
@@ -294,7 +294,7 @@ def _decide(config: Config, splits: dict[Role, _Split], coding: LabelCoding | No
 def _is_empty_test(split: _Split, plain: LabelCoding) -> bool:
     """Whether these are test labels without any foreground: nothing to train on, but a fair test."""
     values = {value for _, summary in split.labelled for value in summary.values}
-    return split.role == "test" and values <= {0, plain.ignore_index} and not check_summaries(split.labelled)
+    return split.role == "test" and values <= {0, *plain.ignored_values} and not check_summaries(split.labelled)
 
 
 def _check_against(split: _Split, coding: LabelCoding | None, findings: _Findings) -> None:

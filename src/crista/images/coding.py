@@ -10,7 +10,7 @@ from statistics import median
 
 from crista.errors import Problem
 from crista.images.label_faults import Summaries, channel_warnings, check_summaries, empty_label_warnings
-from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary
+from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary, make_coding
 from crista.images.wording import list_names, show_values
 
 MAX_UNSTATED_CLASSES = 8
@@ -18,6 +18,10 @@ MAX_UNSTATED_CLASSES = 8
 LOSSY_RUN = 2.0
 """Values whose runs along x are shorter than this (median, without the two commonest values) are no objects:
 they are the grey values of a border that was smoothed or compressed."""
+MOSTLY = 0.5
+"""A value in more than this share of the pixels, far above the classes, is taken for "not annotated"."""
+FAR = 4
+"""Far: at least so many times the number of the other values."""
 MAX_CONSECUTIVE = 32
 """Up to so many values without a gap are thin objects rather than grey values."""
 
@@ -38,8 +42,14 @@ class _Seen:
     values: tuple[int, ...]
     summaries: Summaries
     num_classes: int | None
-    ignore_index: int | None
+    ignored: tuple[int, ...]
     where: str
+
+    @property
+    def share_of_last(self) -> float:
+        """Share of the highest value among all pixels."""
+        counts = sum((Counter(summary.counts) for _, summary in self.summaries), Counter())
+        return counts[self.values[-1]] / max(1, counts.total())
 
     @property
     def allowed(self) -> int:
@@ -47,7 +57,9 @@ class _Seen:
         return self.num_classes if self.num_classes is not None else 2
 
 
-def decide_coding(summaries: Summaries, *, num_classes: int | None, ignore_index: int | None, where: str) -> CodingDecision:
+def decide_coding(
+    summaries: Summaries, *, num_classes: int | None, ignore_index: int | Sequence[int] | None, where: str
+) -> CodingDecision:
     """Decide what the values of all label images mean together.
 
     Parameters
@@ -55,7 +67,8 @@ def decide_coding(summaries: Summaries, *, num_classes: int | None, ignore_index
     summaries : one per label image
     num_classes : classes, background included
         DATA.N_CLASSES; None: counted here.
-    ignore_index : LOSS.IGNORE_INDEX, or None
+    ignore_index : stored values of pixels without annotation
+        LOSS.IGNORE_INDEX; in the coding they are all `IGNORED`.
     where : the folder (or key) that messages about the whole set name
 
     Returns
@@ -66,7 +79,8 @@ def decide_coding(summaries: Summaries, *, num_classes: int | None, ignore_index
     """
     broken = check_summaries(summaries)
     union = {value for _, summary in summaries for value in summary.values}
-    seen = _Seen(tuple(sorted(union - {ignore_index})), summaries, num_classes, ignore_index, where)
+    ignored = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
+    seen = _Seen(tuple(sorted(union - set(ignored))), summaries, num_classes, ignored, where)
     if broken or not summaries:
         return CodingDecision(None, tuple(broken))
     for attempt in (
@@ -90,10 +104,10 @@ def _no_foreground(seen: _Seen) -> CodingDecision | None:
     if set(seen.values) - {0}:
         return None
     what = "no label image holds foreground: every pixel is 0"
-    if seen.ignore_index is not None:
-        what += f" or the ignore value {seen.ignore_index}"
+    if seen.ignored:
+        what += f" or the ignore value {', '.join(map(str, seen.ignored))}"
     advice = "nothing can be learnt from such a set alone: check that these are the label images"
-    coding = LabelCoding(seen.allowed, seen.ignore_index)
+    coding = make_coding(seen.allowed, seen.ignored)
     return CodingDecision(coding, warnings=(Problem(seen.where, what, advice),))
 
 
@@ -102,28 +116,33 @@ def _plain_classes(seen: _Seen) -> CodingDecision | None:
     count = seen.values[-1] + 1
     if seen.num_classes is not None:
         fits = count <= seen.num_classes
-        return CodingDecision(LabelCoding(seen.num_classes, seen.ignore_index)) if fits else None
+        return CodingDecision(make_coding(seen.num_classes, seen.ignored)) if fits else None
     consecutive = seen.values == tuple(range(count)) or seen.values == (1,)
     if not consecutive or count > MAX_UNSTATED_CLASSES:
         return None
-    return CodingDecision(LabelCoding(max(2, count), seen.ignore_index))
+    return CodingDecision(make_coding(max(2, count), seen.ignored))
 
 
 def _ignore_suspected(seen: _Seen) -> CodingDecision | None:
-    """Classes plus 255, the usual value for "not annotated", which nobody asked to ignore."""
-    rest = seen.values[:-1]
-    if seen.values[-1] != 255 or len(rest) < 2 or rest != tuple(range(len(rest))):
+    """Classes plus 255, or plus a value far from them in most pixels, which nobody asked to ignore."""
+    last, rest = seen.values[-1], seen.values[:-1]
+    share = seen.share_of_last
+    usual = last == 255 and rest == tuple(range(len(rest)))
+    filling = share > MOSTLY and last >= FAR * len(rest) and rest in (tuple(range(len(rest))), tuple(range(1, len(rest) + 1)))
+    if len(rest) < 2 or not (usual or filling):
         return None
     if len(rest) > (seen.num_classes or MAX_UNSTATED_CLASSES) or len(seen.values) == seen.num_classes:
         return None
     mixed = _mixed_codings(seen)
     if mixed is not None:
         return mixed
-    files = _files_with(seen.summaries, lambda value: value == 255)
+    files = _files_with(seen.summaries, lambda value: value == last)
+    most = f" and fills {share:.1%} of the pixels" if share > MOSTLY else ""
     problem = Problem(
-        _first(seen.summaries, lambda value: value == 255),
-        f"the value 255 occurs beside the classes {show_values(rest)} (in {files}); often it marks pixels without annotation",
-        f"set LOSS.IGNORE_INDEX: 255 to leave these pixels out; if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
+        _first(seen.summaries, lambda value: value == last),
+        f"the value {last} occurs beside the classes {show_values(rest)} (in {files}){most}; often it marks pixels without "
+        "annotation",
+        f"set LOSS.IGNORE_INDEX: {last} to leave these pixels out; if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
     )
     return CodingDecision(None, (problem,))
 
@@ -131,8 +150,10 @@ def _ignore_suspected(seen: _Seen) -> CodingDecision | None:
 def _mixed_codings(seen: _Seen) -> CodingDecision | None:
     """Some files 0 and 1, others 0 and 255 (or another pair)."""
     kinds: dict[int, list[str]] = defaultdict(list)
+    if 0 in seen.ignored:
+        return None
     for path, summary in seen.summaries:
-        values = [value for value in summary.values if value not in (0, seen.ignore_index)]
+        values = [value for value in summary.values if value != 0 and value not in seen.ignored]
         if len(values) > 1:
             return None
         if values:
@@ -209,7 +230,7 @@ def _mapped(seen: _Seen) -> CodingDecision | None:
     what += f"{show_values(range(len(values)))}: {arrows}{counted}"
     if values[-1] == 255 and len(values) > 2:
         what += ". 255 is used as a class here; LOSS.IGNORE_INDEX: 255 would leave these pixels out"
-    coding = LabelCoding(len(values), seen.ignore_index, mapping)
+    coding = make_coding(len(values), seen.ignored, mapping)
     next_step = "if a class occurs in no label image, or the values mean something else, write 0, 1, 2… yourself"
     return CodingDecision(coding, (), (Problem(seen.where, what, next_step if len(values) > 2 else ""),))
 
@@ -240,14 +261,18 @@ def _set_warnings(seen: _Seen, decision: CodingDecision) -> list[Problem]:
     warnings = []
     counts: Counter[int] = Counter()
     for _, summary in seen.summaries:
-        counts.update({coding.class_of[value]: count for value, count in summary.counts.items()})
+        for value, count in summary.counts.items():
+            counts[coding.class_of[value]] += count
     absent = [index for index in range(coding.num_classes) if not counts[index]]
     if absent:
         what = f"class {list_names([str(index) for index in absent])} occurs in no label image"
         warnings.append(Problem(seen.where, what, "check DATA.N_CLASSES"))
-    if seen.ignore_index is not None and not counts[seen.ignore_index]:
-        what = f"{seen.ignore_index} occurs in no label image: nothing is ignored"
-        warnings.append(Problem("LOSS.IGNORE_INDEX", what))
+    absent = [value for value in seen.ignored if not any(value in summary.counts for _, summary in seen.summaries)]
+    if absent:
+        nothing = ": nothing is ignored" if len(absent) == len(seen.ignored) else ""
+        warnings.append(
+            Problem("LOSS.IGNORE_INDEX", f"{list_names([str(value) for value in absent])} occurs in no label image{nothing}")
+        )
     return warnings + empty_label_warnings(seen.summaries, coding)
 
 
@@ -256,8 +281,9 @@ def class_counts(summaries: Sequence[Mapping[int, int]], coding: LabelCoding) ->
     counts = [0] * coding.num_classes
     for summary in summaries:
         for value, count in summary.items():
-            if value != coding.ignore_index:
-                counts[coding.class_of[value]] += count
+            index = coding.class_of[value]
+            if index != coding.ignore_index:
+                counts[index] += count
     return tuple(counts)
 
 

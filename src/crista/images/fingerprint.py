@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from statistics import median
 from typing import Any
 
@@ -55,6 +56,13 @@ class Fingerprint:
         if self.class_counts is None or not sum(self.class_counts):
             return None
         return tuple(count / sum(self.class_counts) for count in self.class_counts)
+
+    @property
+    def annotated_share(self) -> float | None:
+        """Share of the pixels of the training labels that are annotated; None if the labels were not read."""
+        if self.class_counts is None:
+            return None
+        return sum(self.class_counts) / max(1, sum(prod(shape) for shape in self.shapes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ MAX_VALUES = 1024
 """Distinct values (and colours) that are counted; beyond it a file cannot hold classes anyway."""
 BINCOUNT_RANGE = 2**17
 
+IGNORED = 255
+"""What every pixel without annotation is inside crista, whatever the files say; classes end below it."""
+
 Channels = Literal["one", "equal", "one-hot", "different"]
 
 
@@ -29,16 +33,32 @@ class LabelCoding:
     num_classes: int
     """Classes, background included."""
     ignore_index: int | None = None
-    """Stored value of pixels without annotation; it is kept as it is."""
+    """What pixels without annotation become when a label image is read."""
     mapping: tuple[tuple[int, int], ...] | None = None
     """(stored value, class) pairs where they differ; None: the stored values are the classes."""
+    ignored: tuple[int, ...] = ()
+    """Stored values of pixels without annotation, increasing; empty: only `ignore_index` itself."""
+
+    @property
+    def ignored_values(self) -> tuple[int, ...]:
+        """Stored values of pixels without annotation."""
+        return self.ignored if self.ignored or self.ignore_index is None else (self.ignore_index,)
 
     @property
     def class_of(self) -> dict[int, int]:
-        """Class of each stored value that is allowed; the ignore value stands for itself."""
+        """Class of each stored value that is allowed; `ignore_index` for each value without annotation."""
         pairs = self.mapping if self.mapping is not None else tuple((k, k) for k in range(self.num_classes))
-        ignored = {} if self.ignore_index is None else {self.ignore_index: self.ignore_index}
-        return dict(pairs) | ignored
+        if self.ignore_index is None:
+            return dict(pairs)
+        return dict(pairs) | dict.fromkeys(self.ignored_values, self.ignore_index)
+
+
+def make_coding(num_classes: int, ignored: Sequence[int], mapping: tuple[tuple[int, int], ...] | None = None) -> LabelCoding:
+    """The coding in which the stored values `ignored` all become `IGNORED`."""
+    if not ignored:
+        return LabelCoding(num_classes, None, mapping)
+    values = tuple(sorted(set(ignored)))
+    return LabelCoding(num_classes, IGNORED, mapping, () if values == (IGNORED,) else values)
 
 
 @dataclass(frozen=True)
@@ -169,7 +189,7 @@ def _colours(block: NDArray[np.uint8]) -> set[int]:
 
 
 def read_label(label: Image, coding: LabelCoding, region: Region | None = None) -> NDArray[np.uint8]:
-    """Classes of a label image, (Z)YX uint8; the ignore value stays as it is.
+    """Classes of a label image, (Z)YX uint8; pixels without annotation are `coding.ignore_index`.
 
     Channels that are all the same count once; one-hot channels become the index of the channel.
 

@@ -65,15 +65,20 @@ class PixelCache:
     def read(self, source: Source, region: Region) -> tuple[Array, NDArray[np.uint8]]:
         """Raw image C(Z)YX and classes (Z)YX of `region` (image coordinates); beyond the source's region it is reflected."""
         kept = self._whole(source)
+        label = self.read_label(source, region)
+        if kept is None:
+            return read_reflected(source.pair.image, region, source.region), label
+        return _cut(kept[0], region, source.region), label
+
+    def read_label(self, source: Source, region: Region) -> NDArray[np.uint8]:
+        """Classes (Z)YX of `region`, as `read` gives them."""
+        kept = self._whole(source)
         if source.pair.label is None:
             raise ValueError(f"{source.pair.name} has no label image")
         if kept is None:
-            image = read_reflected(source.pair.image, region, source.region)
-            label = read_reflected(source.pair.label, region, source.region, label=self._coding)
-            return image, label
-        pixels, label_pixels = kept
-        assert label_pixels is not None
-        return _cut(pixels, region, source.region), _cut(label_pixels, region, source.region)
+            return read_reflected(source.pair.label, region, source.region, label=self._coding)
+        assert kept[1] is not None
+        return _cut(kept[1], region, source.region)
 
     def _whole(self, source: Source) -> tuple[Array, NDArray[np.uint8] | None] | None:
         key = id(source.pair)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +26,7 @@ class Placer(Protocol):
 
 
 class GridPlacer:
-    """Every patch of a grid over every source, once per epoch."""
+    """Every patch of a grid over every source (that is to be kept), once per epoch."""
 
     def __init__(
         self,
@@ -36,13 +36,14 @@ class GridPlacer:
         overlap: Sequence[float],
         padding: Sequence[int],
         multiple: Sequence[int] | None = None,
+        keep: Callable[[int, Placement], bool] | None = None,
     ) -> None:
         self._places: list[tuple[int, Placement]] = []
         for number, source in enumerate(sources):
             fits = multiple is not None and not any(padding)  # a smaller patch might have no room for its context
             size = fitted_patch(source.shape, patch, multiple) if fits and multiple is not None else tuple(patch)
             grid = grid_placements(source.shape, size, overlap=overlap, padding=padding)
-            self._places.extend((number, placement) for placement in grid)
+            self._places.extend((number, placement) for placement in grid if keep is None or keep(number, placement))
 
     def __len__(self) -> int:
         return len(self._places)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from crista.augmentations import build_pipeline
+from crista.errors import DataError, Problem
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
-from crista.patches.class_sampling import ClassPixels, ClassPlacer
+from crista.images.wording import list_names
+from crista.patches.annotated import BalancedPlacer, Keep, Redrawn, annotated_only
+from crista.patches.blocks import ClassProfile, profile_classes
+from crista.patches.class_sampling import AnywherePlacer, MixedPlacer
 from crista.patches.cutting import PixelCache
 from crista.patches.dataset import PatchSamples
 from crista.patches.normalization import ImageStatistics, compute_statistics
@@ -31,16 +36,52 @@ class PreparedSamples:
 
 def coding_of(plan: Plan) -> LabelCoding:
     """How stored label values become classes."""
-    return LabelCoding(plan.classes.num_classes, plan.classes.ignore_index, plan.classes.mapping)
+    classes = plan.classes
+    return LabelCoding(classes.num_classes, classes.ignore_index, classes.mapping, classes.ignored)
 
 
 def make_split(plan: Plan, train: Sequence[ImagePair], validation: Sequence[ImagePair]) -> Split:
-    """Training and validation sources; `validation` holds the images of DATA.VAL.PATH, if validation is not from training."""
+    """Training and validation sources; `validation` holds the images of DATA.VAL.PATH, if validation is not from training.
+
+    Images without an annotated pixel are in neither.
+
+    Raises
+    ------
+    DataError
+        If no pixel of the training or of the validation labels is annotated.
+    """
+    coding = coding_of(plan)
+    train, profiles, unused = _annotated(train, coding, key="DATA.TRAIN.GT_PATH", least=3)
     if not plan.config.data.val.from_train:
+        validation, _, more = _annotated(validation, coding, key="DATA.VAL.GT_PATH", least=0)
         notice = f"validation: the {len(validation)} images of DATA.VAL.PATH"
-        return Split(whole_sources(train), whole_sources(validation), notice)
+        return Split(whole_sources(train), whole_sources(validation), notice + _said(unused + more))
     gap = [max(1, size // 4) for size in plan.patch_size]
-    return split_pairs(train, plan.config.data.val, gap=gap, seed=plan.config.system.seed)
+    split = split_pairs(train, plan.config.data.val, gap=gap, seed=plan.config.system.seed, profiles=profiles)
+    return replace(split, notice=split.notice + _said(unused))
+
+
+def _annotated(
+    pairs: Sequence[ImagePair], coding: LabelCoding, *, key: str, least: int
+) -> tuple[Sequence[ImagePair], list[ClassProfile] | None, list[str]]:
+    """The pairs with annotated pixels, where each class is annotated, and the names of the others.
+
+    Labels without open pixels are only looked at for fewer than `least` pairs.
+    """
+    if (coding.ignore_index is None and len(pairs) >= least) or any(pair.label is None for pair in pairs):
+        return pairs, None, []
+    profiles = [profile_classes(pair.label, coding) for pair in pairs if pair.label is not None]
+    kept = [index for index, profile in enumerate(profiles) if profile[0].any()]
+    if not kept:
+        ignored = ", ".join(map(str, coding.ignored_values))
+        what = f"no pixel of these {len(pairs)} label images is annotated: all are {ignored} (LOSS.IGNORE_INDEX)"
+        raise DataError("with the data", [Problem(key, what, "annotate some pixels of each class, or correct LOSS.IGNORE_INDEX")])
+    names = [pair.name for index, pair in enumerate(pairs) if index not in kept]
+    return [pairs[index] for index in kept], [profiles[index] for index in kept], names
+
+
+def _said(unused: Sequence[str]) -> str:
+    return f". {len(unused)} images without an annotated pixel are not used: {list_names(unused)}" if unused else ""
 
 
 def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: int) -> PreparedSamples:
@@ -76,6 +117,7 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
             overlap=_per_axis(data.val.overlap, plan.ndim),
             padding=[int(value) for value in _per_axis(data.val.padding, plan.ndim)],
             multiple=input_multiple(plan.model, plan.ndim),
+            keep=_keep(plan, split.validation, validation_cache),
         ),
         validation_cache,
         repeat_to_rgb=data.force_rgb,
@@ -96,37 +138,50 @@ def _statistics(plan: Plan, sources: Sequence[Source]) -> list[ImageStatistics]:
 def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> Placer:
     train = plan.config.data.train
     placer: Placer
-    if plan.class_share:
-        return _class_placer(plan, sources, cache)
-    if train.probability_map:
+    keep = _keep(plan, sources, cache)
+    grid = partial(
+        GridPlacer,
+        sources,
+        plan.patch_size,
+        overlap=_per_axis(train.overlap, plan.ndim),
+        padding=[int(value) for value in _per_axis(train.padding, plan.ndim)],
+    )
+    if plan.sparse_labels or plan.class_share:
+        placer = _class_placer(plan, sources, cache, len(grid()))
+    elif train.probability_map:
         store = ProbabilityMaps(map_folder, w_foreground=train.w_foreground, w_background=train.w_background)
         maps = [
-            store.load_or_compute(_map_name(source), cache.read(source, source.region)[1], plan.classes.ignore_index)
+            store.load_or_compute(_map_name(source), cache.read_label(source, source.region), plan.classes.ignore_index)
             for source in sources
         ]
         placer = MappedPlacer(sources, plan.patch_size, maps)
     elif train.extract_random_patch:
-        placer = RandomPlacer(sources, plan.patch_size)
+        random = RandomPlacer(sources, plan.patch_size)
+        placer = Redrawn(random, keep) if keep is not None else random
     else:
-        placer = GridPlacer(
-            sources,
-            plan.patch_size,
-            overlap=_per_axis(train.overlap, plan.ndim),
-            padding=[int(value) for value in _per_axis(train.padding, plan.ndim)],
-        )
+        placer = grid(keep=keep)
     return Replicated(placer, train.replicate) if train.replicate > 1 else placer
 
 
-def _class_placer(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> ClassPlacer:
-    """As many random patches per epoch as a grid would have."""
-    train, ndim = plan.config.data.train, plan.ndim
-    grid = GridPlacer(sources, plan.patch_size, overlap=_per_axis(train.overlap, ndim), padding=[0] * ndim)
-    pixels = [
-        ClassPixels(cache.read(source, source.region)[1], plan.classes.num_classes, plan.classes.ignore_index)
-        for source in sources
-    ]
-    per_epoch = len(grid) * max(1, train.replicate)
-    return ClassPlacer(sources, plan.patch_size, pixels, share=plan.class_share, per_epoch=per_epoch)
+def _class_placer(plan: Plan, sources: Sequence[Source], cache: PixelCache, count: int) -> Placer:
+    """Patches around annotated pixels of sparse labels; else so large a share of them around the foreground as the plan says."""
+    labels = [cache.read_label(source, source.region) for source in sources]
+    classes = range(plan.classes.num_classes)
+    if plan.sparse_labels:
+        return BalancedPlacer(sources, plan.patch_size, labels, classes=classes, count=count)
+    anywhere: Placer = AnywherePlacer(sources, plan.patch_size, count)
+    keep = _keep(plan, sources, cache)
+    anywhere = Redrawn(anywhere, keep) if keep is not None else anywhere
+    present = [value for value in classes[1:] if any((label == value).any() for label in labels)]
+    if not present:
+        return anywhere
+    return MixedPlacer(BalancedPlacer(sources, plan.patch_size, labels, classes=present, count=count), anywhere, plan.class_share)
+
+
+def _keep(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> Keep | None:
+    """Patches without an annotated pixel are left out, where labels may have such pixels."""
+    ignore_index = plan.classes.ignore_index
+    return None if ignore_index is None else annotated_only(sources, cache, ignore_index)
 
 
 def _map_name(source: Source) -> str:

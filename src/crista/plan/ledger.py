@@ -20,19 +20,20 @@ class Ledger:
     def settle(self, key: str, given: Value | None, decided: Value, reason: str) -> Value:
         """`given` if the user gave it, else `decided`; notes either."""
         value = decided if given is None else given
-        self.decisions.append(Decision(key=key, value=_show(value), reason=reason if given is None else "given"))
+        self.decisions.append(Decision(key=key, value=show_value(value), reason=reason if given is None else "given"))
         return value
 
     def note(self, key: str, value: object, reason: str) -> None:
         """A decision that no key overrides."""
-        self.decisions.append(Decision(key=key, value=_show(value), reason=reason))
+        self.decisions.append(Decision(key=key, value=show_value(value), reason=reason))
 
     def refuse(self, where: str, what: str, next_step: str = "") -> None:
         """Something that does not fit."""
         self.problems.append(Problem(where, what, next_step))
 
 
-def _show(value: object) -> str:
+def show_value(value: object) -> str:
+    """A value as it stands in a decision."""
     if isinstance(value, tuple | list):
-        return "(" + ", ".join(_show(item) for item in value) + ")"
+        return "(" + ", ".join(show_value(item) for item in value) + ")"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from crista.config.root import Config
 from crista.errors import PlanError
 from crista.images.fingerprint import Fingerprint
+from crista.images.labels import make_coding
 from crista.plan.budget import decide_epochs
 from crista.plan.learning import (
     decide_batch_size,
@@ -16,6 +17,7 @@ from crista.plan.learning import (
 from crista.plan.ledger import Ledger
 from crista.plan.network import decide_model, decide_patch_size
 from crista.plan.plan import Classes, Plan
+from crista.plan.sparse_labels import decide_sparse_sampling
 from crista.plan.tiling import check_training_patches, decide_inference
 
 
@@ -50,6 +52,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
         loss=decide_loss(config, ledger),
         class_weights=decide_class_weights(config, fingerprint, ledger),
         class_frequencies=fingerprint.class_frequencies,
+        sparse_labels=decide_sparse_sampling(config, fingerprint, ledger),
         optimizer=decide_optimizer(config.train, ledger),
         schedule=decide_schedule(config.train, length.epochs, ledger),
         batch_size=batch,
@@ -114,8 +117,8 @@ def _decide_classes(config: Config, fingerprint: Fingerprint, ledger: Ledger) ->
     if len(names) != coding.num_classes:
         ledger.refuse("DATA.CLASS_NAMES", f"{len(names)} names for {coding.num_classes} classes", "one name per class")
         names = default
-    ignore = config.loss.ignore_index
-    return Classes(names=names, ignore_index=ignore if ignore >= 0 else None, mapping=coding.mapping)
+    left_out = make_coding(coding.num_classes, config.loss.ignored_values)
+    return Classes(names=names, ignore_index=left_out.ignore_index, mapping=coding.mapping, ignored=left_out.ignored)
 
 
 def _decide_output(config: Config, ledger: Ledger) -> bool:

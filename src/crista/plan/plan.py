@@ -28,9 +28,11 @@ class Classes(Section):
     names: tuple[str, ...]
     """Name of each class; the index is the class, 0 is the background."""
     ignore_index: int | None = None
-    """Label value of pixels without annotation."""
+    """What pixels without annotation become when label images are read."""
     mapping: tuple[tuple[int, int], ...] | None = None
     """(stored value, class) pairs where they differ, e.g. ((0, 0), (255, 1)); None: stored values are the classes."""
+    ignored: tuple[int, ...] = ()
+    """Stored values of pixels without annotation; empty: only `ignore_index` itself."""
 
     @property
     def num_classes(self) -> int:
@@ -90,6 +92,8 @@ class Plan(Section):
     class_weights: tuple[float, ...] | None
     class_frequencies: tuple[float, ...] | None = None
     """Share of each class among the annotated training pixels; None if the labels were not read."""
+    sparse_labels: bool = False
+    """Whether patches are drawn around annotated pixels, because most pixels have no annotation."""
     optimizer: Optimizer
     schedule: ScheduleShape
     batch_size: int

@@ -24,6 +24,21 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
+class GuardRecord:
+    """What the guards of a training have done and seen (`crista.training.guards`)."""
+
+    rollbacks: tuple[int, ...] = ()
+    """Epochs that were begun again, each time with half the learning rate from there on."""
+    only_class: tuple[int, ...] = ()
+    """Per finished epoch the one class that all validation pixels were predicted as; -1 where there were several."""
+
+    @property
+    def rate_factor(self) -> float:
+        """What the learning rates of the schedule are multiplied by."""
+        return float(0.5 ** len(self.rollbacks))
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A network and how far its training is."""
 
@@ -44,6 +59,8 @@ class Checkpoint:
     """Whether training ended by itself (not killed)."""
     data_key: str = ""
     """Identifies the training data and the weights that it started from."""
+    guards: GuardRecord = GuardRecord()
+    """Of the epochs so far."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -60,6 +77,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "average": None if checkpoint.average is None else dict(checkpoint.average),
         "finished": checkpoint.finished,
         "data_key": checkpoint.data_key,
+        "guards": {name: list(values) for name, values in vars(checkpoint.guards).items()},
     }
     with aside(path) as part, part.open("wb") as file:
         torch.save(content, file)
@@ -110,6 +128,7 @@ def _checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:
         average=content.get("average"),
         finished=content["finished"],
         data_key=content.get("data_key", ""),
+        guards=GuardRecord(**{name: tuple(values) for name, values in content.get("guards", {}).items()}),
     )
 
 

@@ -10,11 +10,30 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from crista.errors import TrainingError
+from crista.errors import UnstableTrainingError
 from crista.patches.loader import Batch
 
 STEPS_BEHIND = 2
 """Steps that a GPU is allowed to be ahead of the look at its figures."""
+
+
+EXPLOSION = 10.0
+"""Times the best training loss so far that a loss may rise to."""
+LEAST_LOSS = 0.05
+"""Best losses below this count as this: an epoch is never refused for a loss below half, about that of an untrained network."""
+
+REMEDY = (
+    "Look at these images (crista check), lower TRAIN.LR, or set TRAIN.GRADIENT_CLIP_NORM: 1.0, and run the same command again "
+    "to resume"
+)
+
+
+@dataclass(frozen=True)
+class WorstBatch:
+    """The batch with the highest loss, and the images that it was cut from."""
+
+    loss: float
+    images: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,13 +64,15 @@ class FiniteWatch:
         self._may_overflow = may_overflow
         self._waiting: deque[_Figures] = deque()
         self._found: Tensor | None = None
+        self.worst: WorstBatch | None = None
+        """Of the figures that were looked at."""
 
     def look(self, losses: Sequence[Tensor], norm: Tensor, batches: Sequence[Batch]) -> None:
         """Take the figures of a step: the loss of each of its `batches`, and the `norm` of the gradient.
 
         Raises
         ------
-        TrainingError
+        UnstableTrainingError
             If a loss or norm is not finite: of this step, or with `behind` of one up to so many steps ago.
         """
         values = torch.stack([*losses, norm]).detach()
@@ -79,6 +100,8 @@ class FiniteWatch:
             *losses, norm = figures.values.tolist()
             for loss, batch in zip(losses, figures.batches, strict=True):
                 _refuse_non_finite(loss, "loss", batch)
+                if self.worst is None or loss > self.worst.loss:
+                    self.worst = WorstBatch(loss, tuple(sorted(set(batch.names))))
             if not self._may_overflow:
                 _refuse_non_finite(norm, "norm of the gradient", *figures.batches)
 
@@ -102,8 +125,32 @@ def _refuse_non_finite(value: float, what: str, *batches: Batch) -> None:
     if isfinite(value):
         return
     names = sorted({name for batch in batches for name in batch.names})
-    raise TrainingError(
+    listed = f"{', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
+    raise UnstableTrainingError(
         f"the {what} became {value}; training stopped before the update, the last checkpoint is good. The batch held patches "
-        f"of: {', '.join(names[:8])}{' …' if len(names) > 8 else ''}. Look at these images (crista check), lower TRAIN.LR, or "
-        "set TRAIN.GRADIENT_CLIP_NORM: 1.0, and run the same command again to resume"
+        f"of: {listed}. {REMEDY}",
+        what=f"the {what} became {value}",
+        images=names,
+    )
+
+
+def refuse_explosion(loss: float, earlier: Sequence[float], worst: WorstBatch | None) -> None:
+    """Refuse the mean training `loss` of an epoch that is far above the best of the `earlier` ones.
+
+    Far is `EXPLOSION` times, where a best loss below `LEAST_LOSS` counts as that: a jump from 0.001 to 0.02 is noise.
+
+    Raises
+    ------
+    UnstableTrainingError
+        Naming the images of the batch with the highest loss.
+    """
+    if not earlier or loss <= EXPLOSION * max(LEAST_LOSS, min(earlier)):
+        return
+    images = worst.images if worst is not None else ()
+    seen = f" The highest loss was {worst.loss:.3g}, in a batch with patches of: {', '.join(images[:8])}." if worst else ""
+    raise UnstableTrainingError(
+        f"the training loss exploded: {loss:.3g}, after {min(earlier):.3g} in an earlier epoch; the last checkpoint is good."
+        f"{seen} {REMEDY}",
+        what=f"the training loss exploded to {loss:.3g} (it was {min(earlier):.3g})",
+        images=images,
     )

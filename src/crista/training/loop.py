@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crista.errors import TrainingError
+from crista.errors import UnstableTrainingError
 from crista.metrics.overlap import foreground_iou
 from crista.patches.loader import Batch, epoch_order, full_batches, iter_batches, rank_share
 from crista.plan.events import (
@@ -34,6 +35,7 @@ from crista.plan.plan import Plan
 from crista.training.budget import Budget, RunningBudget
 from crista.training.checkpoint import load_checkpoint, save_checkpoint
 from crista.training.distributed import sum_over_processes
+from crista.training.guards import Guards
 from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
 from crista.training.selection import best_epoch, patience_is_over
@@ -60,20 +62,21 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
 
     Raises
     ------
-    TrainingError
-        If the loss or a gradient is not finite; no update has been made with it.
+    UnstableTrainingError
+        If the loss or a gradient is not finite; no update has been made with it, and lower
+        learning rates did not help.
     """
     plan, state = job.plan, State(job)
     finished = yield from _resume(job, state)
-    if state.left_out and not state.history:
-        names = ", ".join(state.left_out[:5]) + (" …" if len(state.left_out) > 5 else "")
-        yield Said(f"{len(state.left_out)} layers keep their initial values, the starting weights do not fit them: {names}")
+    if state.start_notice and not state.history:
+        yield Said(state.start_notice)
     yield TrainingStarted(tuple(state.history), plan.epochs)
     if finished:
         yield TrainingFinished("already trained", job.best_path)
         return
     with reused_memory(job.device):
         yield from _train_epochs(job, state)
+    yield from Guards(plan, state).close()
 
 
 def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None]:
@@ -81,21 +84,23 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
     plan = job.plan
     schedule = SCHEDULES.build(plan.schedule)
     batches = some_of(validation_batches(job.validation, plan.batch_size), plan.validation_patches)
+    guards = Guards(plan, state)
     budget = Budget(plan.epochs, job.budget_seconds, plan.config.train.epochs is not None).start(state.history)
     total = _agreed_total(job, state, budget)
     while (epoch := len(state.history) + 1) <= total:
         started = time.perf_counter()
-        row = yield from _train_epoch(job, state, Course(schedule, epoch, total))
-        if row is None:
+        course = Course(schedule, epoch, total)
+        done = yield from guards.attempt(epoch, partial(_epoch, job, state, batches, course))
+        if done is None:
             yield TrainingFinished(_why_it_ended(job, epoch - 1, total), job.best_path)
             return
-        with state.validated():
-            validation_loss, confusion = _validate(job, state, batches, epoch)
+        row, validation_loss, confusion = done
         losses = [*state.losses(), validation_loss]
         is_best = best_epoch(losses) == epoch
         row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
         row["seconds"] = time.perf_counter() - started
         state.history.append(row)
+        yield from guards.watch(epoch, confusion)
         stop = patience_is_over(losses, plan.patience)
         total = _agreed_total(job, state, budget)
         if job.processes.is_main:
@@ -190,6 +195,17 @@ def training_key(plan: Plan) -> str:
     return f"{plan.config.system.seed} {plan.model_dump_json(exclude=unrelated)}"
 
 
+def _epoch(
+    job: TrainingJob, state: State, batches: Sequence[Sequence[int]], course: Course
+) -> Generator[Event, None, tuple[dict[str, float], float, NDArray[np.int64]] | None]:
+    """Training and validation: the row of the log, validation loss, confusion matrix; None if it was stopped."""
+    row = yield from _train_epoch(job, state, course)
+    if row is None:
+        return None
+    with state.validated():
+        return row, *_validate(job, state, batches, course.epoch)
+
+
 def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Event, None, dict[str, float] | None]:
     """All optimizer steps of one epoch; returns its row of the log, or None if it was stopped and another epoch was before it."""
     plan, processes, epoch = job.plan, job.processes, course.epoch
@@ -206,7 +222,8 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
     batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
     for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
         number = (epoch - 1) * steps + step
-        rate = course.schedule(plan.optimizer.lr, Progress(step=number, **progress))  # type: ignore[arg-type]
+        scheduled = course.schedule(plan.optimizer.lr, Progress(step=number, **progress))  # type: ignore[arg-type]
+        rate = state.guards.rate_factor * scheduled
         done.take([batch for batch, _ in micro], rate)
         if state.average is not None:
             state.average.update(number, horizon)
@@ -247,10 +264,11 @@ def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], 
         processes=job.processes,
     )
     if not np.isfinite(loss):
-        raise TrainingError(
+        raise UnstableTrainingError(
             f"the validation loss became {loss} in epoch {epoch}, so no network can be chosen by it; the last checkpoint is that "
             "of the epoch before. Look at the validation images (crista check), lower TRAIN.LR, or set "
-            "TRAIN.GRADIENT_CLIP_NORM: 1.0"
+            "TRAIN.GRADIENT_CLIP_NORM: 1.0",
+            what=f"the validation loss became {loss}",
         )
     return loss, confusion
 

@@ -146,7 +146,7 @@ def _noise(plan: Plan, size: int, device: torch.device) -> Batch:
 
 
 def _take(job: TrainingJob, state: State, batches: Sequence[Batch]) -> None:
-    Steps(job, state).take(batches, job.plan.optimizer.lr)
+    Steps(job, state).take(batches, job.plan.optimizer.lr / 25)
     if job.device.type == "cuda":
         torch.cuda.synchronize(job.device)
 
@@ -155,7 +155,7 @@ def _time_steps(job: TrainingJob) -> tuple[float, float]:
     """Seconds of a step, the patches of which are cut beside it, and of a forward pass of a batch in validation."""
     plan = job.plan
     assert job.budget_seconds is not None
-    state = State(replace(job, start_weights=None))
+    state = State(replace(job, start=None))
     state.model.train()
     accumulated = plan.config.train.accum_iter
     alone = job.processes.world_size == 1  # several processes take the same number of steps

@@ -19,9 +19,10 @@ from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Prepare, as_it_is, pinned
 from crista.plan.plan import Plan
 from crista.training.average import WeightAverage
-from crista.training.checkpoint import Checkpoint, load_weights
+from crista.training.checkpoint import Checkpoint, GuardRecord, load_weights
 from crista.training.cpu_layers import quicken
 from crista.training.distributed import Processes
+from crista.training.fine_tuning import start_from
 from crista.training.idle_biases import freeze_idle_biases
 from crista.training.optimizer import OPTIMIZERS, load_optimizer_state
 from crista.training.precision import Precision
@@ -48,8 +49,8 @@ class TrainingJob:
     """Seconds for all epochs together; None: the epochs of the plan."""
     stop: Event = field(default_factory=Event)
     """Once it is set, the training ends with the last finished epoch (the first one is finished early)."""
-    start_weights: Mapping[str, torch.Tensor] | None = None
-    """Weights to start from (fine-tuning)."""
+    start: Checkpoint | None = None
+    """Trained network to start from (fine-tuning)."""
 
 
 def preparation(job: TrainingJob) -> Prepare:
@@ -64,12 +65,11 @@ class State:
         plan = job.plan
         torch.manual_seed(plan.config.system.seed)
         model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
-        self.left_out: list[str] = []
+        self.start_notice = ""
         if plan.class_frequencies is not None:
             expect_frequencies(model.get_submodule("head"), plan.class_frequencies)
-        if job.start_weights is not None:
-            skip = plan.config.model.skip_unmatched_layers
-            self.left_out = load_weights(model, job.start_weights, skip_unmatched=skip, where="starting weights")
+        if job.start is not None:
+            self.start_notice = start_from(model, plan, job.start)
         self.model = freeze_idle_biases(to_layout(model, job.device, plan.ndim))
         if job.device.type == "cpu":
             self.model = quicken(self.model)
@@ -77,6 +77,7 @@ class State:
         self.average = WeightAverage(self.model) if plan.average_share is not None else None
         self.precision = Precision(plan.amp, job.device)
         self.history: list[Mapping[str, float]] = []
+        self.guards = GuardRecord()
         self.network = _wrapped(self.model, job)
         parallel = job.processes.world_size > 1
         weights = plan.class_weights
@@ -94,6 +95,7 @@ class State:
         if self.average is not None and checkpoint.average is not None:
             self.average.load(checkpoint.average)
         self.history = list(checkpoint.history)
+        self.guards = checkpoint.guards
 
     def losses(self) -> list[float]:
         """Validation loss of each finished epoch."""
@@ -115,6 +117,7 @@ class State:
             average=self.average.state() if resumable and self.average is not None else None,
             finished=finished,
             data_key=job.data_key,
+            guards=self.guards,
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from crista.patches.loader import Batch
-from crista.training.finite import FiniteWatch, updates_to_watch
+from crista.training.finite import FiniteWatch, refuse_explosion, updates_to_watch
 from crista.training.state import State, TrainingJob
 from crista.training.tally import Tally
 
@@ -30,7 +30,7 @@ class Steps:
 
         Raises
         ------
-        TrainingError
+        UnstableTrainingError
             If a loss or the gradient is not finite; no update has been made with it.
         """
         state, clip = self._state, self._job.plan.config.train.gradient_clip_norm
@@ -44,10 +44,12 @@ class Steps:
         self._taken += 1
 
     def finish(self) -> tuple[float, NDArray[np.int64]]:
-        """Mean loss and confusion matrix of the steps; raises as `take` does."""
+        """Mean loss and confusion matrix of the steps; raises as `take` does, and if the loss exploded."""
         self._watch.finish()
-        loss, _, confusion = self._tally.read()
-        return loss / max(1, self._taken), confusion
+        total, _, confusion = self._tally.read()
+        loss = total / max(1, self._taken)
+        refuse_explosion(loss, [row["loss"] for row in self._state.history], self._watch.worst)
+        return loss, confusion
 
     def _accumulate(self, batch: Batch, parts: int) -> torch.Tensor:
         """Add the gradient of one of `parts` batches of a step; returns its part of the loss."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from crista.config.automatic import Quality
 from crista.images.check import DatasetReport
 from crista.plan.events import Event, Measured
+from crista.plan.fine_tuning import plan_fine_tuning
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -159,6 +160,11 @@ def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent
     report = listen(check_events(loaded.config), on_event)
     report.raise_if_problems()
     assert report.fingerprint is not None
+    if loaded.config.model.load_checkpoint and loaded.config.paths.checkpoint_file:
+        from crista.training.checkpoint import load_checkpoint  # torch is slow to import
+
+        path = loaded.config.paths.checkpoint_file
+        return plan_fine_tuning(loaded.config, report.fingerprint, load_checkpoint(Path(path)).plan, where=path)
     return make_plan(loaded.config, report.fingerprint)
 
 

@@ -85,7 +85,7 @@ def evaluate_folders(
                 read_label(true, for_true, block),
                 read_label(predicted, _without_ignore(for_predicted), block),
                 num_classes=for_true.num_classes,
-                ignore_index=ignore_index,
+                ignore_index=for_true.ignore_index,
             )
         confusions.append(counts)
         yield ImageFinished(true.name, index, len(opened), summarise([counts]))

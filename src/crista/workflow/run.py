@@ -29,6 +29,7 @@ from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
+from crista.plan.fine_tuning import plan_fine_tuning
 from crista.plan.make import make_plan, plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
@@ -83,7 +84,12 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     report.raise_if_problems()
     if config.train.enable:
         assert report.fingerprint is not None
-        plan = make_plan(config, report.fingerprint)
+        where = config.paths.checkpoint_file or "this run's checkpoint"
+        plan = (
+            make_plan(config, report.fingerprint)
+            if trained is None
+            else plan_fine_tuning(config, report.fingerprint, trained.plan, where=where)
+        )
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
@@ -138,7 +144,7 @@ def train_stage(
         num_threads=loader_threads(request.config),
         data_key=_data_key(request.config, report),
         stop=request.stop,
-        start_weights=start.weights if start is not None else None,
+        start=start,
     )
     job = yield from _fit(request, job)
     if processes.is_main:
@@ -260,9 +266,9 @@ def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Ev
             write_augmented_samples(samples.train, folder.aug, count=augmentor.aug_num_samples, draw_grid=augmentor.draw_grid)
         )
         yield FileWritten(folder.aug, f"{len(written) // 4} augmented samples")
-    if plan.config.data.train.probability_map:
+    if plan.config.data.train.probability_map or plan.sparse_labels:
         written = list(write_mark_images(samples.train, folder.aug, count=max(1, augmentor.aug_num_samples)))
-        yield FileWritten(folder.aug, f"{len(written) // 2} patches drawn by the probability map")
+        yield FileWritten(folder.aug, f"{len(written) // 2} patches and the pixels that they were drawn around")
     if plan.config.data.check_generators:
         written = list(write_checked_samples(samples.train, folder.gen_check, folder.gen_mask_check))
         yield FileWritten(folder.gen_check, f"{len(written) // 2} patches as the network gets them")

@@ -1,0 +1,106 @@
+"""The plan of a training that starts from a checkpoint: its network, patch and normalisation, where keys are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from crista.config.model import LEFT_OUT, Model
+from crista.config.root import Config
+from crista.errors import PlanError, Problem
+from crista.images.fingerprint import Fingerprint
+from crista.plan.ledger import show_value
+from crista.plan.make import make_plan
+from crista.plan.plan import Decision, Plan
+
+PER_LEVEL = ("feature_maps", "conv_layers", "z_down", "yx_down", "isotropy")
+UNIFORM = ("kernel_size", "upsample_layer", "conv_block_order", "larger_io", "normalization")
+SHAPING = (*PER_LEVEL, *UNIFORM)
+"""Keys of MODEL that decide which weights there are."""
+ONLY_3D = ("z_down", "isotropy")
+
+
+def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *, where: str) -> Plan:
+    """The plan of a training on the data of `fingerprint` that starts from the network of `trained`.
+
+    Keys of MODEL, DATA.PATCH_SIZE and DATA.NORMALIZATION that are left out are those of the checkpoint, which is told as a
+    decision. Classes and channels are those of the data.
+
+    Parameters
+    ----------
+    where : names the checkpoint in messages
+
+    Raises
+    ------
+    PlanError
+        With every key that asks for another network than the checkpoint's. MODEL.SKIP_UNMATCHED_LAYERS allows all but
+        another number of axes.
+    """
+    problems = list(_misfits(config, fingerprint, trained))
+    if problems:
+        raise PlanError(f"in how the request and the starting checkpoint {where} fit together", problems)
+    model = _network(config.model, trained.model)
+    data = config.data
+    update: dict[str, Any] = {}
+    notes = [Decision(key="MODEL", value=_in_words(model), reason=f"the network of {where}; keys that are given stay")]
+    if data.patch_size is None:
+        update["patch_size"] = (*trained.patch_size, fingerprint.num_channels)
+        notes.append(Decision(key="DATA.PATCH_SIZE", value=show_value(update["patch_size"]), reason=f"that of {where}"))
+    if "normalization" not in data.model_fields_set:
+        update["normalization"] = trained.config.data.normalization
+        kind = trained.config.data.normalization.type
+        notes.append(Decision(key="DATA.NORMALIZATION", value=kind, reason=f"that of {where}, which its weights expect"))
+    filled = config.model_copy(update={"model": model, "data": data.model_copy(update=update)})
+    made = make_plan(filled, fingerprint)
+    return made.model_copy(update={"decisions": (*notes, *made.decisions)})
+
+
+def _misfits(config: Config, fingerprint: Fingerprint, trained: Plan) -> Iterator[Problem]:
+    """Everything in which the request asks for another network than the trained one."""
+    if fingerprint.ndim != trained.ndim:
+        yield Problem(
+            "MODEL.LOAD_CHECKPOINT",
+            f"the checkpoint is of a {trained.ndim}D network, the images are {fingerprint.ndim}D: its weights do not fit",
+            f"start from a {fingerprint.ndim}D network, or train from scratch (MODEL.LOAD_CHECKPOINT: False)",
+        )
+    asked, has = config.model, trained.model
+    if asked.skip_unmatched_layers:
+        return
+    next_step = "leave it out to take the checkpoint's, or set MODEL.SKIP_UNMATCHED_LAYERS: True to load the layers that fit"
+    if asked.architecture_given and asked.architecture != has.architecture:
+        what = f"{asked.architecture} is asked for, the checkpoint has {has.architecture}"
+        yield Problem("MODEL.ARCHITECTURE", what, next_step)
+    for key in SHAPING:
+        given, value = getattr(asked, key), getattr(has, key)
+        idle = trained.ndim == 2 and key in ONLY_3D
+        if key not in asked.model_fields_set or given is None or idle or _is_same(given, value):
+            continue
+        what = f"{show_value(given)} is asked for, the checkpoint has {show_value(value)}"
+        yield Problem(f"MODEL.{key.upper()}", what, next_step)
+
+
+def _is_same(given: Any, value: Any) -> bool:
+    """Whether a key means the same; one value for all levels may be written once, and 0 leaves a factor open."""
+    if not isinstance(given, tuple) or not isinstance(value, tuple):
+        return bool(given == value)
+    given = given * len(value) if len(given) == 1 else given
+    return len(given) == len(value) and all(one == other or _is_open(one) for one, other in zip(given, value, strict=True))
+
+
+def _is_open(factor: Any) -> bool:
+    return factor == 0 and not isinstance(factor, bool)
+
+
+def _network(asked: Model, has: Model) -> Model:
+    """`asked` with the keys that it leaves out from `has`; per-level keys only where there are as many levels."""
+    given = {key: getattr(asked, key) for key in asked.model_fields_set - {"architecture", LEFT_OUT}}
+    kind = type(asked) if asked.architecture_given else type(has)
+    levels = given.get("feature_maps") or has.feature_maps
+    same_levels = len(levels or ()) == len(has.feature_maps or ())
+    taken = (*UNIFORM, "activation", *(PER_LEVEL if same_levels else ()))
+    values = {key: getattr(has, key) for key in taken} | {key: value for key, value in given.items() if value is not None}
+    return kind(**values)
+
+
+def _in_words(model: Model) -> str:
+    return f"{model.architecture} {show_value(model.feature_maps)}"
