@@ -143,7 +143,8 @@ def _mixed_codings(seen: _Seen) -> CodingDecision | None:
     count = len(kinds) + 1
     next_step = "write all label images with the classes 0 and 1 (e.g. label > 0)"
     next_step += f"; if these are {count} classes, set DATA.N_CLASSES: {count}"
-    return CodingDecision(None, (Problem(seen.where, f"label values differ between files: {listed}", next_step),))
+    what = f"label values differ between files: {listed}"
+    return CodingDecision(None, (Problem(seen.where, what, next_step, fix="every value above 0 becomes class 1"),))
 
 
 def _lossy(seen: _Seen) -> CodingDecision | None:
@@ -162,7 +163,8 @@ def _lossy(seen: _Seen) -> CodingDecision | None:
     half = (summary.values[0] + summary.values[-1]) // 2
     next_step = f"for two classes threshold it (label > {half}) and save it losslessly (TIFF or PNG); "
     next_step += "better, export it anew"
-    return CodingDecision(None, (Problem(str(path), what, next_step),))
+    fix = "each pixel gets the nearest of the commonest values, saved losslessly"
+    return CodingDecision(None, (Problem(str(path), what, next_step, fix=fix),))
 
 
 def _is_lossy(path: Path, summary: LabelSummary, allowed: int) -> bool:
@@ -189,6 +191,7 @@ def _instances(seen: _Seen) -> CodingDecision | None:
         str(most[0]),
         f"{shown} label values ({show_values(seen.values)}), too many for semantic classes ({limit}): it looks like instance ids",
         f"binarise them for foreground against background (label > 0), or write one value per class{stated}",
+        fix="" if seen.num_classes and seen.num_classes > 2 else "every object becomes class 1 (label > 0)",
     )
     return CodingDecision(None, (problem,))
 
@@ -211,7 +214,9 @@ def _mapped(seen: _Seen) -> CodingDecision | None:
         what += ". 255 is used as a class here; LOSS.IGNORE_INDEX: 255 would leave these pixels out"
     coding = LabelCoding(len(values), seen.ignore_index, mapping)
     next_step = "if a class occurs in no label image, or the values mean something else, write 0, 1, 2… yourself"
-    return CodingDecision(coding, (), (Problem(seen.where, what, next_step if len(values) > 2 else ""),))
+    effect = f"the values are read as {arrows}, in training, prediction and measurement"
+    problem = Problem(seen.where, what, next_step if len(values) > 2 else "", effect, f"they are written as {arrows}")
+    return CodingDecision(coding, (), (problem,))
 
 
 def _unexpected(seen: _Seen) -> Problem:
@@ -244,7 +249,7 @@ def _set_warnings(seen: _Seen, decision: CodingDecision) -> list[Problem]:
     absent = [index for index in range(coding.num_classes) if not counts[index]]
     if absent:
         what = f"class {list_names([str(index) for index in absent])} occurs in no label image"
-        warnings.append(Problem(seen.where, what, "check DATA.N_CLASSES"))
+        warnings.append(Problem(seen.where, what, "check DATA.N_CLASSES", "it cannot be learnt, and is never predicted"))
     if seen.ignore_index is not None and not counts[seen.ignore_index]:
         what = f"{seen.ignore_index} occurs in no label image: nothing is ignored"
         warnings.append(Problem("LOSS.IGNORE_INDEX", what))

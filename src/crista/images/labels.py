@@ -18,6 +18,7 @@ from crista.images.image import Image
 MAX_VALUES = 1024
 """Distinct values (and colours) that are counted; beyond it a file cannot hold classes anyway."""
 BINCOUNT_RANGE = 2**17
+MOST_COLOURS = 64
 
 Channels = Literal["one", "equal", "one-hot", "different"]
 
@@ -62,6 +63,12 @@ class LabelSummary:
     num_channels: int
     num_colours: int | None = None
     """Distinct values of three differing channels (at most `MAX_VALUES` + 1)."""
+    colours: tuple[tuple[int, int], ...] = ()
+    """(red · 65536 + green · 256 + blue, pixels) of the commonest colours of three differing channels, at most `MOST_COLOURS`."""
+    low: float | None = None
+    """Smallest finite value, where there are numbers that are not whole."""
+    high: float | None = None
+    """Largest one."""
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -79,6 +86,8 @@ class _Tally:
     num_nan: int = 0
     num_fractional: int = 0
     example: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     def add(self, block: Array) -> None:
         """Count the values of one (Z)YX block."""
@@ -98,6 +107,10 @@ class _Tally:
         self.num_fractional += fractional.size
         if fractional.size and self.example is None:
             self.example = float(fractional[0])
+        if fractional.size:
+            low, high = float(block[finite].min()), float(block[finite].max())
+            self.low = low if self.low is None else min(self.low, low)
+            self.high = high if self.high is None else max(self.high, high)
         return block.astype(np.int64) if whole.all() else block[whole].astype(np.int64)
 
     def _count(self, counter: Counter[int], values: Array) -> None:
@@ -130,7 +143,7 @@ def summarise_label(image: Image) -> LabelSummary:
     """Count the values of a label image block by block; the whole volume is never in memory."""
     tally, argmax = _Tally(), _Tally()
     equal = one_hot = image.num_channels > 1
-    colours: set[int] | None = set() if image.num_channels == 3 and image.dtype == np.uint8 else None
+    colours: Counter[int] | None = Counter() if image.num_channels == 3 and image.dtype == np.uint8 else None
     for _, block in iter_pixels(image, iter_blocks(image)):
         equal = equal and bool((block == block[:1]).all())
         one_hot = one_hot and _is_one_hot(block)
@@ -138,7 +151,7 @@ def summarise_label(image: Image) -> LabelSummary:
         if one_hot:
             argmax.add(block.argmax(axis=0))
         if colours is not None and not equal and len(colours) <= MAX_VALUES:
-            colours.update(_colours(block))
+            colours.update(count_colours(block))
     channels: Channels = "different"
     if image.num_channels == 1 or equal:
         channels = "one" if image.num_channels == 1 else "equal"
@@ -154,6 +167,9 @@ def summarise_label(image: Image) -> LabelSummary:
         channels=channels,
         num_channels=image.num_channels,
         num_colours=min(len(colours), MAX_VALUES + 1) if colours and channels == "different" else None,
+        colours=tuple(colours.most_common(MOST_COLOURS)) if colours and channels == "different" else (),
+        low=tally.low,
+        high=tally.high,
     )
 
 
@@ -163,9 +179,16 @@ def _is_one_hot(block: Array) -> bool:
     return bool((np.count_nonzero(hot, axis=0) == 1).all() and len(np.unique(block[hot])) == 1)
 
 
-def _colours(block: NDArray[np.uint8]) -> set[int]:
-    packed = (block[0].astype(np.int64) << 16) | (block[1].astype(np.int64) << 8) | block[2]
-    return set(np.unique(packed)[: MAX_VALUES + 1].tolist())
+def pack_colours(block: Array) -> NDArray[np.int64]:
+    """The three channels of 8 bits as one number: red · 65536 + green · 256 + blue."""
+    return np.asarray((block[0].astype(np.int64) << 16) | (block[1].astype(np.int64) << 8) | block[2])
+
+
+def count_colours(block: Array) -> dict[int, int]:
+    """Pixels of each packed colour, of the `MAX_VALUES` + 1 commonest."""
+    distinct, counts = np.unique(pack_colours(block), return_counts=True)
+    first = np.argsort(-counts, kind="stable")[: MAX_VALUES + 1]
+    return dict(zip(distinct[first].tolist(), counts[first].tolist(), strict=True))
 
 
 def read_label(label: Image, coding: LabelCoding, region: Region | None = None) -> NDArray[np.uint8]:

@@ -57,6 +57,15 @@ def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tup
     raise DataError("with the pairing of images and labels", _describe_leftovers(best, images, labels))
 
 
+def pair_what_matches(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """The pairs that names leave no doubt about, and the notices of `pair_files`; files without a partner are left out."""
+    attempts = [attempt(images, labels) for attempt in (_match_exactly, _match_folded, _match_numbers, _match_renamed)]
+    best = max(attempts, key=lambda match: len(match.partner))
+    known = [image for index, image in enumerate(images) if index in best.partner]
+    partners = [labels[best.partner[index]] for index in range(len(images)) if index in best.partner]
+    return _pairs(_Match(dict(enumerate(range(len(known)))), best.notice), known, partners)
+
+
 def _pairs(match: _Match, images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
     pairs = [(image, labels[match.partner[index]]) for index, image in enumerate(images)]
     differing = [(image.name, label.name) for image, label in pairs if stem(image) != stem(label)]
