@@ -45,6 +45,7 @@ __all__ = [
     "demo",
     "evaluate",
     "explain",
+    "fix",
     "make_plan",
     "new",
     "predict",
@@ -59,7 +60,9 @@ _HOMES = {
     "explain": ("crista.config.explain", "explain_key"),
     "make_plan": ("crista.workflow.api", "plan"),  # `crista.plan` is the package that plans
     "new": ("crista.workflow.new", "new"),
-    **{name: ("crista.workflow.api", name) for name in ("Outcome", "check", "demo", "evaluate", "predict", "run", "train")},
+    **{
+        name: ("crista.workflow.api", name) for name in ("Outcome", "check", "demo", "evaluate", "fix", "predict", "run", "train")
+    },
 }
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 import crista
-from crista.cli import inspection, jobs, new, options
+from crista.cli import checking, inspection, jobs, new, options
 from crista.cli.cluster import jobscript, with_workers
 from crista.cli.note import Note
 from crista.errors import CristaError
@@ -73,7 +73,7 @@ for command in (
     with_workers(jobs.predict),
     inspection.evaluate,
     new.new,
-    inspection.check,
+    checking.check,
     inspection.plan,
     inspection.explain,
     jobscript,

@@ -21,7 +21,7 @@ from crista.images.consistency import (
     gather_notes,
 )
 from crista.images.copies import check_copies
-from crista.images.dataset import OpenedPairs, Pairing, Role, open_pairs
+from crista.images.dataset import LEFT_OUT, OpenedPairs, Pairing, Role, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
 from crista.images.image import ImagePair
 from crista.images.label_faults import check_summaries, check_values, empty_label_warnings, rare_class_warnings
@@ -34,7 +34,6 @@ from crista.images.wording import list_files
 
 SCAN_LIMIT = 2**31
 """Test images above so many bytes are not read in advance; prediction meets their pixels tile by tile."""
-LEFT_OUT = "image and label are left out"
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def _mixed_codings(seen: _Seen) -> CodingDecision | None:
 
 def _lossy(seen: _Seen) -> CodingDecision | None:
     """Grey values between the classes: JPEG, smoothing, or resizing with interpolation."""
-    bad = [(path, summary) for path, summary in seen.summaries if _is_lossy(path, summary, seen.allowed)]
+    bad = [(path, summary) for path, summary in seen.summaries if is_lossy(path, summary, seen.allowed)]
     if not bad:
         return None
     path, summary = bad[0]
@@ -167,7 +167,8 @@ def _lossy(seen: _Seen) -> CodingDecision | None:
     return CodingDecision(None, (Problem(str(path), what, next_step, fix=fix),))
 
 
-def _is_lossy(path: Path, summary: LabelSummary, allowed: int) -> bool:
+def is_lossy(path: Path, summary: LabelSummary, allowed: int) -> bool:
+    """Whether a label image holds grey values between its classes; `allowed` classes were asked for."""
     if summary.num_values <= max(allowed, 3) or summary.num_values > 256 or summary.values[-1] > 255:
         return False
     if path.suffix.lower() in (".jpg", ".jpeg"):

@@ -20,6 +20,8 @@ from crista.images.wording import list_files, list_names
 Role = Literal["train", "val", "test"]
 PathPair = tuple[Path, Path | None]
 Pairing = Callable[[Sequence[Path], Sequence[Path]], tuple[list[tuple[Path, Path]], list[str]]]
+LEFT_OUT = "image and label are left out"
+"""What the fix does about files that cannot be used."""
 CONTAINER_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".zarr")
 
 
@@ -58,7 +60,9 @@ def open_pairs(
         ndim = found.infer_ndim(opened)
         opened = [again for pair in opened if ndim and (again := found.reopen(pair, ndim)) is not None]
     pairs = found.apply_resolution(opened)
-    return OpenedPairs(pairs, [*found.problems, *merge_equal(found.unreadable)], found.notices)
+    fix = LEFT_OUT if pairs else ""
+    unreadable = [replace(problem, fix=fix) for problem in merge_equal(found.unreadable)]
+    return OpenedPairs(pairs, [*found.problems, *unreadable], found.notices)
 
 
 class _Opener:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from crista.config.data import Data
 from crista.errors import Problem
-from crista.images.image import ImagePair
 from crista.images.scan import ImageScan, Intensity
 from crista.images.split import Split
 from crista.images.wording import list_files

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crista.config.root import Config
 from crista.images.check import DatasetReport
 from crista.plan.events import Event, Measured
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
 from crista.workflow.check import check as check_events
+from crista.workflow.fix import FixReport
+from crista.workflow.fix import fix as fix_events
 from crista.workflow.request import ConfigLike, Request, load_any, request_prediction, request_run, request_training
 
 if TYPE_CHECKING:
@@ -115,9 +118,34 @@ def evaluate(
     return listen(events, on_event)
 
 
-def check(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> DatasetReport:
-    """Check the data of a configuration; the report lists all problems and warnings."""
-    return listen(check_events(load_any(config, overrides).config), on_event)
+def check(
+    data: ConfigLike,
+    labels: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> DatasetReport:
+    """Check the data of a configuration, or a folder of images with `labels`; `findings` of the report is the table."""
+    return listen(check_events(_checked_config(data, labels, overrides)), on_event)
+
+
+def fix(
+    data: ConfigLike,
+    labels: Path | str | None = None,
+    *,
+    out: Path | str,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> FixReport:
+    """Write corrected copies of the data to the folder `out`; see `crista.workflow.fix.fix`."""
+    return listen(fix_events(_checked_config(data, labels, overrides), Path(out)), on_event)
+
+
+def _checked_config(data: ConfigLike, labels: Path | str | None, overrides: Sequence[str]) -> Config:
+    if labels is None:
+        return load_any(data, overrides).config
+    folders = {"PATH": str(data), "GT_PATH": str(labels)}
+    return load_any({"DATA": {"TRAIN": folders}, "TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": False}}, overrides).config
 
 
 def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> Plan:
