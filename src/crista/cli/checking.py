@@ -101,10 +101,10 @@ def _show_findings(screen: Screen, found: DatasetReport) -> None:
 def common_folder(names: Sequence[str]) -> str:
     """The folder, with the last slash, that all absolute paths among `names` share; empty if they share none worth saying."""
     paths = [name for name in names if name.startswith(os.sep)]
-    if len(paths) < 2:
+    if not paths:
         return ""
-    shared = os.path.commonpath([str(Path(path).parent) for path in paths])
-    return f"{shared}{os.sep}" if len(Path(shared).parts) > 2 else ""
+    shared = os.path.commonpath([str(Path(path).parent.parent) for path in paths])
+    return f"{shared}{os.sep}" if len(Path(shared).parts) > 1 else ""
 
 
 def _show_fix(screen: Screen, done: FixReport, with_page: bool) -> None:

@@ -154,7 +154,8 @@ def _lossy(seen: _Seen) -> CodingDecision | None:
         return None
     path, summary = bad[0]
     good = [(other.name, str(fine.num_values)) for other, fine in seen.summaries if (other, fine) not in bad]
-    what = f"{summary.num_values} distinct values, from {summary.values[0]} to {summary.values[-1]}: "
+    what = "JPEG-damaged label: " if path.suffix.lower() in (".jpg", ".jpeg") else ""
+    what += f"{summary.num_values} distinct values, from {summary.values[0]} to {summary.values[-1]}: "
     what += "a lossy label image is likely (JPEG, smoothed borders, or resized with interpolation)"
     if len(bad) > 1:
         what += f"; the same in {list_names([other.name for other, _ in bad[1:]])}"
@@ -209,7 +210,8 @@ def _mapped(seen: _Seen) -> CodingDecision | None:
     mapping = tuple((value, index) for index, value in enumerate(values))
     arrows = ", ".join(f"{value} -> {index}" for value, index in mapping)
     counted = "" if seen.num_classes else f" ({len(values)} classes)"
-    what = f"label values {show_values(values)} are not consecutive classes; they are mapped to "
+    looks = f"looks like {values[0]}/{values[1]}" if len(values) == 2 else f"labels {', '.join(map(str, values))} have gaps"
+    what = f"{looks}: label values {show_values(values)} are not consecutive classes; they are mapped to "
     what += f"{show_values(range(len(values)))}: {arrows}{counted}"
     if values[-1] == 255 and len(values) > 2:
         what += ". 255 is used as a class here; LOSS.IGNORE_INDEX: 255 would leave these pixels out"
