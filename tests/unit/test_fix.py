@@ -180,7 +180,12 @@ def test_test_labels_follow_the_classes_of_the_training(tmp_path: Path) -> None:
     assert "EPOCHS: 3" in found.config.read_text()
 
 
-def test_nan_pixels_become_the_mean_and_axes_and_voxel_size_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [2**29, 100])
+def test_nan_pixels_become_the_mean_and_axes_and_voxel_size_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int
+) -> None:
+    """Also of images that are too large to be read at once."""
+    monkeypatch.setattr("crista.images.fix.WHOLE", whole)
     image = RNG.normal(100, 10, (3, 5, *SIZE)).astype(np.float32)
     image[1, 2, :3] = np.nan
     spacing = Spacing((0.05, 0.01, 0.02))
@@ -201,11 +206,6 @@ def test_nan_pixels_become_the_mean_and_axes_and_voxel_size_stay(tmp_path: Path)
     assert mended.spacing is not None
     assert mended.spacing.values == pytest.approx(spacing.values)
     assert found.after.findings == ()
-
-
-def test_large_images_are_rewritten_plane_by_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crista.images.fix.WHOLE", 100)
-    test_nan_pixels_become_the_mean_and_axes_and_voxel_size_stay(tmp_path)
 
 
 def test_what_cannot_be_used_is_left_out_and_listed(tmp_path: Path) -> None:
