@@ -43,9 +43,12 @@ def check(
     from crista.workflow import api
 
     screen = Screen()
-    source = data if labels is not None and config is None else options.one_config(data, config)
-    assert source is not None
-    if labels is None:
+    source: Path
+    if data is not None and not options.is_yaml(data):
+        source, labels = options.two_folders(data, labels, config)
+    else:
+        options.refuse_labels(labels)
+        source = options.one_config(data, config)
         settings = load_settings(source, override, screen)
         if not settings.train.enable and not settings.test.enable:
             screen.warn("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do, and no data to check")

@@ -9,6 +9,7 @@ from pathlib import Path
 from crista.augmentations import build_pipeline
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
+from crista.patches.class_sampling import ClassPixels, ClassPlacer
 from crista.patches.cutting import PixelCache
 from crista.patches.dataset import PatchSamples
 from crista.patches.normalization import ImageStatistics, compute_statistics
@@ -95,6 +96,8 @@ def _statistics(plan: Plan, sources: Sequence[Source]) -> list[ImageStatistics]:
 def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> Placer:
     train = plan.config.data.train
     placer: Placer
+    if plan.class_share:
+        return _class_placer(plan, sources, cache)
     if train.probability_map:
         store = ProbabilityMaps(map_folder, w_foreground=train.w_foreground, w_background=train.w_background)
         maps = [
@@ -112,6 +115,18 @@ def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache
             padding=[int(value) for value in _per_axis(train.padding, plan.ndim)],
         )
     return Replicated(placer, train.replicate) if train.replicate > 1 else placer
+
+
+def _class_placer(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> ClassPlacer:
+    """As many random patches per epoch as a grid would have."""
+    train, ndim = plan.config.data.train, plan.ndim
+    grid = GridPlacer(sources, plan.patch_size, overlap=_per_axis(train.overlap, ndim), padding=[0] * ndim)
+    pixels = [
+        ClassPixels(cache.read(source, source.region)[1], plan.classes.num_classes, plan.classes.ignore_index)
+        for source in sources
+    ]
+    per_epoch = len(grid) * max(1, train.replicate)
+    return ClassPlacer(sources, plan.patch_size, pixels, share=plan.class_share, per_epoch=per_epoch)
 
 
 def _map_name(source: Source) -> str:

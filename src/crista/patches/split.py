@@ -10,7 +10,7 @@ import numpy as np
 from crista.config.data import ValidationData
 from crista.geometry.axes import Region
 from crista.geometry.tiles import whole
-from crista.images.image import ImagePair
+from crista.images.image import ImagePair, crop_image
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,12 @@ class Source:
     pair: ImagePair
     region: Region
     """(Z)YX box; the whole image unless one image is split into blocks."""
+
+    @property
+    def cropped(self) -> ImagePair:
+        """The region as a pair of its own."""
+        label = crop_image(self.pair.label, self.region) if self.pair.label is not None else None
+        return ImagePair(crop_image(self.pair.image, self.region), label)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crista.config.automatic import Quality
 from crista.config.root import Config
 from crista.images.check import DatasetReport
 from crista.plan.events import Event, Measured
@@ -17,7 +18,15 @@ from crista.results.run_folder import RunFolder
 from crista.workflow.check import check as check_events
 from crista.workflow.fix import FixReport
 from crista.workflow.fix import fix as fix_events
-from crista.workflow.request import ConfigLike, Request, load_any, request_prediction, request_run, request_training
+from crista.workflow.request import (
+    ConfigLike,
+    Request,
+    load_any,
+    request_automatic,
+    request_prediction,
+    request_run,
+    request_training,
+)
 
 if TYPE_CHECKING:
     from crista.workflow.evaluate import Evaluation
@@ -88,6 +97,30 @@ def train(
     return finish(request_training(config, **where), on_event)
 
 
+def train_on(
+    images: Path | str,
+    labels: Path | str,
+    *,
+    minutes: float | None = None,
+    quality: Quality = "standard",
+    result_dir: Path | str,
+    name: str | None = None,
+    run_id: int = 1,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> Outcome:
+    """Train on a folder of images and one of label images, with nothing to decide.
+
+    Parameters
+    ----------
+    minutes : until the network is trained, reading and planning included; the measurement of the validation images and the
+        report come after it. None: as `quality` says
+    quality : fast 5, standard 20, best 120 minutes
+    """
+    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
+    return finish(request_automatic(images, labels, minutes=minutes, quality=quality, **where), on_event)
+
+
 def predict(
     checkpoint: Path | str,
     images: Path | str,
@@ -144,8 +177,9 @@ def fix(
 def _checked_config(data: ConfigLike, labels: Path | str | None, overrides: Sequence[str]) -> Config:
     if labels is None:
         return load_any(data, overrides).config
-    folders = {"PATH": str(data), "GT_PATH": str(labels)}
-    return load_any({"DATA": {"TRAIN": folders}, "TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": False}}, overrides).config
+    if not isinstance(data, str | Path):
+        raise TypeError("labels go with a folder of images; a configuration names its labels itself (DATA.TRAIN.GT_PATH)")
+    return request_automatic(data, labels, result_dir=".", overrides=overrides).config
 
 
 def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> Plan:
