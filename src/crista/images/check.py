@@ -27,6 +27,7 @@ from crista.images.image import ImagePair
 from crista.images.label_faults import check_summaries, check_values, empty_label_warnings, rare_class_warnings
 from crista.images.labels import LabelCoding
 from crista.images.look_cache import forget_oldest
+from crista.images.object_size import median_diameter
 from crista.images.pairing import pair_files
 from crista.images.pixel_faults import check_pixels, check_swapped, check_unlike
 from crista.images.split import Split, read_split
@@ -271,4 +272,7 @@ def _fingerprint(config: Config, train: Split, coding: LabelCoding) -> Fingerpri
         num_channels=effective_channels(train.pairs[0].image, config.data),
         coding=coding,
         class_counts=counts,
+        object_diameter=median_diameter(
+            [summary.diameters for _, summary in train.labelled], coding.class_of, coding.ignore_index
+        ),
     )

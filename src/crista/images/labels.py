@@ -14,6 +14,7 @@ from crista.geometry.axes import Array, Region
 from crista.images.blocks import iter_blocks, iter_pixels
 from crista.images.counting import count_integers
 from crista.images.image import Image
+from crista.images.object_size import Diameters, fill_middle, measure_diameters, middle_region
 
 MAX_VALUES = 1024
 """Distinct values (and colours) that are counted; beyond it a file cannot hold classes anyway."""
@@ -69,6 +70,8 @@ class LabelSummary:
     """Smallest finite value, where there are numbers that are not whole."""
     high: float | None = None
     """Largest one."""
+    diameters: Diameters = ()
+    """Of the objects in the middle of the image, for each value."""
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -141,10 +144,12 @@ def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 def summarise_label(image: Image) -> LabelSummary:
     """Count the values of a label image block by block; the whole volume is never in memory."""
-    tally, argmax = _Tally(), _Tally()
+    tally, argmax, middle = _Tally(), _Tally(), middle_region(image.spatial_shape)
+    sample = np.zeros([part.stop - part.start for part in middle], np.int64 if image.num_channels > 1 else image.dtype)
     equal = one_hot = image.num_channels > 1
     colours: Counter[int] | None = Counter() if image.num_channels == 3 and image.dtype == np.uint8 else None
-    for _, block in iter_pixels(image, iter_blocks(image)):
+    for region, block in iter_pixels(image, iter_blocks(image)):
+        fill_middle(sample, middle, region, block.argmax(axis=0) if one_hot else block[0])
         equal = equal and bool((block == block[:1]).all())
         one_hot = one_hot and _is_one_hot(block)
         tally.add(block[0])
@@ -170,6 +175,7 @@ def summarise_label(image: Image) -> LabelSummary:
         colours=tuple(colours.most_common(MOST_COLOURS)) if colours and channels == "different" else (),
         low=tally.low,
         high=tally.high,
+        diameters=measure_diameters(sample) if channels != "different" else (),
     )
 
 

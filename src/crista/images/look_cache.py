@@ -107,4 +107,5 @@ def _scan_from_json(tree: dict[str, Any]) -> ImageScan:
 def _summary_from_json(tree: dict[str, Any]) -> LabelSummary:
     counted = {name: {int(value): count for value, count in tree[name].items()} for name in ("counts", "runs")}
     colours = tuple((colour, count) for colour, count in tree["colours"])
-    return LabelSummary(**tree | counted | {"colours": colours})
+    diameters = tuple((value, tuple(found)) for value, found in tree["diameters"])
+    return LabelSummary(**tree | counted | {"colours": colours, "diameters": diameters})
