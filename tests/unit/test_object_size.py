@@ -64,10 +64,13 @@ def test_the_middle_is_bounded_and_put_together_from_blocks() -> None:
     assert np.array_equal(sample, image[wanted])
 
 
-def test_the_median_is_over_foreground_objects() -> None:
-    measured = (((0, (99.0,)), (5, (10.0, 12.0)), (255, (80.0,))), ((5, (14.0,)),))
-    assert median_diameter(measured, {0: 0, 5: 1, 255: 255}, 255) == 12.0
-    assert median_diameter(measured, {0: 0}) is None
+def test_half_of_the_foreground_lies_below_the_median() -> None:
+    measured = (((0, (99.0,)), (5, (10.0, 12.0)), (255, (80.0,))), ((5, (14.0, *[2.0] * 20)),))
+    classes = {0: 0, 5: 1, 255: 255}
+    assert median_diameter(measured, classes, 2, 255) == 12.0  # 80 + 100 of 520 lie below it, 324 up to it
+    assert median_diameter(measured, classes, 3, 255) == 12.0
+    assert median_diameter((((1, (2.0, 2.0, 20.0)),),), {1: 1}, 2) == 20.0
+    assert median_diameter(measured, {0: 0}, 2) is None
 
 
 def test_the_plan_keeps_the_diameter_of_the_training(make_data: MakeData) -> None:

@@ -273,6 +273,6 @@ def _fingerprint(config: Config, train: Split, coding: LabelCoding) -> Fingerpri
         coding=coding,
         class_counts=counts,
         object_diameter=median_diameter(
-            [summary.diameters for _, summary in train.labelled], coding.class_of, coding.ignore_index
+            [summary.diameters for _, summary in train.labelled], coding.class_of, train.pairs[0].image.ndim, coding.ignore_index
         ),
     )

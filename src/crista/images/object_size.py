@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import pi
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,13 +69,23 @@ def fill_middle(sample: Array, wanted: Region, region: Region, block: Array) -> 
         sample[target] = block[source]
 
 
-def median_diameter(measured: Iterable[Diameters], class_of: Mapping[int, int], ignore_index: int | None = None) -> float | None:
-    """Median over the objects of all foreground classes, voxels; None where there are none."""
-    found = [
-        diameter
-        for diameters in measured
-        for value, of_value in diameters
-        if class_of.get(value, 0) not in (0, ignore_index)
-        for diameter in of_value
-    ]
-    return round(median(found), 2) if found else None
+def median_diameter(
+    measured: Iterable[Diameters], class_of: Mapping[int, int], ndim: int, ignore_index: int | None = None
+) -> float | None:
+    """The diameter below which half of the foreground lies, voxels; None where there are no objects.
+
+    Objects count by their size in `ndim` dimensions, so that specks in a prediction weigh nothing.
+    """
+    found = np.sort(
+        [
+            diameter
+            for diameters in measured
+            for value, of_value in diameters
+            if class_of.get(value, 0) not in (0, ignore_index)
+            for diameter in of_value
+        ]
+    )
+    if not len(found):
+        return None
+    filled = np.cumsum(found**ndim)
+    return float(found[np.searchsorted(filled, filled[-1] / 2)])

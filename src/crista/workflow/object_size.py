@@ -32,7 +32,8 @@ def warn_of_object_size(
         return
     places = (folder.per_image_binarized, folder.full_image_binarized)
     measured = [found for record in records if (found := _measure(record, places, plan.ndim)) is not None]
-    diameter = median_diameter(measured, {index: index for index in range(plan.classes.num_classes)}, plan.classes.ignore_index)
+    classes = {index: index for index in range(plan.classes.num_classes)}
+    diameter = median_diameter(measured, classes, plan.ndim, plan.classes.ignore_index)
     if diameter is None:
         return
     factor = diameter / plan.object_diameter
