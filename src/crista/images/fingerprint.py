@@ -44,7 +44,8 @@ class Fingerprint:
     intensity: tuple[Intensity, ...]
     """Per channel that the network gets, over all training images."""
     object_diameter: float | None = None
-    """Median equivalent diameter of the objects in the training labels (half of the foreground lies in smaller ones), voxels; None where there are none, or not read."""
+    """Diameter of the objects in the training labels, voxels: half of the foreground lies in smaller ones.
+    None where there are none, or not read."""
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

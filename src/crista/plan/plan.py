@@ -83,7 +83,8 @@ class Plan(Section):
     spacing: tuple[float, ...] | None
     """Median voxel size of the training images in micrometres, (Z)YX; None if unknown."""
     object_diameter: float | None = None
-    """Median equivalent diameter of the objects in the training labels (half of the foreground lies in smaller ones), voxels; None if unknown."""
+    """Diameter of the objects in the training labels, voxels: half of the foreground lies in smaller ones.
+    None if unknown."""
     patch_size: tuple[int, ...]
     """(Z)YX voxels."""
     model: Model
