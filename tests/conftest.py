@@ -20,6 +20,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What crista remembers of the machine is kept apart from what the user's own runs remember."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("CRISTA_CACHE", str(tmp_path_factory.mktemp("looks")))
         yield
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "demo",
     "evaluate",
     "explain",
+    "fix",
     "make_plan",
     "new",
     "predict",
@@ -62,7 +63,7 @@ _HOMES = {
     "new": ("crista.workflow.new", "new"),
     **{
         name: ("crista.workflow.api", name)
-        for name in ("Outcome", "check", "demo", "evaluate", "predict", "run", "train", "train_on")
+        for name in ("Outcome", "check", "demo", "evaluate", "fix", "predict", "run", "train", "train_on")
     },
 }
 

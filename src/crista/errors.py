@@ -22,9 +22,17 @@ class Problem:
     next_step: str = ""
     """What the user can do about it."""
 
+    effect: str = ""
+    """What will happen if nothing is done; empty: the run stops (a problem), or goes on with the data as they are (a warning)."""
+
+    fix: str = ""
+    """What ``crista check --fix OUT`` does about it; empty: only the user can decide that."""
+
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}\n    -> {self.next_step}" if self.next_step else text
+        steps = [self.next_step] if self.next_step else []
+        steps += [f"`crista check … --fix OUT` writes corrected copies: {self.fix}"] if self.fix else []
+        return f"{text}\n    -> {'; or '.join(steps)}" if steps else text
 
 
 def render_problems(title: str, problems: Sequence[Problem]) -> str:

@@ -151,6 +151,7 @@ def test_check_lists_everything(data: Path, tmp_path: Path, run: Run) -> None:
     code, out, _ = run("check", "--config", data / "job.yaml", *missing)
     assert code == 1
     assert out.count("problem: ") == 2
+    assert "What will happen" in out
     assert "2 problems, no warnings" in out
     code, out, _ = run("check", data / "job.yaml", "--set", "TRAIN.ENABLE=False", "--set", "TEST.ENABLE=False")
     assert code == 0

@@ -10,6 +10,7 @@ import torch
 import typer
 
 from crista.cli import options
+from crista.cli.flags import Quality, with_budget
 from crista.cli.screen import Screen
 from crista.errors import ConfigError
 
@@ -103,10 +104,13 @@ def test_a_folder_of_results_that_cannot_be_made_is_named(tmp_path: Path) -> Non
         options.make_results_folder(tmp_path / "file" / "here", Screen())
 
 
-def test_a_budget_comes_before_the_changes_of_set() -> None:
-    assert options.with_budget(2.5, options.Quality.FAST, ["TRAIN.MAX_MINUTES=9"]) == [
-        "TRAIN.MAX_MINUTES=2.5",
-        "TRAIN.QUALITY=fast",
-        "TRAIN.MAX_MINUTES=9",
-    ]
-    assert options.with_budget(None, None, None) == []
+def test_a_budget_reaches_a_command_as_changes_before_those_of_set() -> None:
+    seen: list[object] = []
+
+    @with_budget
+    def command(job: str = "", override: options.Overrides = None) -> None:
+        seen.append((job, override))
+
+    command(job="a", minutes=2.5, quality=Quality.FAST, override=["TRAIN.MAX_MINUTES=9"])
+    command(job="b")
+    assert seen == [("a", ["TRAIN.MAX_MINUTES=2.5", "TRAIN.QUALITY=fast", "TRAIN.MAX_MINUTES=9"]), ("b", None)]

@@ -371,3 +371,89 @@ def test_statistics_of_parts_merge_to_those_of_the_whole() -> None:
     assert (merged.min, merged.max) == (pixels.min(), pixels.max())
     assert (merged.mean, merged.std) == pytest.approx((pixels.mean(), pixels.std()))
     assert Intensity.merge([]).count == 0
+
+
+def test_the_table_says_what_will_happen_and_how_to_mend_it(folders: Folders) -> None:
+    for name in "abc":
+        folders.add("train", name, picture(), label(value=255))
+    folders.add("train", "d", picture(), label(48, 63, value=255))
+    problem, warning = folders.check().findings
+    assert (problem.severity, problem.effect) == ("problem", "nothing is trained or predicted until it is mended")
+    assert problem.files.endswith("train/y/d.npy")
+    assert problem.fix == "--fix: image and label are left out"
+    assert (warning.severity, warning.fix) == ("warning", "--fix: they are written as 0 -> 0, 255 -> 1")
+    assert "looks like 0/255" in warning.seen
+    assert "read as 0 -> 0, 255 -> 1, in training, prediction" in warning.effect
+    assert "`crista check … --fix OUT` writes corrected copies" in problems_of(folders.check())
+
+
+def test_a_rare_class_is_told(folders: Folders) -> None:
+    rare = label()
+    rare[0, :2] = 2
+    folders.add("train", "a", picture(), rare)
+    total = 3 * SIZE[0] * SIZE[1]
+    assert f"class 2 in {100 * 2 / total:.2g} % of the pixels, in 1 of 3 label images" in warnings_of(folders.check())
+    named = folders.check(CLASS_NAMES=["ground", "cell", "vesicle"])
+    assert "class 2 (vesicle) in" in warnings_of(named)
+
+
+@pytest.mark.parametrize("change", ["brighter", "noisy", "mirrored", "turned"])
+def test_near_copies_in_the_test_are_told(folders: Folders, change: str) -> None:
+    image = picture(48, 48)
+    folders.add("train", "d", image, label(48, 48))
+    changed = {
+        "brighter": (image * 0.7 + 30).astype(np.uint8),
+        "noisy": (image + RNG.normal(0, 8, image.shape)).clip(0, 255).astype(np.uint8),
+        "mirrored": image[:, ::-1],
+        "turned": np.rot90(image),
+    }[change]
+    folders.add("test", "t", changed, None)
+    folders.add("test", "u", picture(48, 48), None)
+    report = folders.check(test=True)
+    (found,) = [row for row in report.findings if "look like training images" in row.seen]
+    assert found.seen.startswith("1 test images look like training images that were saved anew")
+    assert found.seen.endswith(": t.npy ~ d.npy")
+    assert found.effect == "the test figures will be too good"
+
+
+def test_test_images_unlike_the_training_images_are_told(folders: Folders) -> None:
+    folders.add("test", "t", picture(dtype=np.uint16) * np.uint16(50), None)
+    text = warnings_of(folders.check(test=True))
+    assert "test images are uint16, training images uint8" in text
+    assert "intensities of the test images (" in text
+    effects = [row.effect for row in folders.check(test=True).findings]
+    assert all(effect.startswith("each image is normalised by itself") for effect in effects)
+    divided = folders.check(test=True, NORMALIZATION={"TYPE": "div"})
+    assert "set DATA.NORMALIZATION.TYPE: zero_mean_unit_variance" in warnings_of(divided)
+
+
+def test_saturated_and_negative_images_are_told(folders: Folders) -> None:
+    image = picture()
+    image[:6] = 255
+    folders.add("train", "a", image, label())
+    assert "a.npy: saturated: 12% of the pixels have the largest value, 255" in warnings_of(folders.check())
+    folders.add("train", "a", picture(dtype=np.int16) - np.int16(900), label())
+    assert "negative intensities" not in warnings_of(folders.check())
+    text = warnings_of(folders.check(NORMALIZATION={"TYPE": "div"}))
+    assert "a.npy: negative intensities down to -8" in text
+
+
+def test_swapped_folders_are_one_problem(folders: Folders) -> None:
+    for name in "abc":
+        folders.add("train", name, label(), picture())
+    text = problems_of(folders.check())
+    assert "train/x: looks swapped with" in text
+    assert "exchange DATA.TRAIN.PATH and DATA.TRAIN.GT_PATH" in text
+    assert len(folders.check().problems) == 1
+
+
+def test_the_pixel_size_of_the_test_is_held_against_that_of_the_training(tmp_path: Path) -> None:
+    made = Folders(tmp_path)
+    for split, name, size in (("train", "a", 0.008), ("train", "b", 0.008), ("test", "t", 0.005)):
+        made.add(split, name, None, label())
+        write_image(tmp_path / split / "x" / f"{name}.tif", picture(), "YX", spacing=Spacing((size, size)))
+    (found,) = made.check(test=True).findings
+    assert found.seen == "t.tif: pixel size 0.005 × 0.005 µm, training was 0.008 × 0.008 µm (a factor of 0.625)"
+    assert found.effect == "objects are 1.6 times as large in pixels as those learnt"
+    assert "t.tif becomes 30 × 40" in found.fix
+    assert "scipy.ndimage.zoom(image, (0.625, 0.625), order=1)" in found.fix

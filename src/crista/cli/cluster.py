@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from crista.cli import options
+from crista.cli.flags import Command, add_flags
 from crista.cli.screen import Screen
 
 
@@ -39,7 +38,7 @@ Shard = Annotated[
 ]
 
 
-def with_workers(command: Callable[..., None]) -> Callable[..., None]:
+def with_workers(command: Command) -> Command:
     """`command`, which takes `override`, with the flags of SYSTEM.CLUSTER beside its own; they reach it as overrides."""
 
     def with_flags(
@@ -55,14 +54,7 @@ def with_workers(command: Callable[..., None]) -> Callable[..., None]:
         changes = [f"SYSTEM.CLUSTER.{key}={value}" for key, value in chosen.items() if value is not None]
         command(override=[*(override or ()), *changes] or None, **arguments)
 
-    own = inspect.signature(command, eval_str=True).parameters
-    flags = inspect.signature(with_flags, eval_str=True).parameters
-    added = [flag for name, flag in flags.items() if name not in own and flag.kind is flag.KEYWORD_ONLY]
-    parameters = [*(one.replace(kind=one.KEYWORD_ONLY) for one in own.values()), *added]
-    setattr(with_flags, "__signature__", inspect.Signature(parameters))  # noqa: B010 - mypy knows no such attribute
-    with_flags.__annotations__ = {one.name: one.annotation for one in parameters}
-    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
-    return with_flags
+    return add_flags(command, with_flags)
 
 
 @with_workers

@@ -1,9 +1,8 @@
-"""Inspection: the commands that look and tell, and change nothing: check, plan, evaluate, explain."""
+"""Inspection: the commands that look and tell, and change nothing: plan, evaluate, explain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,35 +17,12 @@ if TYPE_CHECKING:
     from crista.workflow.evaluate import Evaluation
 
 
-def check(job: options.ConfigArgument = None, config: options.ConfigOption = None, override: options.Overrides = None) -> None:
-    """Check a configuration and its data; nothing is trained."""
-    from crista.workflow import api
-    from crista.workflow.new import describe_data
-
-    screen = Screen()
-    settings = _load(options.one_config(job, config), override, screen)
-    if not settings.train.enable and not settings.test.enable:
-        screen.warn("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do, and no data to check")
-        return
-    with listener(screen) as show:
-        report = api.check(settings, on_event=show)
-    for problem in report.problems:
-        screen.problem(str(problem))
-    count, warnings = len(report.problems), len(report.warnings)
-    summary = f"{count or 'no'} problem{'s' * (count != 1)}, {warnings or 'no'} warning{'s' * (warnings != 1)}"
-    screen.line(f"{describe_data(report) or 'no images'}: {summary}", "red" if count else "green")
-    if count:
-        raise typer.Exit(1)
-
-
 def plan(
     job: Annotated[
         Path | None, typer.Argument(metavar="YAML|IMAGES", help="The configuration; or the folder of the training images.")
     ] = None,
     labels: Annotated[Path | None, typer.Argument(metavar="LABELS", help="With IMAGES: the folder of their labels.")] = None,
     config: options.ConfigOption = None,
-    minutes: options.Minutes = None,
-    quality: options.QualityOption = None,
     override: options.Overrides = None,
 ) -> None:
     """Show every number of a training and the reason of each."""
@@ -56,11 +32,10 @@ def plan(
     screen = Screen()
     if job is not None and not options.is_yaml(job):
         images, truth = options.two_folders(job, labels, config)
-        make = partial(request_automatic, images, truth, minutes=minutes, quality=(quality or options.Quality.STANDARD).value)
-        settings = make(result_dir=options.DEFAULT_RESULTS, overrides=override or ()).config
+        settings = request_automatic(images, truth, result_dir=options.DEFAULT_RESULTS, overrides=override or ()).config
     else:
         options.refuse_labels(labels)
-        settings = _load(options.one_config(job, config), options.with_budget(minutes, quality, override), screen)
+        settings = load_settings(options.one_config(job, config), override, screen)
     with listener(screen) as show:
         made = api.plan(settings, on_event=show)
     screen.line("")
@@ -99,7 +74,7 @@ def explain(
     Screen().line(explain_key(key))
 
 
-def _load(path: Path, override: Sequence[str] | None, screen: Screen) -> Config:
+def load_settings(path: Path, override: Sequence[str] | None, screen: Screen) -> Config:
     """The configuration; what there is to say about it goes to the screen."""
     from crista.workflow.request import load_any
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,16 +42,13 @@ def run(
     name: options.Name = None,
     run_id: options.RunId = 1,
     gpu: options.Gpu = None,
-    minutes: options.Minutes = None,
-    quality: options.QualityOption = None,
     override: options.Overrides = None,
 ) -> None:
     """Train, predict and measure as a configuration says."""
     from crista.workflow.request import request_run
 
     path = options.one_config(job, config)
-    make = partial(request_run, path, name=name, run_id=run_id)
-    start(make, result_dir, gpu, options.with_budget(minutes, quality, override))
+    start(partial(request_run, path, name=name, run_id=run_id), result_dir, gpu, override)
 
 
 def train(
@@ -60,8 +57,6 @@ def train(
     ] = None,
     labels: Annotated[Path | None, typer.Argument(metavar="LABELS", help="With IMAGES: the folder of their labels.")] = None,
     config: options.ConfigOption = None,
-    minutes: options.Minutes = None,
-    quality: options.QualityOption = None,
     result_dir: options.ResultDir = None,
     name: options.Name = None,
     run_id: options.RunId = 1,
@@ -73,14 +68,11 @@ def train(
 
     if job is not None and not options.is_yaml(job):
         images, truth = options.two_folders(job, labels, config)
-        how: Any = (quality or options.Quality.STANDARD).value
-        make = partial(request_automatic, images, truth, minutes=minutes, quality=how, name=name, run_id=run_id)
-        start(make, result_dir, gpu, override)
+        start(partial(request_automatic, images, truth, name=name, run_id=run_id), result_dir, gpu, override)
         return
     options.refuse_labels(labels)
     path = options.one_config(job, config)
-    training = partial(request_training, path, name=name, run_id=run_id)
-    start(training, result_dir, gpu, options.with_budget(minutes, quality, override))
+    start(partial(request_training, path, name=name, run_id=run_id), result_dir, gpu, override)
 
 
 def predict(

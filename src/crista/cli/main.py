@@ -12,8 +12,9 @@ from typing import Annotated, Any, cast
 import typer
 
 import crista
-from crista.cli import inspection, jobs, new, options
+from crista.cli import checking, inspection, jobs, new, options
 from crista.cli.cluster import jobscript, with_workers
+from crista.cli.flags import with_budget
 from crista.cli.note import Note
 from crista.errors import CristaError
 
@@ -43,6 +44,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback(invoke_without_command=True)
 @with_workers
+@with_budget
 def start(
     context: typer.Context,
     config: options.ConfigOption = None,
@@ -50,33 +52,31 @@ def start(
     name: options.Name = None,
     run_id: options.RunId = 1,
     gpu: options.Gpu = None,
-    minutes: options.Minutes = None,
-    quality: options.QualityOption = None,
     override: options.Overrides = None,
     version: Annotated[  # noqa: ARG001 - typer calls its callback
         bool, typer.Option("--version", "-v", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Without a command: run the job that --config describes."""
-    flags = [result_dir, name, gpu, minutes, quality, override, run_id if run_id != 1 else None]
+    flags = [result_dir, name, gpu, override, run_id if run_id != 1 else None]
     if context.invoked_subcommand is None:
         if config is None and not any(flag is not None for flag in flags):
             typer.echo(context.get_help())
             return
-        jobs.run(None, config, result_dir, name, run_id, gpu, minutes, quality, override)
+        jobs.run(None, config, result_dir, name, run_id, gpu, override)
     elif config is not None or any(flag is not None for flag in flags):
         command = context.invoked_subcommand
         raise typer.BadParameter(f"give flags after the command: crista {command} …", param_hint=f"'{command}'")
 
 
 for command in (
-    with_workers(jobs.run),
-    jobs.train,
+    with_workers(with_budget(jobs.run)),
+    with_budget(jobs.train),
     with_workers(jobs.predict),
     inspection.evaluate,
     new.new,
-    inspection.check,
-    inspection.plan,
+    checking.check,
+    with_budget(inspection.plan),
     inspection.explain,
     jobscript,
     jobs.demo,

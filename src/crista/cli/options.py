@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -33,29 +32,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the configuration, e.g. TRAIN.EPOCHS=20. Repeatable."),
 ]
-
-
-class Quality(StrEnum):
-    """How long a training may take where no time is given."""
-
-    FAST = "fast"
-    STANDARD = "standard"
-    BEST = "best"
-
-
-Minutes = Annotated[
-    float | None, typer.Option("--minutes", min=0.1, metavar="N", help="Time until the network is trained, reading included.")
-]
-QualityOption = Annotated[
-    Quality | None, typer.Option("--quality", help="Instead of --minutes. fast: 5 minutes, standard: 20, best: 120.")
-]
-
-
-def with_budget(minutes: float | None, quality: Quality | None, override: Sequence[str] | None) -> list[str]:
-    """The changes of keys that --minutes and --quality stand for, before those of --set."""
-    changes = [] if minutes is None else [f"TRAIN.MAX_MINUTES={minutes:g}"]
-    changes += [] if quality is None else [f"TRAIN.QUALITY={quality.value}"]
-    return [*changes, *(override or ())]
 
 
 def is_yaml(path: Path) -> bool:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+PLAIN_WIDTH = 140
+"""Characters of a line of a wrapped table where there is no terminal."""
+
+
 class Screen:
     """Writes to standard output, or nothing if `silent`; `console` is None unless the output is a terminal."""
 
@@ -56,6 +60,24 @@ class Screen:
         for row in content:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             print("  ".join(cells).rstrip(), flush=True)
+
+    def wrapped_table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Columns of sentences: wrapped between words, also without a terminal (to `PLAIN_WIDTH` columns)."""
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_lines=False, leading=1)
+        for header in headers:
+            table.add_column(header, overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        if self.console is not None:
+            self.console.print(table)
+        elif not self.silent:
+            plain = Console(file=sys.stdout, width=PLAIN_WIDTH, color_system=None, force_terminal=False, highlight=False)
+            plain.print(table)
 
     def _rich_table(self, console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich import box

@@ -34,17 +34,17 @@ AUGMENTOR:
 
 TRAIN:
   ENABLE: True
-  MAX_MINUTES: {minutes:g}
-  QUALITY: {quality}
+  QUALITY: {quality}{minutes}
 
 TEST:
   ENABLE: True
 """
 
 
-def automatic_config_text(images: Path | str, labels: Path | str, *, minutes: float, quality: Quality) -> str:
-    """The YAML text of a training on two folders in so many minutes."""
-    return _TEXT.format(images=_quoted(images), labels=_quoted(labels), minutes=minutes, quality=quality)
+def automatic_config_text(images: Path | str, labels: Path | str, *, minutes: float | None, quality: Quality) -> str:
+    """The YAML text of a training on two folders, in so many minutes if they are given."""
+    time = "" if minutes is None else f"\n  MAX_MINUTES: {minutes:g}"
+    return _TEXT.format(images=_quoted(images), labels=_quoted(labels), minutes=time, quality=quality)
 
 
 def _quoted(path: Path | str) -> str:

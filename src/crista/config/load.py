@@ -84,7 +84,7 @@ def config_from_dict(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> 
     Raises `ConfigError` with all problems.
     """
     document, problems = read_mapping(tree)
-    text = _as_yaml(document.tree())
+    text = as_yaml(document.tree())
     config, notices = _check(document, problems, overrides)
     return LoadedConfig(config, text, notices, overrides=tuple(overrides))
 
@@ -250,7 +250,8 @@ def _missing_file(path: Path) -> Problem:
     return Problem(str(path), "does not exist", hint)
 
 
-def _as_yaml(tree: Mapping[str, Any]) -> str:
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """A tree of keys as the text of a YAML file."""
     if not tree:
         return ""
     yaml = YAML()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.config.root import Config
-from crista.errors import DataError, ImageReadError, Problem
+from crista.errors import DataError, Problem
 from crista.images.coding import class_counts, decide_coding
 from crista.images.consistency import (
     check_channels,
@@ -21,22 +16,44 @@ from crista.images.consistency import (
     check_shapes,
     check_sizes,
     check_spacings,
+    check_test_spacing,
     effective_channels,
     gather_notes,
 )
-from crista.images.dataset import OpenedPairs, Role, as_problem, merge_equal, open_pairs
+from crista.images.copies import check_copies
+from crista.images.dataset import LEFT_OUT, OpenedPairs, Pairing, Role, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
-from crista.images.image import Image, ImagePair
-from crista.images.label_faults import check_summaries, check_values, empty_label_warnings
-from crista.images.labels import LabelCoding, LabelSummary, make_coding, summarise_label
-from crista.images.scan import ImageScan, scan_image
-from crista.images.wording import list_files, list_names
+from crista.images.image import ImagePair
+from crista.images.label_faults import check_summaries, check_values, empty_label_warnings, rare_class_warnings
+from crista.images.labels import LabelCoding, make_coding
+from crista.images.look_cache import forget_oldest
+from crista.images.object_size import median_diameter
+from crista.images.pairing import pair_files
+from crista.images.pixel_faults import check_pixels, check_swapped, check_unlike
+from crista.images.split import Split, read_split
+from crista.images.wording import list_files
 
 SCAN_LIMIT = 2**31
 """Test images above so many bytes are not read in advance; prediction meets their pixels tile by tile."""
-MAX_THREADS = 4
 
-Found = TypeVar("Found")
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table of a check."""
+
+    severity: Literal["problem", "warning"]
+    files: str
+    """The file, the folder with the names of the files in `seen`, or the key."""
+    seen: str
+    effect: str
+    """What will happen."""
+    problem: Problem
+    """With the next step, and with what `crista check --fix` does."""
+
+    @property
+    def fix(self) -> str:
+        """What ``--fix`` does, or else what the user can do."""
+        return f"--fix: {self.problem.fix}" if self.problem.fix else self.problem.next_step or "nothing has to be done"
 
 
 @dataclass(frozen=True)
@@ -57,35 +74,24 @@ class DatasetReport:
     """How files were paired and axes were guessed."""
     fingerprint: Fingerprint | None = None
     """None without training images, or with problems."""
+    splits: tuple[Split, ...] = ()
+    """What was read, split by split."""
+    coding: LabelCoding | None = None
+    """What label values mean; None where that could not be settled."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything in one table: problems first, then warnings."""
+        stops, goes_on = "nothing is trained or predicted until it is mended", "the data are used as they are"
+        return (
+            *(Finding("problem", found.where, found.what, found.effect or stops, found) for found in self.problems),
+            *(Finding("warning", found.where, found.what, found.effect or goes_on, found) for found in self.warnings),
+        )
 
     def raise_if_problems(self) -> None:
         """Raise a `DataError` that lists all problems, if there are any."""
         if self.problems:
             raise DataError("with the data", self.problems)
-
-
-@dataclass(frozen=True)
-class _Split:
-    """One split, read: `scans` and `summaries` stand beside `pairs` (None where nothing was read)."""
-
-    role: Role
-    pairs: tuple[ImagePair, ...] = ()
-    scans: tuple[ImageScan | None, ...] = ()
-    summaries: tuple[LabelSummary | None, ...] = ()
-
-    @property
-    def labelled(self) -> list[tuple[Path, LabelSummary]]:
-        """Paths and values of the label images that were read."""
-        return [
-            (pair.label.path, summary)
-            for pair, summary in zip(self.pairs, self.summaries, strict=True)
-            if pair.label is not None and summary is not None
-        ]
-
-    @property
-    def scanned(self) -> list[tuple[ImagePair, ImageScan]]:
-        """Pairs whose image was read."""
-        return [(pair, scan) for pair, scan in zip(self.pairs, self.scans, strict=True) if scan is not None]
 
 
 @dataclass
@@ -95,7 +101,9 @@ class _Findings:
     notices: list[str] = field(default_factory=list)
 
 
-def check_dataset(config: Config, *, need_train: bool, need_test: bool, coding: LabelCoding | None = None) -> DatasetReport:
+def check_dataset(
+    config: Config, *, need_train: bool, need_test: bool, coding: LabelCoding | None = None, pairing: Pairing = pair_files
+) -> DatasetReport:
     """Open, read and compare everything that a run will need.
 
     Parameters
@@ -104,17 +112,19 @@ def check_dataset(config: Config, *, need_train: bool, need_test: bool, coding: 
     need_test : check DATA.TEST, with labels where DATA.TEST.LOAD_GT
     coding : what label values mean, where a trained network has settled it
         None: decided over all training labels (over the test labels where nothing is trained).
+    pairing : which label belongs to which image
 
     Unreadable files, wrong pairs, odd values: nothing raises, everything is in the report.
     """
     findings = _Findings()
-    opened = _open_splits(config, need_train=need_train, need_test=need_test, findings=findings)
+    wanted = _wanted(config, need_train=need_train, need_test=need_test)
+    opened = _open_splits(config, wanted, pairing, findings)
     pairs = [pair for found in opened.values() for pair in found.pairs]
     _compare(config, opened, findings)
-    splits = {role: _read_split(config, role, found.pairs, findings) for role, found in opened.items()}
-    for split in splits.values():
-        _check_pixels(split, findings)
-    _check_copies(splits, findings)
+    splits = {role: _read(config, role, found.pairs, findings) for role, found in opened.items()}
+    forget_oldest()
+    findings.warnings.extend(check_copies(splits))
+    findings.warnings.extend(check_unlike(splits.get("train", Split("train")), splits.get("test", Split("test")), config.data))
     decision = _decide(config, splits, coding, findings)
     fingerprint = None
     train = splits.get("train")
@@ -130,23 +140,27 @@ def check_dataset(config: Config, *, need_train: bool, need_test: bool, coding: 
         warnings=tuple(findings.warnings),
         notices=tuple(dict.fromkeys(findings.notices)),
         fingerprint=fingerprint,
+        splits=tuple(splits.values()),
+        coding=decision,
     )
 
 
-def _open_splits(config: Config, *, need_train: bool, need_test: bool, findings: _Findings) -> dict[Role, OpenedPairs]:
-    """Open the splits in turn; the first one settles the number of axes for the others."""
-    data = config.data
-    ndim = int(config.problem.ndim[0]) if config.problem.ndim else None
+def _wanted(config: Config, *, need_train: bool, need_test: bool) -> list[Role]:
     wanted: list[Role] = ["train"] if need_train else []
-    if need_train and not data.val.from_train:
+    if need_train and not config.data.val.from_train:
         wanted.append("val")
-    if need_test and not data.test.use_val_as_test:
+    if need_test and not config.data.test.use_val_as_test:
         wanted.append("test")
+    return wanted
+
+
+def _open_splits(config: Config, wanted: list[Role], pairing: Pairing, findings: _Findings) -> dict[Role, OpenedPairs]:
+    """Open the splits in turn; the first one settles the number of axes for the others."""
+    ndim = int(config.problem.ndim[0]) if config.problem.ndim else None
     opened: dict[Role, OpenedPairs] = {}
     for role in wanted:
-        section = _section(config, role)
-        with_labels = role != "test" or data.test.load_gt
-        found = open_pairs(section, ndim=ndim, with_labels=with_labels, role=role)
+        with_labels = role != "test" or config.data.test.load_gt
+        found = open_pairs(_section(config, role), ndim=ndim, with_labels=with_labels, role=role, pairing=pairing)
         findings.problems.extend(found.problems)
         findings.notices.extend(found.notices)
         if found.pairs:
@@ -174,8 +188,11 @@ def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Finding
     findings.problems.extend(check_patch_axes(everything, data))
     small = check_sizes(learnt or everything, data)
     (findings.warnings if data.reflect_to_complete_shape else findings.problems).extend(small)
-    findings.warnings.extend(check_dtypes(everything, data))
-    findings.warnings.extend(check_spacings(everything))
+    tested = [pair for role, found in opened.items() if role == "test" for pair in found.pairs]
+    for pairs in (learnt, tested):
+        findings.warnings.extend(check_dtypes(pairs, data))
+        findings.warnings.extend(check_spacings(pairs))
+    findings.warnings.extend(check_test_spacing(learnt, tested))
     warnings, notices = gather_notes(everything)
     findings.warnings.extend(warnings)
     findings.notices.extend(notices)
@@ -183,32 +200,15 @@ def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Finding
         findings.notices.append("one training image: validation is done on a part of it that is not trained on")
 
 
-def _read_split(config: Config, role: Role, pairs: tuple[ImagePair, ...], findings: _Findings) -> _Split:
-    """One pass over every image, and over every label image that has to be read."""
-    large = [pair for pair in pairs if role == "test" and pair.image.nbytes > SCAN_LIMIT]
+def _read(config: Config, role: Role, pairs: tuple[ImagePair, ...], findings: _Findings) -> Split:
+    split, broken, large = read_split(role, pairs, read_labels=_needs_label_values(config, role), limit=SCAN_LIMIT)
     if large:
-        names = list_files([pair.image.path for pair in large])
-        findings.notices.append(f"not read in advance, larger than {SCAN_LIMIT >> 30} GB: {names}")
-    read_labels = _needs_label_values(config, role)
-
-    unreadable: list[tuple[Path, Problem]] = []
-
-    def read(image: Image | None, measure: Callable[[Image], Found]) -> Found | None:
-        if image is None:
-            return None
-        try:
-            return measure(image)
-        except ImageReadError as error:
-            unreadable.append((image.path, as_problem(image.path, error)))
-            return None
-
-    images = [pair.image if pair not in large else None for pair in pairs]
-    labels = [pair.label if read_labels else None for pair in pairs]
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        scans = tuple(pool.map(lambda image: read(image, scan_image), images))
-        summaries = tuple(pool.map(lambda label: read(label, summarise_label), labels))
-    findings.problems.extend(merge_equal(sorted(unreadable, key=lambda item: str(item[0]))))
-    return _Split(role, pairs, scans, summaries)
+        findings.notices.append(f"not read in advance, larger than {SCAN_LIMIT >> 30} GB: {list_files(large)}")
+    findings.problems.extend(replace(problem, fix=problem.fix or LEFT_OUT) for problem in broken)
+    problems, warnings = check_pixels(split, config.data)
+    findings.problems.extend(problems)
+    findings.warnings.extend(warnings)
+    return split
 
 
 def _needs_label_values(config: Config, role: Role) -> bool:
@@ -219,55 +219,7 @@ def _needs_label_values(config: Config, role: Role) -> bool:
     return data.train.check_data or (counted and role == "train")
 
 
-def _check_pixels(split: _Split, findings: _Findings) -> None:
-    """NaN and constant images."""
-    for pair, scan in split.scanned:
-        path = str(pair.image.path)
-        if scan.is_empty_of_values:
-            what = f"holds no finite value: all {scan.num_nonfinite} pixels are NaN or infinite"
-            findings.problems.append(Problem(path, what, "remove it, or export it again"))
-        elif scan.num_nonfinite:
-            what = f"holds NaN or infinite values ({scan.num_nonfinite} pixels): "
-            what += "they are replaced by 0 after normalisation"
-            findings.warnings.append(Problem(path, what, "check where they come from"))
-    constant = [(pair, scan) for pair, scan in split.scanned if scan.is_constant]
-    if constant:
-        pair, scan = constant[0]
-        value = f"every pixel is {scan.channels[0].min:g}"
-        many = f"{len(constant)} images are constant: {list_files([other.image.path for other, _ in constant])}"
-        what = many if len(constant) > 1 else f"the image is constant: {value}"
-        where = str(pair.image.path.parent if len(constant) > 1 else pair.image.path)
-        findings.warnings.append(Problem(where, what, "nothing can be seen in it; remove it if that is not meant"))
-
-
-def _check_copies(splits: dict[Role, _Split], findings: _Findings) -> None:
-    """Images with the same pixels: within the training images, and between them and validation or test."""
-    seen: dict[str, list[ImagePair]] = defaultdict(list)
-    learnt = splits.get("train", _Split("train"))
-    for pair, scan in learnt.scanned:
-        seen[scan.digest].append(pair)
-    for group in seen.values():
-        if len(group) > 1:
-            what = f"identical images (duplicates): {list_files([pair.image.path for pair in group])}"
-            next_step = "keep one of each: copies in training and validation make the validation look too good"
-            findings.warnings.append(Problem(str(group[0].image.path.parent), what, next_step))
-    for role in ("val", "test"):
-        found = list(_shared(seen, splits.get(role, _Split(role))))
-        if found:
-            word = "validation" if role == "val" else "test"
-            listed = list_names([f"{copy.image.path.name} = {pair.image.path.name}" for copy, pair in found])
-            what = f"{len(found)} {word} images are training images too: {listed}"
-            where = str(found[0][0].image.path.parent)
-            findings.warnings.append(Problem(where, what, f"the {word} figures will be too good: use other images"))
-
-
-def _shared(seen: dict[str, list[ImagePair]], split: _Split) -> Iterator[tuple[ImagePair, ImagePair]]:
-    for pair, scan in split.scanned:
-        if scan.digest in seen:
-            yield pair, seen[scan.digest][0]
-
-
-def _decide(config: Config, splits: dict[Role, _Split], coding: LabelCoding | None, findings: _Findings) -> LabelCoding | None:
+def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | None, findings: _Findings) -> LabelCoding | None:
     """What label values mean, settled on the training labels and held against all others."""
     data = config.data
     num_classes = None if data.n_classes is None else max(2, data.n_classes)
@@ -275,6 +227,10 @@ def _decide(config: Config, splits: dict[Role, _Split], coding: LabelCoding | No
     role: Role = "train" if "train" in splits else "test"
     source = splits.get(role)
     plain = make_coding(num_classes or 2, ignored)
+    swapped = [problem for split in splits.values() if (problem := check_swapped(split)) is not None]
+    if swapped:
+        findings.problems.extend(swapped)
+        return None
     if coding is None and source is not None and source.labelled and not _is_empty_test(source, plain):
         section = _section(config, role)
         where = str(section.gt_path or section.path)
@@ -282,6 +238,7 @@ def _decide(config: Config, splits: dict[Role, _Split], coding: LabelCoding | No
         findings.problems.extend(decision.problems)
         findings.warnings.extend(decision.warnings)
         coding = decision.coding
+        findings.warnings.extend(rare_class_warnings(source.labelled, coding, config.data.class_names, where))
     else:
         unread = source is not None and not source.labelled and num_classes is None
         coding, source = coding or (None if unread else plain), None
@@ -291,13 +248,13 @@ def _decide(config: Config, splits: dict[Role, _Split], coding: LabelCoding | No
     return coding
 
 
-def _is_empty_test(split: _Split, plain: LabelCoding) -> bool:
+def _is_empty_test(split: Split, plain: LabelCoding) -> bool:
     """Whether these are test labels without any foreground: nothing to train on, but a fair test."""
     values = {value for _, summary in split.labelled for value in summary.values}
     return split.role == "test" and values <= {0, *plain.ignored_values} and not check_summaries(split.labelled)
 
 
-def _check_against(split: _Split, coding: LabelCoding | None, findings: _Findings) -> None:
+def _check_against(split: Split, coding: LabelCoding | None, findings: _Findings) -> None:
     if coding is None:
         findings.problems.extend(check_summaries(split.labelled))
         return
@@ -307,7 +264,7 @@ def _check_against(split: _Split, coding: LabelCoding | None, findings: _Finding
         findings.warnings.extend(empty_label_warnings(split.labelled, coding))
 
 
-def _fingerprint(config: Config, train: _Split, coding: LabelCoding) -> Fingerprint:
+def _fingerprint(config: Config, train: Split, coding: LabelCoding) -> Fingerprint:
     counts = class_counts([summary.counts for _, summary in train.labelled], coding) if train.labelled else None
     return build_fingerprint(
         train.pairs,
@@ -315,4 +272,7 @@ def _fingerprint(config: Config, train: _Split, coding: LabelCoding) -> Fingerpr
         num_channels=effective_channels(train.pairs[0].image, config.data),
         coding=coding,
         class_counts=counts,
+        object_diameter=median_diameter(
+            [summary.diameters for _, summary in train.labelled], coding.class_of, train.pairs[0].image.ndim, coding.ignore_index
+        ),
     )

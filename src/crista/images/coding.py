@@ -164,17 +164,19 @@ def _mixed_codings(seen: _Seen) -> CodingDecision | None:
     count = len(kinds) + 1
     next_step = "write all label images with the classes 0 and 1 (e.g. label > 0)"
     next_step += f"; if these are {count} classes, set DATA.N_CLASSES: {count}"
-    return CodingDecision(None, (Problem(seen.where, f"label values differ between files: {listed}", next_step),))
+    what = f"label values differ between files: {listed}"
+    return CodingDecision(None, (Problem(seen.where, what, next_step, fix="every value above 0 becomes class 1"),))
 
 
 def _lossy(seen: _Seen) -> CodingDecision | None:
     """Grey values between the classes: JPEG, smoothing, or resizing with interpolation."""
-    bad = [(path, summary) for path, summary in seen.summaries if _is_lossy(path, summary, seen.allowed)]
+    bad = [(path, summary) for path, summary in seen.summaries if is_lossy(path, summary, seen.allowed)]
     if not bad:
         return None
     path, summary = bad[0]
     good = [(other.name, str(fine.num_values)) for other, fine in seen.summaries if (other, fine) not in bad]
-    what = f"{summary.num_values} distinct values, from {summary.values[0]} to {summary.values[-1]}: "
+    what = "JPEG-damaged label: " if path.suffix.lower() in (".jpg", ".jpeg") else ""
+    what += f"{summary.num_values} distinct values, from {summary.values[0]} to {summary.values[-1]}: "
     what += "a lossy label image is likely (JPEG, smoothed borders, or resized with interpolation)"
     if len(bad) > 1:
         what += f"; the same in {list_names([other.name for other, _ in bad[1:]])}"
@@ -183,10 +185,12 @@ def _lossy(seen: _Seen) -> CodingDecision | None:
     half = (summary.values[0] + summary.values[-1]) // 2
     next_step = f"for two classes threshold it (label > {half}) and save it losslessly (TIFF or PNG); "
     next_step += "better, export it anew"
-    return CodingDecision(None, (Problem(str(path), what, next_step),))
+    fix = "each pixel gets the nearest of the commonest values, saved losslessly"
+    return CodingDecision(None, (Problem(str(path), what, next_step, fix=fix),))
 
 
-def _is_lossy(path: Path, summary: LabelSummary, allowed: int) -> bool:
+def is_lossy(path: Path, summary: LabelSummary, allowed: int) -> bool:
+    """Whether a label image holds grey values between its classes; `allowed` classes were asked for."""
     if summary.num_values <= max(allowed, 3) or summary.num_values > 256 or summary.values[-1] > 255:
         return False
     if path.suffix.lower() in (".jpg", ".jpeg"):
@@ -210,6 +214,7 @@ def _instances(seen: _Seen) -> CodingDecision | None:
         str(most[0]),
         f"{shown} label values ({show_values(seen.values)}), too many for semantic classes ({limit}): it looks like instance ids",
         f"binarise them for foreground against background (label > 0), or write one value per class{stated}",
+        fix="" if seen.num_classes and seen.num_classes > 2 else "every object becomes class 1 (label > 0)",
     )
     return CodingDecision(None, (problem,))
 
@@ -226,13 +231,16 @@ def _mapped(seen: _Seen) -> CodingDecision | None:
     mapping = tuple((value, index) for index, value in enumerate(values))
     arrows = ", ".join(f"{value} -> {index}" for value, index in mapping)
     counted = "" if seen.num_classes else f" ({len(values)} classes)"
-    what = f"label values {show_values(values)} are not consecutive classes; they are mapped to "
+    looks = f"looks like {values[0]}/{values[1]}" if len(values) == 2 else f"labels {', '.join(map(str, values))} have gaps"
+    what = f"{looks}: label values {show_values(values)} are not consecutive classes; they are mapped to "
     what += f"{show_values(range(len(values)))}: {arrows}{counted}"
     if values[-1] == 255 and len(values) > 2:
         what += ". 255 is used as a class here; LOSS.IGNORE_INDEX: 255 would leave these pixels out"
     coding = make_coding(len(values), seen.ignored, mapping)
     next_step = "if a class occurs in no label image, or the values mean something else, write 0, 1, 2… yourself"
-    return CodingDecision(coding, (), (Problem(seen.where, what, next_step if len(values) > 2 else ""),))
+    effect = f"the values are read as {arrows}, in training, prediction and measurement"
+    problem = Problem(seen.where, what, next_step if len(values) > 2 else "", effect, f"they are written as {arrows}")
+    return CodingDecision(coding, (), (problem,))
 
 
 def _unexpected(seen: _Seen) -> Problem:
@@ -266,7 +274,7 @@ def _set_warnings(seen: _Seen, decision: CodingDecision) -> list[Problem]:
     absent = [index for index in range(coding.num_classes) if not counts[index]]
     if absent:
         what = f"class {list_names([str(index) for index in absent])} occurs in no label image"
-        warnings.append(Problem(seen.where, what, "check DATA.N_CLASSES"))
+        warnings.append(Problem(seen.where, what, "check DATA.N_CLASSES", "it cannot be learnt, and is never predicted"))
     absent = [value for value in seen.ignored if not any(value in summary.counts for _, summary in seen.summaries)]
     if absent:
         nothing = ": nothing is ignored" if len(absent) == len(seen.ignored) else ""

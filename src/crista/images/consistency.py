@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 from crista.config.data import Data
 from crista.errors import Problem
+from crista.geometry.spacing import Spacing
 from crista.images.image import Image, ImagePair
 from crista.images.wording import list_files, plural, show_shape
 
@@ -27,7 +29,7 @@ def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
         if sorted(image) == sorted(label):
             what += ": it looks transposed"
             next_step = "transpose one of them, or name its axes with INPUT_MASK_AXES_ORDER (e.g. XY)"
-        yield Problem(str(pair.label.path), what, next_step)
+        yield Problem(str(pair.label.path), what, next_step, fix="image and label are left out")
 
 
 def effective_channels(image: Image, data: Data) -> int:
@@ -121,8 +123,51 @@ def check_spacings(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
             low, high = images[axis.index(min(axis))], images[axis.index(max(axis))]
             what = f"voxel sizes differ: {low.path.name} {low.spacing}, {high.path.name} {high.spacing}"
             next_step = "images are used as they are; resample them to one voxel size if objects look different"
-            yield Problem(_folder(images), what, next_step)
+            effect = "the same object has several sizes in pixels, and the network has to learn them all"
+            yield Problem(_folder(images), what, next_step, effect)
             return
+
+
+def check_test_spacing(learnt: Sequence[ImagePair], test: Sequence[ImagePair]) -> Iterator[Problem]:
+    """A warning where the voxels of test images are not of the size of those that are trained on."""
+    known = [pair.image.spacing for pair in learnt if pair.image.spacing is not None]
+    if not known:
+        return
+    median_size = Spacing(tuple(median(axis) for axis in zip(*(size.values for size in known), strict=True)))
+    found: dict[str, list[Image]] = defaultdict(list)
+    for pair in test:
+        if pair.image.spacing is not None and spacing_factors(pair.image.spacing, median_size.values):
+            found[str(pair.image.spacing)].append(pair.image)
+    for size, images in found.items():
+        assert images[0].spacing is not None
+        factors = spacing_factors(images[0].spacing, median_size.values)
+        named = images[0].path.name if len(images) == 1 else f"{len(images)} images ({list_files([i.path for i in images])})"
+        what = f"{named}: pixel size {size}, training was {median_size} (a factor of {show_factors(factors)})"
+        effect = f"objects are {show_factors([1 / factor for factor in factors])} times as large in pixels as those learnt"
+        yield Problem(_folder(images), what, rescaling_step(images[0], factors), effect)
+
+
+def spacing_factors(own: Spacing, learnt: Sequence[float]) -> tuple[float, ...]:
+    """Voxel size over the one that was learnt, per axis; empty where they agree within the tolerance."""
+    factors = tuple(size / known for size, known in zip(own.values, learnt, strict=True))
+    far = any(not 1 / (1 + SPACING_TOLERANCE) <= factor <= 1 + SPACING_TOLERANCE for factor in factors)
+    return factors if far else ()
+
+
+def show_factors(factors: Sequence[float]) -> str:
+    """``0.62``, or ``1 × 0.62 × 0.62`` where the axes differ."""
+    shown = [f"{factor:.3g}" for factor in factors]
+    return shown[0] if len(set(shown)) == 1 else " × ".join(shown)
+
+
+def rescaling_step(image: Image, factors: Sequence[float]) -> str:
+    """What to do about voxels of another size: the shape that makes them equal, and a line of Python that makes it."""
+    shape = tuple(max(1, round(length * factor)) for length, factor in zip(image.spatial_shape, factors, strict=True))
+    zoom = ", ".join(f"{factor:.4g}" for factor in factors)
+    return (
+        f"rescale to the size that was learnt: {image.path.name} becomes {show_shape(shape)}, e.g. with "
+        f"scipy.ndimage.zoom(image, ({zoom}), order=1) (label images: order=0), or in Fiji with Image › Scale…"
+    )
 
 
 def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:

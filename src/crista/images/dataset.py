@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,9 @@ from crista.images.wording import list_files, list_names
 
 Role = Literal["train", "val", "test"]
 PathPair = tuple[Path, Path | None]
+Pairing = Callable[[Sequence[Path], Sequence[Path]], tuple[list[tuple[Path, Path]], list[str]]]
+LEFT_OUT = "image and label are left out"
+"""What the fix does about files that cannot be used."""
 CONTAINER_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".zarr")
 
 
@@ -32,7 +35,14 @@ class OpenedPairs:
     notices: list[str] = field(default_factory=list)
 
 
-def open_pairs(section: TrainData | ValidationData | TestData, *, ndim: int | None, with_labels: bool, role: Role) -> OpenedPairs:
+def open_pairs(
+    section: TrainData | ValidationData | TestData,
+    *,
+    ndim: int | None,
+    with_labels: bool,
+    role: Role,
+    pairing: Pairing = pair_files,
+) -> OpenedPairs:
     """List, pair and open the files of DATA.TRAIN, DATA.VAL or DATA.TEST. Pixels are not read.
 
     Parameters
@@ -42,21 +52,25 @@ def open_pairs(section: TrainData | ValidationData | TestData, *, ndim: int | No
         files of different dimensions are a problem.
     with_labels : whether label images are opened too
     role : which section it is; messages name its keys
+    pairing : which label belongs to which image; raises a `DataError` where that cannot be told
     """
-    found = _Opener(section, f"DATA.{role.upper()}", with_labels)
+    found = _Opener(section, f"DATA.{role.upper()}", with_labels, pairing)
     opened = [pair for files in found.list_pairs() if (pair := found.open(files, ndim)) is not None]
     if ndim is None and opened:
         ndim = found.infer_ndim(opened)
         opened = [again for pair in opened if ndim and (again := found.reopen(pair, ndim)) is not None]
     pairs = found.apply_resolution(opened)
-    return OpenedPairs(pairs, [*found.problems, *merge_equal(found.unreadable)], found.notices)
+    fix = LEFT_OUT if pairs else ""
+    unreadable = [replace(problem, fix=fix) for problem in merge_equal(found.unreadable)]
+    return OpenedPairs(pairs, [*found.problems, *unreadable], found.notices)
 
 
 class _Opener:
     """Opens the files of one section and keeps what went wrong."""
 
-    def __init__(self, section: TrainData | ValidationData | TestData, key: str, with_labels: bool) -> None:
+    def __init__(self, section: TrainData | ValidationData | TestData, key: str, with_labels: bool, pairing: Pairing) -> None:
         self.section = section
+        self.pairing = pairing
         self.key = key
         self.with_labels = with_labels
         self.problems: list[Problem] = []
@@ -74,7 +88,7 @@ class _Opener:
         if not images or not labels:
             return []
         try:
-            pairs, notices = pair_files(images, labels)
+            pairs, notices = self.pairing(images, labels)
         except DataError as error:
             self.problems.extend(error.problems)
             return []

@@ -44,6 +44,9 @@ class Fingerprint:
     """Pixels of each class over all training labels, ignored ones left out; None if labels were not read."""
     intensity: tuple[Intensity, ...]
     """Per channel that the network gets, over all training images."""
+    object_diameter: float | None = None
+    """Diameter of the objects in the training labels, voxels: half of the foreground lies in smaller ones.
+    None where there are none, or not read."""
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -76,6 +79,7 @@ def build_fingerprint(
     num_channels: int,
     coding: LabelCoding,
     class_counts: tuple[int, ...] | None,
+    object_diameter: float | None = None,
 ) -> Fingerprint:
     """Gather the facts about `pairs` (at least one), whose images were scanned in the same order."""
     images = [pair.image for pair in pairs]
@@ -88,6 +92,7 @@ def build_fingerprint(
         spacing=median_spacing([image.spacing for image in images]),
         coding=coding,
         class_counts=class_counts,
+        object_diameter=object_diameter,
         intensity=tuple(Intensity.merge(list(parts)) for parts in zip(*channels, strict=True)),
     )
 

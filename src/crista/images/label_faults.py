@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from crista.errors import Problem
 from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary
 from crista.images.wording import list_files, list_names, show_values
+
+NOT_ANNOTATED = 255
+"""What pixels without annotation are written as, unless LOSS.IGNORE_INDEX names another value."""
+RARE = 1e-3
+"""A class with a smaller share of the pixels is rare."""
+MAX_SOFT_VALUES = 8
+"""Soft labels between so many whole numbers at most are snapped to them."""
 
 Summaries = Sequence[tuple[Path, LabelSummary]]
 """The label images of a set, each with its values."""
@@ -18,7 +25,7 @@ def check_values(path: Path, summary: LabelSummary, coding: LabelCoding) -> Prob
     """What is wrong with a label image (of validation or test) under a coding that is already decided."""
     broken = _broken(summary)
     if broken is not None:
-        return Problem(str(path), *broken)
+        return Problem(str(path), *broken, fix=fix_of(summary))
     unknown = [value for value in summary.values if value not in coding.class_of]
     if not unknown and summary.num_values <= MAX_VALUES:
         return None
@@ -35,18 +42,44 @@ def check_summaries(summaries: Summaries) -> list[Problem]:
 
     The same finding in many files is one problem.
     """
-    groups: dict[str, list[tuple[Path, tuple[str, str]]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[tuple[Path, str]]] = defaultdict(list)
     for path, summary in summaries:
         broken = _broken(summary)
         if broken is not None:
-            groups[broken[1]].append((path, broken))
+            groups[broken[1], fix_of(summary)].append((path, broken[0]))
     problems = []
-    for found in groups.values():
-        path, (what, next_step) = found[0]
+    for (next_step, fix), found in groups.items():
+        path, what = found[0]
         others = [other.name for other, _ in found[1:]]
         more = f" (the same kind in {len(others)} more: {list_names(others)})" if others else ""
-        problems.append(Problem(str(path), what + more, next_step))
+        problems.append(Problem(str(path), what + more, next_step, fix=fix))
     return problems
+
+
+def fix_of(summary: LabelSummary) -> str:
+    """What is done about a label image that is none, in words; empty where nothing can be."""
+    if summary.channels == "different":
+        return "each colour becomes a class (colours.csv keeps which)" if summary.colours else ""
+    steps = []
+    if summary.num_fractional:
+        if not threshold_is_known(summary):
+            return ""
+        steps.append("soft values go to the nearest class value")
+    if summary.num_nan:
+        steps.append(f"NaN becomes {NOT_ANNOTATED}, and LOSS.IGNORE_INDEX leaves it out")
+    negative = [value for value in summary.values if value < 0]
+    if len(negative) > 1:
+        return ""
+    if negative:
+        steps.append(f"{negative[0]} becomes {NOT_ANNOTATED}, and LOSS.IGNORE_INDEX leaves it out")
+    return "; ".join(steps)
+
+
+def threshold_is_known(summary: LabelSummary) -> bool:
+    """Whether soft values can be told apart: they lie in [0, 1], or between a few whole numbers."""
+    soft = summary.low is not None and summary.high is not None and summary.low >= 0 and summary.high <= 1
+    soft = soft and set(summary.values) <= {0, 1}
+    return soft or 2 <= summary.num_values <= MAX_SOFT_VALUES
 
 
 def _broken(summary: LabelSummary) -> tuple[str, str] | None:
@@ -88,7 +121,8 @@ def channel_warnings(summaries: Summaries) -> list[Problem]:
         if found:
             path, summary = found[0]
             more = f" ({len(found)} files)" if len(found) > 1 else ""
-            warnings.append(Problem(str(path), text.format(n=summary.num_channels) + more))
+            what = text.format(n=summary.num_channels) + more
+            warnings.append(Problem(str(path), what, effect="they are read as said", fix="written with one channel of classes"))
     return warnings
 
 
@@ -104,4 +138,31 @@ def empty_label_warnings(summaries: Summaries, coding: LabelCoding) -> list[Prob
     listed = f": {list_files(empty)}" if len(empty) > 1 else ""
     where = str(empty[0].parent if len(empty) > 1 else empty[0])
     files = f"{len(empty)} label images" if len(empty) > 1 else "this label image"
-    return [Problem(where, f"no foreground in {files}{listed}")]
+    effect = "nothing but background is learnt or measured there"
+    return [Problem(where, f"no foreground in {files}{listed}", effect=effect)]
+
+
+def rare_class_warnings(
+    summaries: Summaries, coding: LabelCoding | None, names: Sequence[str] | None, where: str
+) -> list[Problem]:
+    """Classes with so few pixels that few patches show them."""
+    if coding is None:
+        return []
+    counts: Counter[int] = Counter()
+    files: Counter[int] = Counter()
+    for _, summary in summaries:
+        of_file: Counter[int] = Counter()
+        for value, count in summary.counts.items():
+            of_file[coding.class_of[value]] += count
+        counts.update(of_file)
+        files.update(of_file.keys())
+    total = sum(count for index, count in counts.items() if index != coding.ignore_index)
+    warnings = []
+    for index in range(1, coding.num_classes):
+        if 0 < counts[index] < RARE * total:
+            named = f" ({names[index]})" if names and index < len(names) else ""
+            share = f"{100 * counts[index] / total:.2g} % of the pixels, in {files[index]} of {len(summaries)} label images"
+            effect = "few patches show it: it is learnt slowly, and its figures rest on few pixels"
+            step = "annotate more of it, or merge it with another class; LOSS.CLASS_REBALANCE: auto weighs it higher"
+            warnings.append(Problem(where, f"class {index}{named} in {share}", step, effect))
+    return warnings

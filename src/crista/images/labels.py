@@ -15,10 +15,12 @@ from crista.geometry.axes import Array, Region
 from crista.images.blocks import iter_blocks, iter_pixels
 from crista.images.counting import count_integers
 from crista.images.image import Image
+from crista.images.object_size import Diameters, fill_middle, measure_diameters, middle_region
 
 MAX_VALUES = 1024
 """Distinct values (and colours) that are counted; beyond it a file cannot hold classes anyway."""
 BINCOUNT_RANGE = 2**17
+MOST_COLOURS = 64
 
 IGNORED = 255
 """What every pixel without annotation is inside crista, whatever the files say; classes end below it."""
@@ -82,6 +84,14 @@ class LabelSummary:
     num_channels: int
     num_colours: int | None = None
     """Distinct values of three differing channels (at most `MAX_VALUES` + 1)."""
+    colours: tuple[tuple[int, int], ...] = ()
+    """(red · 65536 + green · 256 + blue, pixels) of the commonest colours of three differing channels, at most `MOST_COLOURS`."""
+    low: float | None = None
+    """Smallest finite value, where there are numbers that are not whole."""
+    high: float | None = None
+    """Largest one."""
+    diameters: Diameters = ()
+    """Of the objects in the middle of the image, for each value."""
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -99,6 +109,8 @@ class _Tally:
     num_nan: int = 0
     num_fractional: int = 0
     example: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     def add(self, block: Array) -> None:
         """Count the values of one (Z)YX block."""
@@ -118,6 +130,10 @@ class _Tally:
         self.num_fractional += fractional.size
         if fractional.size and self.example is None:
             self.example = float(fractional[0])
+        if fractional.size:
+            low, high = float(block[finite].min()), float(block[finite].max())
+            self.low = low if self.low is None else min(self.low, low)
+            self.high = high if self.high is None else max(self.high, high)
         return block.astype(np.int64) if whole.all() else block[whole].astype(np.int64)
 
     def _count(self, counter: Counter[int], values: Array) -> None:
@@ -148,17 +164,19 @@ def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 def summarise_label(image: Image) -> LabelSummary:
     """Count the values of a label image block by block; the whole volume is never in memory."""
-    tally, argmax = _Tally(), _Tally()
+    tally, argmax, middle = _Tally(), _Tally(), middle_region(image.spatial_shape)
+    sample = np.zeros([part.stop - part.start for part in middle], np.int64 if image.num_channels > 1 else image.dtype)
     equal = one_hot = image.num_channels > 1
-    colours: set[int] | None = set() if image.num_channels == 3 and image.dtype == np.uint8 else None
-    for _, block in iter_pixels(image, iter_blocks(image)):
+    colours: Counter[int] | None = Counter() if image.num_channels == 3 and image.dtype == np.uint8 else None
+    for region, block in iter_pixels(image, iter_blocks(image)):
+        fill_middle(sample, middle, region, block.argmax(axis=0) if one_hot else block[0])
         equal = equal and bool((block == block[:1]).all())
         one_hot = one_hot and _is_one_hot(block)
         tally.add(block[0])
         if one_hot:
             argmax.add(block.argmax(axis=0))
         if colours is not None and not equal and len(colours) <= MAX_VALUES:
-            colours.update(_colours(block))
+            colours.update(count_colours(block))
     channels: Channels = "different"
     if image.num_channels == 1 or equal:
         channels = "one" if image.num_channels == 1 else "equal"
@@ -174,6 +192,10 @@ def summarise_label(image: Image) -> LabelSummary:
         channels=channels,
         num_channels=image.num_channels,
         num_colours=min(len(colours), MAX_VALUES + 1) if colours and channels == "different" else None,
+        colours=tuple(colours.most_common(MOST_COLOURS)) if colours and channels == "different" else (),
+        low=tally.low,
+        high=tally.high,
+        diameters=measure_diameters(sample) if channels != "different" else (),
     )
 
 
@@ -183,9 +205,16 @@ def _is_one_hot(block: Array) -> bool:
     return bool((np.count_nonzero(hot, axis=0) == 1).all() and len(np.unique(block[hot])) == 1)
 
 
-def _colours(block: NDArray[np.uint8]) -> set[int]:
-    packed = (block[0].astype(np.int64) << 16) | (block[1].astype(np.int64) << 8) | block[2]
-    return set(np.unique(packed)[: MAX_VALUES + 1].tolist())
+def pack_colours(block: Array) -> NDArray[np.int64]:
+    """The three channels of 8 bits as one number: red · 65536 + green · 256 + blue."""
+    return np.asarray((block[0].astype(np.int64) << 16) | (block[1].astype(np.int64) << 8) | block[2])
+
+
+def count_colours(block: Array) -> dict[int, int]:
+    """Pixels of each packed colour, of the `MAX_VALUES` + 1 commonest."""
+    distinct, counts = np.unique(pack_colours(block), return_counts=True)
+    first = np.argsort(-counts, kind="stable")[: MAX_VALUES + 1]
+    return dict(zip(distinct[first].tolist(), counts[first].tolist(), strict=True))
 
 
 def read_label(label: Image, coding: LabelCoding, region: Region | None = None) -> NDArray[np.uint8]:

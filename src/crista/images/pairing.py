@@ -57,6 +57,22 @@ def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tup
     raise DataError("with the pairing of images and labels", _describe_leftovers(best, images, labels))
 
 
+def pair_what_matches(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """The pairs that names leave no doubt about, and the notices of `pair_files`; files without a partner are left out."""
+    images, labels = _without_doubles(images), _without_doubles(labels)
+    attempts = [attempt(images, labels) for attempt in (_match_exactly, _match_folded, _match_numbers, _match_renamed)]
+    best = max(attempts, key=lambda match: len(match.partner))
+    known = [image for index, image in enumerate(images) if index in best.partner]
+    partners = [labels[best.partner[index]] for index in range(len(images)) if index in best.partner]
+    return _pairs(_Match(dict(enumerate(range(len(known)))), best.notice), known, partners)
+
+
+def _without_doubles(paths: Sequence[Path]) -> list[Path]:
+    """Those whose names do not differ from others in the extension only."""
+    counts = Counter(unicodedata.normalize("NFC", stem(path)) for path in paths)
+    return [path for path in paths if counts[unicodedata.normalize("NFC", stem(path))] == 1]
+
+
 def _pairs(match: _Match, images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
     pairs = [(image, labels[match.partner[index]]) for index, image in enumerate(images)]
     differing = [(image.name, label.name) for image, label in pairs if stem(image) != stem(label)]
@@ -163,16 +179,17 @@ def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[P
     lonely_images = [path.name for index, path in enumerate(images) if index not in best.partner]
     lonely_labels = [path.name for index, path in enumerate(labels) if index not in taken]
     problems = []
+    fix = "files without a partner are left out" if taken else ""
     if len(images) != len(labels):
         what = f"{plural(len(images), 'image')} in {image_folder}, "
         what += f"{plural(len(labels), 'label')} in {label_folder}"
-        problems.append(Problem("", what, "there must be one label per image, of the same name"))
+        problems.append(Problem("", what, "there must be one label per image, of the same name", fix=fix))
     if lonely_images:
         what = f"without a label of the same name in {label_folder}: {list_names(lonely_images, LISTED)}"
         next_step = "add the labels, rename them like the images, or move these images away"
-        problems.append(Problem(str(image_folder), what, next_step))
+        problems.append(Problem(str(image_folder), what, next_step, fix=fix))
     if lonely_labels:
         what = f"without an image of the same name in {image_folder}: {list_names(lonely_labels, LISTED)}"
         next_step = "add the images, rename the labels like them, or move these labels away"
-        problems.append(Problem(str(label_folder), what, next_step))
+        problems.append(Problem(str(label_folder), what, next_step, fix=fix))
     return problems

@@ -13,6 +13,7 @@ from crista.images.blocks import iter_blocks, iter_pixels
 from crista.images.counting import count_integers
 from crista.images.image import Image
 from crista.images.pixel_digest import PixelDigest
+from crista.images.pixel_sample import PixelSample
 
 PIECE = 2**16
 """Values measured at a time: as float64 they stay in the processor's cache."""
@@ -55,6 +56,12 @@ class ImageScan:
     num_nonfinite: int
     """NaN and infinite pixels, all channels together."""
     channels: tuple[Intensity, ...]
+    num_values: int | None = None
+    """Distinct values over all channels, of 8- and 16-bit integers and booleans; None for others."""
+    share_at_top: float = 0.0
+    """Share of the pixels that have the largest value of the image, where `num_values` is known."""
+    sample: str = ""
+    """Pixels on a coarse grid, as `crista.images.copies` compares them."""
 
     @property
     def is_empty_of_values(self) -> bool:
@@ -69,26 +76,33 @@ class ImageScan:
 
 def scan_image(image: Image) -> ImageScan:
     """Read all pixels once, block by block; the next block is read while one is looked at."""
-    digest = PixelDigest(image.spatial_shape)
+    digest, sample = PixelDigest(image.spatial_shape), PixelSample(image.spatial_shape)
     found = [Intensity.merge([]) for _ in range(image.num_channels)]
     num_nonfinite = 0
+    counts: NDArray[np.int64] | int = 0
     for region, block in iter_pixels(image, iter_blocks(image)):
+        sample.add(region, block)
         for channel, pixels in enumerate(block):
             pixels = np.ascontiguousarray(pixels)
             digest.add(channel, region, pixels)
-            part = _measure(pixels.reshape(-1))
+            if pixels.dtype.kind in "bui" and pixels.dtype.itemsize <= 2:
+                origin, histogram = count_integers(pixels.reshape(-1))
+                counts = counts + histogram
+                part = _measure_counts(origin, histogram)
+            else:
+                part = _measure(pixels.reshape(-1))
             num_nonfinite += pixels.size - part.count
             found[channel] = Intensity.merge([found[channel], part])
     dtype = image.dtype.newbyteorder("<").str
     identity = f"{image.num_channels} {image.spatial_shape} {dtype} {digest.hexdigest()}"
-    return ImageScan(identity, num_nonfinite, tuple(found))
+    if isinstance(counts, int):
+        return ImageScan(identity, num_nonfinite, tuple(found), sample=sample.as_text())
+    present = counts[counts > 0]
+    return ImageScan(identity, num_nonfinite, tuple(found), len(present), float(present[-1] / present.sum()), sample.as_text())
 
 
 def _measure(pixels: Array) -> Intensity:
-    if pixels.dtype.kind in "bui" and pixels.dtype.itemsize <= 2:
-        return _measure_counts(*count_integers(pixels))
-    pieces = [_measure_piece(pixels[start : start + PIECE]) for start in range(0, len(pixels), PIECE)]
-    return Intensity.merge(pieces)
+    return Intensity.merge([_measure_piece(pixels[start : start + PIECE]) for start in range(0, len(pixels), PIECE)])
 
 
 def _measure_piece(pixels: Array) -> Intensity:

@@ -47,6 +47,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
         num_channels=fingerprint.num_channels,
         classes=classes,
         spacing=fingerprint.spacing,
+        object_diameter=fingerprint.object_diameter,
         patch_size=patch,
         model=model,
         loss=decide_loss(config, ledger),

@@ -84,6 +84,9 @@ class Plan(Section):
     classes: Classes
     spacing: tuple[float, ...] | None
     """Median voxel size of the training images in micrometres, (Z)YX; None if unknown."""
+    object_diameter: float | None = None
+    """Diameter of the objects in the training labels, voxels: half of the foreground lies in smaller ones.
+    None if unknown."""
     patch_size: tuple[int, ...]
     """(Z)YX voxels."""
     model: Model

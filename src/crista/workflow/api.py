@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crista.config.automatic import Quality
+from crista.config.root import Config
 from crista.images.check import DatasetReport
 from crista.plan.events import Event, Measured
 from crista.plan.fine_tuning import plan_fine_tuning
@@ -16,6 +17,8 @@ from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
 from crista.workflow.check import check as check_events
+from crista.workflow.fix import FixReport
+from crista.workflow.fix import fix as fix_events
 from crista.workflow.request import (
     ConfigLike,
     Request,
@@ -103,7 +106,6 @@ def train_on(
     quality: Quality = "standard",
     result_dir: Path | str,
     name: str | None = None,
-    run_id: int = 1,
     overrides: Sequence[str] = (),
     on_event: OnEvent = silent,
 ) -> Outcome:
@@ -115,7 +117,7 @@ def train_on(
         report come after it. None: as `quality` says
     quality : fast 5, standard 20, best 120 minutes
     """
-    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
+    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "overrides": overrides}
     return finish(request_automatic(images, labels, minutes=minutes, quality=quality, **where), on_event)
 
 
@@ -149,9 +151,35 @@ def evaluate(
     return listen(events, on_event)
 
 
-def check(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> DatasetReport:
-    """Check the data of a configuration; the report lists all problems and warnings."""
-    return listen(check_events(load_any(config, overrides).config), on_event)
+def check(
+    data: ConfigLike,
+    labels: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> DatasetReport:
+    """Check the data of a configuration, or a folder of images with `labels`; `findings` of the report is the table."""
+    return listen(check_events(_checked_config(data, labels, overrides)), on_event)
+
+
+def fix(
+    data: ConfigLike,
+    labels: Path | str | None = None,
+    *,
+    out: Path | str,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> FixReport:
+    """Write corrected copies of the data to the folder `out`; see `crista.workflow.fix.fix`."""
+    return listen(fix_events(_checked_config(data, labels, overrides), Path(out)), on_event)
+
+
+def _checked_config(data: ConfigLike, labels: Path | str | None, overrides: Sequence[str]) -> Config:
+    if labels is None:
+        return load_any(data, overrides).config
+    if not isinstance(data, str | Path):
+        raise TypeError("labels go with a folder of images; a configuration names its labels itself (DATA.TRAIN.GT_PATH)")
+    return request_automatic(data, labels, result_dir=".", overrides=overrides).config
 
 
 def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> Plan:

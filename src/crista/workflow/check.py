@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from crista.config.root import Config
 from crista.errors import Problem
+from crista.geometry.spacing import Spacing
 from crista.images.check import DatasetReport, check_dataset
-from crista.images.consistency import SPACING_TOLERANCE, effective_channels
+from crista.images.consistency import effective_channels, rescaling_step, show_factors, spacing_factors
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
 from crista.images.wording import plural, show_shape
@@ -81,11 +82,13 @@ def _check_spacing(pairs: Sequence[ImagePair], trained: Plan) -> Iterator[Proble
     for pair in pairs:
         if pair.image.spacing is None or trained.spacing is None:
             continue
-        factors = [own / learnt for own, learnt in zip(pair.image.spacing.values, trained.spacing, strict=True)]
-        if any(not 1 / (1 + SPACING_TOLERANCE) <= factor <= 1 + SPACING_TOLERANCE for factor in factors):
+        factors = spacing_factors(pair.image.spacing, trained.spacing)
+        if factors:
             shown = " × ".join(f"{factor:.3g}" for factor in factors)
             what = f"its voxels are {shown} times those that the network was trained on"
-            yield Problem(str(pair.image.path), what, "rescale it, or expect worse labels")
+            what += f" (pixel size {pair.image.spacing}, training was {Spacing(trained.spacing)})"
+            effect = f"objects are {show_factors([1 / factor for factor in factors])} times as large in pixels as those learnt"
+            yield Problem(str(pair.image.path), what, f"{rescaling_step(pair.image, factors)}; or expect worse labels", effect)
 
 
 def _settled_coding(trained: Plan | None) -> LabelCoding | None:

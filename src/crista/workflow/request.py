@@ -96,10 +96,20 @@ def request_automatic(
     run_id: int = 1,
     overrides: Sequence[str] = (),
 ) -> Request:
-    """A training on two folders, with everything else decided; without `name` it is called as the folder of the data."""
+    """A training on two folders, with everything else decided; without `name` it is called as the folder of the data.
+
+    Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
+    """
     images, labels = Path(images).absolute(), Path(labels).absolute()
-    text = automatic_config_text(images, labels, minutes=MINUTES[quality] if minutes is None else minutes, quality=quality)
-    loaded = parse_config(text, "the configuration that crista made", overrides)
+
+    def load(limit: float | None) -> LoadedConfig:
+        text = automatic_config_text(images, labels, minutes=limit, quality=quality)
+        return parse_config(text, "the configuration that crista made", overrides)
+
+    loaded = load(minutes)
+    train = loaded.config.train
+    if train.max_minutes is None and train.epochs is None:
+        loaded = load(MINUTES[train.quality])
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
 

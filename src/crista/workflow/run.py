@@ -44,6 +44,7 @@ from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, fit_to_memory, fit_to_time
 from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
+from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
 from crista.workflow.request import Request
 
@@ -193,6 +194,7 @@ def test_stage(
         setup = WorkerSetup(plan, checkpoint, job.digest, job.folders, request.config.system.device, str(Path.cwd()))
         job = replace(job, elsewhere=elsewhere(executor, setup))
     records = yield from predict_images(job)
+    yield from warn_of_object_size(records, pairs, plan, folder)
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
     yield Measured(measurement.summary)

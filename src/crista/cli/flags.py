@@ -1,0 +1,56 @@
+"""Flags: decorators that give a command more flags than it knows of; they reach it as changes of keys."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from crista.cli import options
+
+Command = Callable[..., None]
+
+
+class Quality(StrEnum):
+    """How long a training may take where no time is given."""
+
+    FAST = "fast"
+    STANDARD = "standard"
+    BEST = "best"
+
+
+Minutes = Annotated[
+    float | None,
+    typer.Option("--minutes", min=0.1, metavar="N", help="Time until the network is trained, reading included."),
+]
+QualityOption = Annotated[
+    Quality | None, typer.Option("--quality", help="Instead of --minutes. fast: 5 minutes, standard: 20, best: 120.")
+]
+
+
+def with_budget(command: Command) -> Command:
+    """`command`, which takes `override`, with the flags of a time budget beside its own."""
+
+    def with_flags(
+        *, minutes: Minutes = None, quality: QualityOption = None, override: options.Overrides = None, **arguments: Any
+    ) -> None:
+        changes = [] if minutes is None else [f"TRAIN.MAX_MINUTES={minutes:g}"]
+        changes += [] if quality is None else [f"TRAIN.QUALITY={quality.value}"]
+        command(override=[*changes, *(override or ())] or None, **arguments)
+
+    return add_flags(command, with_flags)
+
+
+def add_flags(command: Command, with_flags: Command) -> Command:
+    """`with_flags` under the name of `command`, with the flags of both."""
+    own = inspect.signature(command, eval_str=True).parameters
+    flags = inspect.signature(with_flags, eval_str=True).parameters
+    added = [flag for name, flag in flags.items() if name not in own and flag.kind is flag.KEYWORD_ONLY]
+    parameters = [*(one.replace(kind=one.KEYWORD_ONLY) for one in own.values()), *added]
+    setattr(with_flags, "__signature__", inspect.Signature(parameters))  # noqa: B010 - mypy knows no such attribute
+    with_flags.__annotations__ = {one.name: one.annotation for one in parameters}
+    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
+    return with_flags

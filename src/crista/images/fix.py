@@ -1,0 +1,225 @@
+"""Corrected copies of a data set: what can be mended is, what cannot be used is left out, everything is listed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crista.config.data import TestData, TrainData, ValidationData
+from crista.errors import DataError
+from crista.geometry.axes import Array, canonical_axes, spatial_axes
+from crista.images.check import DatasetReport
+from crista.images.copies import exact_copies, shared_images
+from crista.images.dataset import Role
+from crista.images.image import Image
+from crista.images.label_repair import LabelRepair, RepairPlan
+from crista.images.listing import list_images
+from crista.images.scan import ImageScan
+from crista.images.split import Split
+from crista.images.write import write_image
+
+WHOLE = 2**29
+"""Bytes up to which an image that is rewritten is read at once; larger ones go plane by plane."""
+
+Section = TrainData | ValidationData | TestData
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row of the list of changes."""
+
+    file: str
+    seen: str
+    done: str
+
+
+@dataclass(frozen=True)
+class CopyJob:
+    """One split to be copied to `folder`/x and `folder`/y."""
+
+    split: Split
+    section: Section
+    folder: Path
+    left_out: Mapping[Path, str]
+    """Images that are not copied, with the reason."""
+    repairs: RepairPlan
+    changes: list[Change] = field(default_factory=list)
+
+
+def choose_left_out(report: DatasetReport) -> dict[Path, str]:
+    """Images that cannot be used, or that must not be twice in the data, with the reason."""
+    out: dict[Path, str] = {}
+    splits = {split.role: split for split in report.splits}
+    for split in report.splits:
+        out |= dict(_unusable(split))
+    learnt = splits.get("train", Split("train"))
+    for group in exact_copies(learnt):
+        sound = [pair for pair in group if pair.image.path not in out]
+        out |= {pair.image.path: f"the same pixels as {sound[0].image.path.name}" for pair in sound[1:]}
+    for role in ("val", "test"):
+        split = splits.get(role, Split(role))
+        shared = {pair.image.path: f"the training image {known.image.path.name}" for pair, known in shared_images(learnt, split)}
+        if set(shared) | set(out) < {pair.image.path for pair in split.pairs} | set(out):
+            out |= shared
+    return out
+
+
+def _unusable(split: Split) -> Iterator[tuple[Path, str]]:
+    for pair, scan in zip(split.pairs, split.scans, strict=True):
+        broken = [image for image in (pair.image, pair.label) if image is not None and image.path in split.unreadable]
+        if broken:
+            yield pair.image.path, f"{broken[0].path.name} cannot be read"
+        elif pair.label is not None and pair.label.spatial_shape != pair.image.spatial_shape:
+            shapes = " and ".join(" × ".join(map(str, side.spatial_shape)) for side in (pair.image, pair.label))
+            yield pair.image.path, f"image and label {pair.label.path.name} have different shapes, {shapes}"
+        elif scan is not None and scan.is_empty_of_values:
+            yield pair.image.path, "no finite value in the image"
+
+
+def copy_split(job: CopyJob) -> Iterator[Change]:
+    """Copy the split; yields what was changed, left out, or could not be mended."""
+    yield from _unpaired(job)
+    for pair, scan in zip(job.split.pairs, job.split.scans, strict=True):
+        reason = job.left_out.get(pair.image.path)
+        if reason is not None:
+            yield Change(str(pair.image.path), reason, "left out, with its label" if pair.label else "left out")
+            continue
+        yield from _copy_image(job, pair.image, scan)
+        if pair.label is not None:
+            yield from _copy_label(job, pair.label)
+
+
+def _unpaired(job: CopyJob) -> Iterator[Change]:
+    """Files of the two folders that are in no pair."""
+    known = {image.path for pair in job.split.pairs for image in (pair.image, pair.label) if image is not None}
+    with_labels = any(pair.label is not None for pair in job.split.pairs)
+    for folder in (job.section.path, job.section.gt_path if with_labels else None):
+        try:
+            listed = list_images(Path(folder).expanduser()) if folder else []
+        except DataError:
+            listed = []
+        for path in listed:
+            if path not in known:
+                yield Change(str(path), "cannot be read, or has no partner of its name", "left out")
+
+
+def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[Change]:
+    target = job.folder / "x"
+    if scan is not None and scan.num_nonfinite:
+        means = [channel.mean for channel in scan.channels]
+        _rewrite(image, target, lambda block: _fill(block, means), with_channels=True)
+        shown = ", ".join(f"{mean:.6g}" for mean in means)
+        done = f"replaced by the mean of the finite pixels of the channel ({shown})"
+        yield Change(str(image.path), f"{scan.num_nonfinite} NaN or infinite pixels", done)
+    elif _must_be_rewritten(job.section, is_label=False):
+        _rewrite(image, target, lambda block: block, with_channels=True)
+    else:
+        _copy_file(image.path, target)
+
+
+def _fill(block: Array, means: list[float]) -> Array:
+    filled = block.astype(np.float32) if block.dtype.itemsize < 4 else block.copy()
+    for channel, mean in zip(filled, means, strict=True):
+        channel[~np.isfinite(channel)] = mean
+    return filled
+
+
+def _copy_label(job: CopyJob, label: Image) -> Iterator[Change]:
+    target, path = job.folder / "y", label.path
+    repair = job.repairs.repairs.get(path)
+    if repair is None and path in job.repairs.hopeless:
+        yield Change(str(path), job.repairs.hopeless[path], "copied as it is: `crista check` says what you can do")
+    if repair is not None and (repair.seen or label.dtype.kind == "f"):
+        _rewrite(label, target, repair.apply, with_channels=False)
+        yield from _list_changes(path, label, repair)
+    elif _must_be_rewritten(job.section, is_label=True):
+        _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0], with_channels=False)
+    else:
+        _copy_file(path, target)
+
+
+def _list_changes(path: Path, label: Image, repair: LabelRepair) -> Iterator[Change]:
+    for seen, done in zip(repair.seen, repair.done, strict=True):
+        yield Change(str(path), seen, done)
+    if not repair.seen:
+        yield Change(str(path), f"whole numbers stored as {label.dtype.name}", "written as uint8")
+
+
+def _must_be_rewritten(section: Section, *, is_label: bool) -> bool:
+    """Whether a key of the configuration says how to read the files: what is written says that itself."""
+    axes = section.input_mask_axes_order if is_label else section.input_img_axes_order
+    return bool(axes) or section.input_zarr_multiple_data
+
+
+def _copy_file(path: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, folder / path.name)
+    else:
+        shutil.copyfile(path, folder / path.name)
+
+
+def _rewrite(image: Image, folder: Path, change: Callable[[Array], Array], *, with_channels: bool) -> None:
+    """Write as TIFF with the axes and the voxel size of the image; `change` takes C(Z)YX."""
+    channels = with_channels and image.num_channels > 1
+    axes = canonical_axes(image.ndim) if channels else spatial_axes(image.ndim)
+    lazy = _Changed(image, change, with_channels=with_channels, squeezed=not channels)
+    array = lazy if image.nbytes > WHOLE else lazy[(slice(None),) * len(axes)]
+    if not isinstance(array, _Changed) and array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        array = array.astype(np.float64)
+    write_image(folder / f"{image.name}.tif", array, axes, spacing=image.spacing)
+
+
+class _Changed:
+    """An image whose pixels are changed when they are read, as `write_image` takes it."""
+
+    def __init__(self, image: Image, change: Callable[[Array], Array], *, with_channels: bool, squeezed: bool) -> None:
+        self._image, self._change = image, change
+        self._with_channels, self._squeezed = with_channels, squeezed
+        self.shape = image.spatial_shape if squeezed else (image.num_channels, *image.spatial_shape)
+        self.chunks = (*(() if squeezed else (image.num_channels,)), *(image.chunks or (1,) * image.ndim))
+        start = tuple(slice(0, 1) for _ in image.spatial_shape)
+        self.dtype = change(image.read(start)).dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Array:
+        spatial = index[-self._image.ndim :]
+        region = tuple(slice(*part.indices(n)[:2]) for part, n in zip(spatial, self._image.spatial_shape, strict=True))
+        pixels = self._change(self._image.read(region))
+        if not self._with_channels:
+            return pixels
+        return pixels[0] if self._squeezed else pixels[index[0]]
+
+
+def changed_keys(report: DatasetReport, folder: Path, plan: RepairPlan, *, ignore_index: int | None) -> dict[str, Any]:
+    """The configuration keys that change with the copies in `folder`, as a tree."""
+    data: dict[str, Any] = {}
+    for split in report.splits:
+        labels = any(pair.label is not None for pair in split.pairs)
+        data[split.role.upper()] = {
+            "PATH": str(folder / split.role / "x"),
+            **({"GT_PATH": str(folder / split.role / "y")} if labels else {}),
+        }
+    tree: dict[str, Any] = {"DATA": data}
+    if plan.ignore_index is not None and ignore_index is None:
+        tree["LOSS"] = {"IGNORE_INDEX": plan.ignore_index}
+    return tree
+
+
+OBSOLETE_KEYS = (
+    "INPUT_IMG_AXES_ORDER",
+    "INPUT_MASK_AXES_ORDER",
+    "INPUT_ZARR_MULTIPLE_DATA",
+    "INPUT_ZARR_MULTIPLE_DATA_RAW_PATH",
+    "INPUT_ZARR_MULTIPLE_DATA_GT_PATH",
+)
+"""Keys of DATA.TRAIN, DATA.VAL and DATA.TEST that do not hold for the copies."""
+
+
+def splits_of(report: DatasetReport) -> dict[Role, Split]:
+    """The splits by their role."""
+    return {split.role: split for split in report.splits}

@@ -1,0 +1,342 @@
+"""Label images made sound: colours, soft values, grey borders, NaN and values with gaps become classes 0, 1, 2…
+
+Two steps. Each file becomes whole numbers (`_Rewriting`); then what the numbers of all files mean is decided together, by the
+rules of `crista.images.coding`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crista.geometry.axes import Array
+from crista.images.coding import MAX_UNSTATED_CLASSES, decide_coding, is_lossy
+from crista.images.label_faults import NOT_ANNOTATED, Summaries, fix_of
+from crista.images.labels import MAX_VALUES, LabelSummary, pack_colours
+from crista.images.wording import show_values
+
+LEAST_SHARE = 0.005
+"""A value with a smaller share of the pixels of damaged label images is a grey value of a border, not a class."""
+LEAST_DISTANCE = 16
+"""Values closer than a sixteenth of the range are one value that was blurred."""
+
+LEAST_COLOUR_DISTANCE = 48.0
+"""The same of colours, as distance in red, green and blue of 0 to 255."""
+
+Values = Mapping[int, int]
+"""Pixels of each value."""
+
+
+@dataclass(frozen=True)
+class LabelRepair:
+    """How one label image becomes classes."""
+
+    seen: tuple[str, ...]
+    """What is wrong with it; empty: nothing, it is copied."""
+    done: tuple[str, ...]
+    """What is done about it, one for each."""
+    apply: Callable[[Array], NDArray[np.uint8]]
+    """C(Z)YX as stored -> (Z)YX classes."""
+
+
+@dataclass(frozen=True)
+class RepairPlan:
+    """What becomes of all label images of a data set."""
+
+    repairs: dict[Path, LabelRepair]
+    """The label images that can be made sound, or are."""
+    hopeless: dict[Path, str]
+    """Those that cannot, and what was seen."""
+    ignore_index: int | None
+    """Value of pixels without annotation in what is written."""
+    colours: dict[int, int]
+    """Class of each packed colour; empty without colour-coded labels."""
+
+
+@dataclass(frozen=True)
+class _Rewriting:
+    """The first step for one file: stored pixels -> whole numbers."""
+
+    seen: tuple[str, ...]
+    done: tuple[str, ...]
+    rewrite: Callable[[Array], Array]
+    counts: dict[int, int]
+    marks_ignored: bool = False
+
+
+def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None, ignore_index: int | None) -> RepairPlan:
+    """Decide over the training labels what the values of all label images become.
+
+    Parameters
+    ----------
+    train : label images of the training, or of the test where nothing is trained
+    others : all other label images
+    num_classes, ignore_index : DATA.N_CLASSES and LOSS.IGNORE_INDEX; None where they are not set
+    """
+    everything = [*train, *others]
+    colours = _decide_colours([summary for _, summary in everything], num_classes)
+    ignored = NOT_ANNOTATED if ignore_index is None else ignore_index
+    snapped = _true_values(everything, num_classes, ignore_index)
+    rewritings: dict[Path, _Rewriting] = {}
+    hopeless: dict[Path, str] = {}
+    for path, summary in everything:
+        found = _rewrite(path, summary, colours, snapped, ignored, num_classes)
+        if found is None:
+            hopeless[path] = "no class values can be told from what is in it"
+        else:
+            rewritings[path] = found
+    if any(found.marks_ignored for found in rewritings.values()):
+        ignore_index = ignored
+    learnt = [(path, rewritings[path]) for path, _ in train if path in rewritings]
+    mapping = _decide_mapping(learnt, num_classes, ignore_index)
+    repairs = {}
+    for path, found in rewritings.items():
+        known = _mapping_of(found, mapping, num_classes, ignore_index) if mapping is not None else None
+        if known is None:
+            hopeless[path] = f"the values {show_values(sorted(found.counts))} do not say which classes they are"
+        else:
+            repairs[path] = _complete(found, known, ignore_index)
+    return RepairPlan(repairs, hopeless, ignore_index, colours)
+
+
+def _rewrite(
+    path: Path, summary: LabelSummary, colours: dict[int, int], snapped: tuple[int, ...], ignored: int, num_classes: int | None
+) -> _Rewriting | None:
+    """The first step for one file, or None."""
+    if summary.channels == "different":
+        return _recolour(summary, colours)
+    found = _reduce(summary)
+    faulty = summary.num_nan or summary.num_fractional or any(value < 0 for value in summary.values)
+    if faulty:
+        return _make_whole(found, summary, ignored) if fix_of(summary) else None
+    if is_lossy(path, summary, num_classes or 2):
+        return _snap(found, summary, snapped) if len(snapped) > 1 else None
+    return found
+
+
+def _reduce(summary: LabelSummary) -> _Rewriting:
+    """One channel of the stored ones."""
+    counts = dict(summary.counts)
+    if summary.channels == "equal":
+        seen = f"{summary.num_channels} equal channels"
+        return _Rewriting((seen,), ("the first is kept",), lambda block: block[0], counts)
+    if summary.channels == "one-hot":
+        seen = f"one-hot, {summary.num_channels} channels"
+        return _Rewriting((seen,), ("the index of the channel is the class",), lambda block: block.argmax(axis=0), counts)
+    return _Rewriting((), (), lambda block: block[0], counts)
+
+
+def _recolour(summary: LabelSummary, colours: dict[int, int]) -> _Rewriting | None:
+    if not colours or not summary.colours:
+        return None
+    packed = np.array(sorted(colours))
+    classes = np.array([colours[colour] for colour in packed.tolist()])
+    parts = _unpack(packed)
+    counts: Counter[int] = Counter()
+    for colour, count in summary.colours:
+        counts[_nearest_colour(colour, colours)] += count
+
+    def rewrite(block: Array) -> Array:
+        values, inverse = np.unique(pack_colours(block), return_inverse=True)
+        distance = np.square(_unpack(values)[:, None, :] - parts[None]).sum(axis=2)
+        return np.asarray(classes[distance.argmin(axis=1)][inverse].reshape(block.shape[1:]))
+
+    exact = all(colour in colours for colour, _ in summary.colours) and (summary.num_colours or 0) <= len(summary.colours)
+    done = f"each of {len(colours)} colours becomes a class (colours.csv)"
+    done += "" if exact else "; other colours go to the nearest of them"
+    return _Rewriting((f"colour-coded, {summary.num_colours} colours",), (done,), rewrite, dict(counts))
+
+
+def _unpack(colours: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=-1)
+
+
+def _nearest_colour(colour: int, colours: dict[int, int]) -> int:
+    known = np.array(list(colours))
+    distance = np.square(_unpack(known) - _unpack(np.array([colour]))).sum(axis=1)
+    return colours[int(known[distance.argmin()])]
+
+
+def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) -> dict[int, int]:
+    """Class of each colour that occurs often: black (else the commonest) is 0, the others follow by red, green, blue."""
+    counts: Counter[int] = Counter()
+    for summary in summaries:
+        counts.update(dict(summary.colours))
+    most = num_classes or MAX_UNSTATED_CLASSES
+    exact = len(counts) <= most and all((summary.num_colours or 0) <= most for summary in summaries)
+    chosen: list[int] = []
+    for colour, count in counts.most_common():
+        far = all(_distance(colour, other) >= LEAST_COLOUR_DISTANCE for other in chosen)
+        if len(chosen) < most and (exact or (far and count >= LEAST_SHARE * counts.total())):
+            chosen.append(colour)
+    if len(chosen) < 2:
+        return {}
+    background = 0 if 0 in chosen else chosen[0]
+    return {colour: index for index, colour in enumerate([background, *sorted(set(chosen) - {background})])}
+
+
+def _distance(one: int, other: int) -> float:
+    first, second = _unpack(np.array([one, other]))
+    return float(np.sqrt(np.square(first - second).sum()))
+
+
+def _make_whole(found: _Rewriting, summary: LabelSummary, ignored: int) -> _Rewriting:
+    """NaN and negative values become the ignored value, soft values the nearest class value."""
+    negative = [value for value in summary.values if value < 0]
+    soft = bool(summary.num_fractional)
+    values = [value for value in summary.values if value >= 0]
+    known = np.array(values if soft and len(values) > 1 else [0, 1])
+    seen, done = list(found.seen), list(found.done)
+    if soft:
+        seen.append(f"{summary.num_fractional} soft (non-integer) values, e.g. {summary.fractional_example:g}")
+        done.append(f"thresholded: the nearest of {show_values(known.tolist())}")
+    for count, what in (
+        (summary.num_nan, "NaN or infinite values"),
+        (sum(summary.counts[v] for v in negative), "negative values"),
+    ):
+        if count:
+            seen.append(f"{count} {what}")
+            done.append(f"written as {ignored} (not annotated)")
+
+    def rewrite(block: Array) -> Array:
+        pixels = found.rewrite(block)
+        finite = np.isfinite(pixels)
+        filled = np.where(finite, pixels, 0).astype(np.float64)
+        whole = _nearest(filled, known) if soft else filled.astype(np.int64)
+        return np.asarray(np.where(finite & (filled >= 0), whole, ignored))
+
+    counts = {value: summary.counts.get(value, 0) for value in (known.tolist() if soft else values)}
+    marks = bool(summary.num_nan or negative)
+    counts |= {ignored: summary.num_nan + sum(summary.counts[value] for value in negative)} if marks else {}
+    return _Rewriting(tuple(seen), tuple(done), rewrite, counts, marks)
+
+
+def _snap(found: _Rewriting, summary: LabelSummary, known: tuple[int, ...]) -> _Rewriting:
+    seen = f"{summary.num_values} distinct values, {summary.values[0]} to {summary.values[-1]}: JPEG, smoothing or interpolation"
+    done = f"each pixel gets the nearest of {show_values(known)}"
+    true = np.array(known)
+    counts: Counter[int] = Counter()
+    for value, count in summary.counts.items():
+        counts[int(_nearest(np.array([float(value)]), true)[0])] += count
+    return _Rewriting(
+        (*found.seen, seen),
+        (*found.done, done),
+        lambda block: _nearest(found.rewrite(block).astype(np.float64), true),
+        dict(counts),
+    )
+
+
+def _nearest(pixels: NDArray[np.float64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The nearest of the increasing values `known`; halfway between two goes to the lower one."""
+    borders = (known[1:] + known[:-1]) / 2
+    return np.asarray(known[np.searchsorted(borders, pixels, side="left")])
+
+
+def _true_values(summaries: Summaries, num_classes: int | None, ignore_index: int | None) -> tuple[int, ...]:
+    """The values that damaged label images had before: those of the sound files, else their own commonest ones."""
+    bad = [(path, summary) for path, summary in summaries if is_lossy(path, summary, num_classes or 2)]
+    if not bad:
+        return ()
+    counts: Counter[int] = Counter()
+    for _, summary in bad:
+        counts.update(summary.counts)
+    damaged = {path for path, _ in bad}
+    sound = sorted({value for path, summary in summaries if path not in damaged for value in summary.values if value >= 0})
+    alike = 1 < len(sound) <= (num_classes or MAX_UNSTATED_CLASSES) and 2 * sound[-1] >= max(counts)
+    if alike:
+        return tuple(sound)
+    span = max(counts) - min(counts)
+    chosen: list[int] = []
+    most = (num_classes or MAX_UNSTATED_CLASSES) + (ignore_index is not None)
+    for value, count in counts.most_common():
+        far = all(abs(value - other) * LEAST_DISTANCE >= span for other in chosen)
+        if far and len(chosen) < most and count >= LEAST_SHARE * counts.total():
+            chosen.append(value)
+    return tuple(sorted(chosen))
+
+
+def _decide_mapping(
+    learnt: Sequence[tuple[Path, _Rewriting]], num_classes: int | None, ignore_index: int | None
+) -> dict[int, int] | None:
+    """Class of each value of the training labels; a key of -1 stands for "anything above 0"."""
+    if not learnt:
+        return None
+    summaries = [(path, _as_summary(found.counts)) for path, found in learnt]
+    decision = decide_coding(summaries, num_classes=num_classes, ignore_index=ignore_index, where="")
+    if decision.coding is not None:
+        return decision.coding.class_of
+    values = {value for _, found in learnt for value in found.counts} - {ignore_index}
+    binary = num_classes in (None, 2)
+    if binary and (_differ_in_their_foreground(learnt, ignore_index) or _are_instances(values, learnt)):
+        return {0: 0, -1: 1}
+    return None
+
+
+def _differ_in_their_foreground(learnt: Iterable[tuple[Path, _Rewriting]], ignore_index: int | None) -> bool:
+    return all(len(set(found.counts) - {0, ignore_index}) <= 1 for _, found in learnt)
+
+
+def _are_instances(values: set[int], learnt: Iterable[tuple[Path, _Rewriting]]) -> bool:
+    return max(len(values), *(len(found.counts) for _, found in learnt)) > MAX_UNSTATED_CLASSES
+
+
+def _mapping_of(
+    found: _Rewriting, mapping: dict[int, int], num_classes: int | None, ignore_index: int | None
+) -> dict[int, int] | None:
+    """The mapping that serves one file: the one of the training, or, with two classes, its own foreground value."""
+    values = set(found.counts) - {ignore_index}
+    if -1 in mapping or values <= set(mapping):
+        return mapping
+    count = len(set(mapping.values()) - {ignore_index})
+    if count == 2 and len(values - {0}) == 1:
+        return {0: 0, next(iter(values - {0})): 1}
+    plain = {index: index for index in range(num_classes or count)}
+    return plain if values <= set(plain) else None
+
+
+def _complete(found: _Rewriting, mapping: dict[int, int], ignore_index: int | None) -> LabelRepair:
+    """Both steps as one."""
+    values = sorted(set(found.counts) - {ignore_index})
+    moved = {value: mapping.get(value, 1) for value in values if mapping.get(value, int(value > 0)) != value}
+    seen, done = found.seen, found.done
+    if -1 in mapping and moved:
+        seen, done = (*seen, _describe(values)), (*done, "every value above 0 becomes class 1")
+    elif moved:
+        arrows = ", ".join(f"{value} -> {mapping[value]}" for value in values)
+        seen, done = (*seen, _describe(values)), (*done, arrows)
+
+    def apply(block: Array) -> NDArray[np.uint8]:
+        numbers = found.rewrite(block)
+        if -1 in mapping:
+            classes = (numbers > 0).astype(np.uint8)
+        else:
+            classes = np.zeros(numbers.shape, np.uint8)
+            for value, index in mapping.items():
+                classes[numbers == value] = index
+        if ignore_index is not None:
+            classes[numbers == ignore_index] = ignore_index
+        return classes
+
+    return LabelRepair(seen, done, apply)
+
+
+def _describe(values: Sequence[int]) -> str:
+    """``looks like 0/255``, ``labels {0, 2, 5} have gaps``, ``12 values: instance ids``."""
+    if len(values) > MAX_UNSTATED_CLASSES:
+        more = "more than " if len(values) >= MAX_VALUES else ""
+        return f"{more}{len(values)} values: looks like instance ids"
+    if len(values) <= 2:
+        return f"looks like {'/'.join(map(str, values))}"
+    return f"labels {show_values(values)} have gaps"
+
+
+def _as_summary(counts: Values) -> LabelSummary:
+    """A summary of values in whole objects."""
+    ordered = dict(sorted(counts.items()))
+    runs = {value: max(1, count // 100) for value, count in ordered.items()}
+    return LabelSummary(ordered, runs, min(len(ordered), MAX_VALUES + 1), 0, 0, None, "one", 1)

@@ -1,0 +1,156 @@
+"""What is odd about the pixels of images: NaN, constant, saturated, negative, swapped with labels, unlike the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from crista.config.data import Data
+from crista.errors import Problem
+from crista.images.scan import ImageScan, Intensity
+from crista.images.split import Split
+from crista.images.wording import list_files
+
+SATURATED = 0.05
+"""Share of pixels at the largest value from which a grey image counts as saturated."""
+FULL_SCALES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+"""Largest values of the usual cameras and files."""
+FEW_VALUES = 8
+"""An image of at most so many values looks like labels; label images of more than `MANY_VALUES` look like images."""
+MANY_VALUES = 32
+FAR = 4.0
+"""Contrast that differs by more than this factor is far from training."""
+
+
+def check_pixels(split: Split, data: Data) -> tuple[list[Problem], list[Problem]]:
+    """Problems and warnings about the images of a split by themselves."""
+    problems = []
+    warnings = []
+    for pair, scan in split.scanned:
+        path = str(pair.image.path)
+        if scan.is_empty_of_values:
+            what = f"holds no finite value: all {scan.num_nonfinite} pixels are NaN or infinite"
+            problems.append(Problem(path, what, "remove it, or export it again", fix="image and label are left out"))
+        elif scan.num_nonfinite:
+            what = f"holds NaN or infinite values ({scan.num_nonfinite} pixels): they are replaced by 0 after normalisation"
+            effect, fix = "they count as pixels of mean intensity", "they become the mean of the finite pixels of their channel"
+            warnings.append(Problem(path, what, "check where they come from", effect, fix))
+    warnings += [*_constant(split), *_saturated(split), *_negative(split, data)]
+    return problems, warnings
+
+
+def _constant(split: Split) -> Iterator[Problem]:
+    constant = [(pair, scan) for pair, scan in split.scanned if scan.is_constant]
+    if constant:
+        pair, scan = constant[0]
+        value = f"every pixel is {scan.channels[0].min:g}"
+        many = f"{len(constant)} images are constant: {list_files([other.image.path for other, _ in constant])}"
+        what = many if len(constant) > 1 else f"the image is constant: {value}"
+        where = str(pair.image.path.parent if len(constant) > 1 else pair.image.path)
+        step = "nothing can be seen in it; remove it if that is not meant"
+        yield Problem(where, what, step, "it becomes 0 after normalisation, and teaches nothing")
+
+
+def _saturated(split: Split) -> Iterator[Problem]:
+    """Grey images with many pixels at full scale. Colour images are left out: white is the background of stained tissue."""
+    found = [
+        (pair, scan)
+        for pair, scan in split.scanned
+        if len(scan.channels) == 1
+        and scan.num_values is not None
+        and scan.num_values > MANY_VALUES
+        and scan.share_at_top >= SATURATED
+        and scan.channels[0].max in FULL_SCALES
+    ]
+    if found:
+        worst, scan = max(found, key=lambda item: item[1].share_at_top)
+        share = f"{scan.share_at_top:.0%} of the pixels have the largest value, {scan.channels[0].max:g}"
+        others = f" ({len(found)} images: {list_files([pair.image.path for pair, _ in found])})" if len(found) > 1 else ""
+        step = "expose less, or export without stretching the contrast"
+        effect = "what lies in the saturated parts cannot be told apart"
+        yield Problem(str(worst.image.path), f"saturated: {share}{others}", step, effect)
+
+
+def _negative(split: Split, data: Data) -> Iterator[Problem]:
+    """Negative intensities, where they are divided by the largest value that a file can hold."""
+    if data.normalization.type != "div":
+        return
+    found = [pair.image.path for pair, scan in split.scanned if any(channel.min < 0 for channel in scan.channels)]
+    if found:
+        lowest = min(channel.min for _, scan in split.scanned for channel in scan.channels)
+        where = str(found[0] if len(found) == 1 else found[0].parent)
+        listed = f": {list_files(found)}" if len(found) > 1 else ""
+        what = f"negative intensities down to {lowest:g}{listed}; DATA.NORMALIZATION.TYPE: div is made for 0 to 255 or 65535"
+        yield Problem(
+            where, what, "set DATA.NORMALIZATION.TYPE: zero_mean_unit_variance", "they stay negative after the division"
+        )
+
+
+def check_swapped(split: Split) -> Problem | None:
+    """A problem if the folder of images holds label images and the folder of labels images."""
+    both = [
+        (scan, summary)
+        for scan, summary in zip(split.scans, split.summaries, strict=True)
+        if scan is not None and summary is not None
+    ]
+    odd = [
+        scan
+        for scan, summary in both
+        if scan.num_values is not None
+        and 1 < scan.num_values <= FEW_VALUES
+        and (summary.num_values > MANY_VALUES or (summary.channels == "different" and (summary.num_colours or 0) > MANY_VALUES))
+    ]
+    if not odd or 2 * len(odd) <= len(both):
+        return None
+    images = _folder([pair.image.path for pair in split.pairs])
+    labels = _folder([pair.label.path for pair in split.pairs if pair.label is not None])
+    what = f"looks swapped with {labels}: the images hold {odd[0].num_values} distinct values, the label images many"
+    key = f"DATA.{split.role.upper()}"
+    fix = f"{key}.PATH and {key}.GT_PATH change places"
+    return Problem(images, what, f"exchange {key}.PATH and {key}.GT_PATH", fix=fix)
+
+
+def _folder(paths: Sequence[Path]) -> str:
+    return str(paths[0] if len(paths) == 1 else paths[0].parent)
+
+
+def check_unlike(learnt: Split, test: Split, data: Data) -> list[Problem]:
+    """Warnings where the test images are of another dtype, or far from the training images in brightness or contrast."""
+    if not learnt.scanned or not test.scanned:
+        return []
+    where = _folder([pair.image.path for pair, _ in test.scanned])
+    types = [sorted({pair.image.dtype.name for pair, _ in split.scanned}) for split in (learnt, test)]
+    found = []
+    how, harm = _after_normalisation(data)
+    if not set(types[0]) & set(types[1]):
+        what = f"test images are {', '.join(types[1])}, training images {', '.join(types[0])}"
+        found.append(Problem(where, what, "use images of one kind, exported in the same way", how))
+    known, seen = (_pool([scan for _, scan in split.scanned]) for split in (learnt, test))
+    ratio = seen.std / known.std if known.std > 0 and seen.std > 0 else 1.0
+    outside = not known.min <= seen.mean <= known.max
+    if outside or not 1 / FAR <= ratio <= FAR:
+        what = f"intensities of the test images ({_show(seen)}) are far from those of the training images ({_show(known)})"
+        step = harm or "check that both come from the same kind of image"
+        found.append(Problem(where, what, step, how))
+    return found
+
+
+def _after_normalisation(data: Data) -> tuple[str, str]:
+    """What normalisation makes of other intensities, and the advice where that is not enough."""
+    if data.normalization.type == "zero_mean_unit_variance" and data.normalization.zero_mean_unit_var.given:
+        return "the same fixed mean and standard deviation serve both: the network meets values that it has not learnt", (
+            "leave DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR out, so that each image is normalised by itself"
+        )
+    if data.normalization.type == "div":
+        return "both are divided by the same number: the network meets values that it has not learnt", (
+            "set DATA.NORMALIZATION.TYPE: zero_mean_unit_variance, so that each image is normalised by itself"
+        )
+    return "each image is normalised by itself, which makes up for brightness and contrast, not for noise or saturation", ""
+
+
+def _pool(scans: Sequence[ImageScan]) -> Intensity:
+    return Intensity.merge([channel for scan in scans for channel in scan.channels])
+
+
+def _show(found: Intensity) -> str:
+    return f"{found.min:.4g} to {found.max:.4g}, mean {found.mean:.4g}, standard deviation {found.std:.3g}"

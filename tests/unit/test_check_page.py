@@ -1,0 +1,59 @@
+"""The page of a check: one file that needs nothing else, with the table and pictures that show the labels."""
+
+from __future__ import annotations
+
+import io
+import re
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from tests.conftest import MakeData, tiny_config
+
+import crista
+from crista.results.check_page import check_thumbnails, findings_table, write_check_page
+
+
+def pictures_in(html: str) -> list[np.ndarray]:
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    return [np.asarray(Pillow.open(io.BytesIO(b64decode(text)))) for text in found]
+
+
+def test_the_page_holds_the_table_and_the_labels_drawn_in(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(train=3, test=1)
+    label = np.zeros((48, 48), np.uint8)
+    label[10:20, 10:20] = 1
+    Pillow.fromarray(np.full((48, 48), 90, np.uint8)).save(data / "train/x/02.tif")
+    Pillow.fromarray(label).save(data / "train/y/02.tif")
+    report = crista.check(tiny_config(data))
+    write_check_page(report, tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert "http" not in html
+    assert html.count("<tr>") == 1 + len(report.findings)
+    assert "3 training, 0 validation and 1 test images" in html
+    pictures = pictures_in(html)
+    assert len(pictures) == 8
+    odd, drawn = pictures[:2]  # the file with a finding comes first
+    assert "<figcaption>02.tif with 02.tif</figcaption>" in html.split("</figure>")[0]
+    tinted = drawn[..., 0].astype(int) - drawn[..., 2]
+    assert np.array_equal(np.abs(tinted) > 20, label > 0)
+    assert np.array_equal(odd[..., 0], odd[..., 2])
+
+
+def test_names_are_escaped_and_volumes_show_their_middle(make_data: MakeData) -> None:
+    data = make_data(shape=(9, 40, 50), train=2, test=1)
+    (data / "train/x/00.tif").rename(data / "train/x/a<b>.tif")
+    (data / "train/y/00.tif").rename(data / "train/y/a<b>.tif")
+    report = crista.check(tiny_config(data, ndim=3))
+    html = check_thumbnails(report, most=2)
+    assert "a&lt;b&gt;.tif" in html
+    assert "a<b>" not in html
+    assert [picture.shape for picture in pictures_in(html)] == [(40, 50, 3)] * 4
+    assert "2 of 3 pairs" in html
+
+
+def test_sound_data_are_one_sentence(make_data: MakeData) -> None:
+    report = crista.check(tiny_config(make_data(train=3, test=1)))
+    assert report.findings == ()
+    assert findings_table(report) == "<p>Nothing is wrong with the files.</p>"
