@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from crista.config.explain import explain_key as explain
     from crista.config.root import Config
     from crista.errors import CristaError
-    from crista.workflow.api import Outcome, check, demo, evaluate, predict, run, train
+    from crista.workflow.api import Outcome, check, demo, evaluate, predict, run, train, train_on
     from crista.workflow.api import plan as make_plan
     from crista.workflow.new import Folders, new
 
@@ -50,6 +50,7 @@ __all__ = [
     "predict",
     "run",
     "train",
+    "train_on",
 ]
 
 _HOMES = {
@@ -59,7 +60,10 @@ _HOMES = {
     "explain": ("crista.config.explain", "explain_key"),
     "make_plan": ("crista.workflow.api", "plan"),  # `crista.plan` is the package that plans
     "new": ("crista.workflow.new", "new"),
-    **{name: ("crista.workflow.api", name) for name in ("Outcome", "check", "demo", "evaluate", "predict", "run", "train")},
+    **{
+        name: ("crista.workflow.api", name)
+        for name in ("Outcome", "check", "demo", "evaluate", "predict", "run", "train", "train_on")
+    },
 }
 
 

@@ -15,7 +15,10 @@ from PIL import Image as PillowImage
 from tests.jobs import job, labels, log_rows, pixels, run_and_listen, same_weights, table, write_data, write_pairs
 
 from crista.errors import CristaError, DataError
+from crista.images.open import open_image
 from crista.images.write import write_image
+from crista.metrics.confusion import compute_confusion
+from crista.metrics.overlap import foreground_iou
 from crista.patches.prepare import make_split, prepare_samples
 from crista.plan.make import make_plan
 from crista.workflow.api import Outcome, listen, run, silent
@@ -177,12 +180,17 @@ def test_every_image_validates_in_one_fold(tmp_path: Path) -> None:
     assert sorted(seen) == ["00", "01", "02", "03", "04"]
 
 
-def test_a_fold_of_one_image_is_no_test(tmp_path: Path) -> None:
-    """The network saw most of that image: its figures would be too good."""
-    data = write_data(tmp_path / "data", train=1)
+def test_a_fold_of_one_image_is_its_block(tmp_path: Path) -> None:
+    """The network saw the rest of that image: only the block that validates is predicted and measured."""
+    data = write_data(tmp_path / "data", train=1, shape=(48, 96))
     change = {"DATA": {"VAL": {"CROSS_VAL": True, "CROSS_VAL_NFOLD": 3}, "TEST": {"USE_VAL_AS_TEST": True}}}
-    with pytest.raises(DataError, match=r"DATA\.TEST\.USE_VAL_AS_TEST: there is only one training image"):
-        run(job(data, ONE, change), result_dir=tmp_path / "out", name="job")
+    outcome, said = run_and_listen(job(data, ONE, change), tmp_path / "out")
+    assert any("x = 0 to 31 of 00 validates" in line for line in said)
+    predicted = open_image(outcome.folder.per_image_binarized / "00.tif", is_label=True)
+    assert predicted.spatial_shape == (48, 32)
+    truth = open_image(data / "train/y/00.tif", is_label=True).read((slice(0, 48), slice(0, 32)))[0]
+    counts = compute_confusion(truth, predicted.read()[0], num_classes=2)
+    assert float(table(outcome.folder.test_results_metrics)["00"]["per_image_iou"]) == pytest.approx(foreground_iou(counts))
 
 
 def test_validation_from_its_own_folders(tmp_path: Path) -> None:

@@ -101,3 +101,12 @@ def test_a_folder_of_results_that_cannot_be_made_is_named(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"--result_dir: .*file/here cannot be made"):
         options.make_results_folder(tmp_path / "file" / "here", Screen())
+
+
+def test_a_budget_comes_before_the_changes_of_set() -> None:
+    assert options.with_budget(2.5, options.Quality.FAST, ["TRAIN.MAX_MINUTES=9"]) == [
+        "TRAIN.MAX_MINUTES=2.5",
+        "TRAIN.QUALITY=fast",
+        "TRAIN.MAX_MINUTES=9",
+    ]
+    assert options.with_budget(None, None, None) == []

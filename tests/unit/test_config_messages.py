@@ -135,7 +135,11 @@ def test_keys_of_one_section_that_do_not_fit(text, where, part):
             "2 weights for 3 classes",
         ),
         ("DATA:\n  N_CLASSES: 2\n  CLASS_NAMES: [a, b, c]", "line 3, DATA.CLASS_NAMES", "3 names for 2 classes"),
-        ("DATA:\n  TEST: {USE_VAL_AS_TEST: True}", "line 2, DATA.TEST.USE_VAL_AS_TEST", "needs DATA.VAL.CROSS_VAL"),
+        (
+            "DATA:\n  TEST: {USE_VAL_AS_TEST: True}\n  VAL: {FROM_TRAIN: False}",
+            "line 2, DATA.TEST.USE_VAL_AS_TEST",
+            "needs DATA.VAL.FROM_TRAIN: True",
+        ),
         (
             "PROBLEM: {NDIM: 2D}\nTEST:\n  POST_PROCESSING: {MEDIAN_FILTER: True, MEDIAN_FILTER_AXIS: z, MEDIAN_FILTER_SIZE: 3}",
             "line 3, TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS",

@@ -382,3 +382,25 @@ def test_no_foreground_to_learn() -> None:
     text = refusal(facts(counts=(1000, 0)))
     assert "DATA.TRAIN.GT_PATH: no training label image holds foreground" in text
     assert "check that these are the label images" in text
+
+
+def test_few_slices_get_a_network_that_is_flat_in_z() -> None:
+    made = plan(facts([(3, 256, 256)] * 4, spacing=(1.0, 1.0, 1.0)))
+    assert made.model.isotropy == (False,) * len(made.model.feature_maps or ())
+    [decision] = [item for item in made.decisions if item.key == "MODEL.ISOTROPY"]
+    assert decision.reason == "with 3 slices there is no depth to learn from: in effect a 2D network for each slice"
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "words"),
+    [
+        ((40, 64, 64), (2.5, 1.0, 1.0), "it is 2.5 times as deep as wide (by the voxel size)"),
+        ((40, 64, 64), None, "the voxel size is unknown and taken to be the same along all axes"),
+        ((20, 256, 256), None, "it is 2 times as deep as wide (by the guessed voxel size)"),
+    ],
+)
+def test_the_reason_of_kernels_says_whence_the_voxel_size_is_known(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, words: str
+) -> None:
+    [decision] = [item for item in plan(facts([shape] * 4, spacing=spacing)).decisions if item.key == "MODEL.ISOTROPY"]
+    assert words in decision.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,12 +39,28 @@ def check(job: options.ConfigArgument = None, config: options.ConfigOption = Non
         raise typer.Exit(1)
 
 
-def plan(job: options.ConfigArgument = None, config: options.ConfigOption = None, override: options.Overrides = None) -> None:
+def plan(
+    job: Annotated[
+        Path | None, typer.Argument(metavar="YAML|IMAGES", help="The configuration; or the folder of the training images.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Argument(metavar="LABELS", help="With IMAGES: the folder of their labels.")] = None,
+    config: options.ConfigOption = None,
+    minutes: options.Minutes = None,
+    quality: options.QualityOption = None,
+    override: options.Overrides = None,
+) -> None:
     """Show every number of a training and the reason of each."""
     from crista.workflow import api
+    from crista.workflow.request import request_automatic
 
     screen = Screen()
-    settings = _load(options.one_config(job, config), override, screen)
+    if job is not None and not options.is_yaml(job):
+        images, truth = options.two_folders(job, labels, config)
+        make = partial(request_automatic, images, truth, minutes=minutes, quality=(quality or options.Quality.STANDARD).value)
+        settings = make(result_dir=options.DEFAULT_RESULTS, overrides=override or ()).config
+    else:
+        options.refuse_labels(labels)
+        settings = _load(options.one_config(job, config), options.with_budget(minutes, quality, override), screen)
     with listener(screen) as show:
         made = api.plan(settings, on_event=show)
     screen.line("")

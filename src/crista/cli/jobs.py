@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +21,8 @@ from crista.cli.screen import Screen
 from crista.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from crista.workflow.api import OnEvent, Outcome
     from crista.workflow.request import Request
 
@@ -37,33 +42,51 @@ def run(
     name: options.Name = None,
     run_id: options.RunId = 1,
     gpu: options.Gpu = None,
+    minutes: options.Minutes = None,
+    quality: options.QualityOption = None,
     override: options.Overrides = None,
 ) -> None:
     """Train, predict and measure as a configuration says."""
     from crista.workflow.request import request_run
 
     path = options.one_config(job, config)
-    start(partial(request_run, path, name=name, run_id=run_id), result_dir, gpu, override)
+    make = partial(request_run, path, name=name, run_id=run_id)
+    start(make, result_dir, gpu, options.with_budget(minutes, quality, override))
 
 
 def train(
-    job: options.ConfigArgument = None,
+    job: Annotated[
+        Path | None, typer.Argument(metavar="YAML|IMAGES", help="The configuration; or the folder of the training images.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Argument(metavar="LABELS", help="With IMAGES: the folder of their labels.")] = None,
     config: options.ConfigOption = None,
+    minutes: options.Minutes = None,
+    quality: options.QualityOption = None,
     result_dir: options.ResultDir = None,
     name: options.Name = None,
     run_id: options.RunId = 1,
     gpu: options.Gpu = None,
     override: options.Overrides = None,
 ) -> None:
-    """Only train, whatever TEST.ENABLE says."""
-    from crista.workflow.request import request_training
+    """Train: on two folders, with nothing to decide; or as a configuration says (its test images are left alone)."""
+    from crista.workflow.request import request_automatic, request_training
 
+    if job is not None and not options.is_yaml(job):
+        images, truth = options.two_folders(job, labels, config)
+        how: Any = (quality or options.Quality.STANDARD).value
+        make = partial(request_automatic, images, truth, minutes=minutes, quality=how, name=name, run_id=run_id)
+        start(make, result_dir, gpu, override)
+        return
+    options.refuse_labels(labels)
     path = options.one_config(job, config)
-    start(partial(request_training, path, name=name, run_id=run_id), result_dir, gpu, override)
+    training = partial(request_training, path, name=name, run_id=run_id)
+    start(training, result_dir, gpu, options.with_budget(minutes, quality, override))
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A trained network, ….pth")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A trained network: a checkpoint (….pth), or the results folder of a job.")
+    ],
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of images, or one image.")],
     labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their label images, to measure against.")] = None,
     result_dir: options.ResultDir = None,
@@ -74,7 +97,7 @@ def predict(
     """Predict images with a trained network."""
     from crista.workflow.request import request_prediction
 
-    require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint)
     start(partial(request_prediction, checkpoint, images, labels=labels, name=name), result_dir, gpu, override)
 
 
@@ -104,17 +127,20 @@ def demo(
     follow(go, screen)
 
 
-def require_checkpoint(path: Path) -> None:
-    """Raise a `CheckpointError` unless `path` is a file; checkpoints near it are named."""
+def find_checkpoint(path: Path) -> Path:
+    """`path`, or the only best checkpoint below it; raises a `CheckpointError` that names what is near."""
     if path.is_file():
-        return
+        return path
     folder = path if path.is_dir() else path.parent
     patterns = ("*.pth", "checkpoints/*.pth", "*/checkpoints/*.pth")
     near = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    near = [file for file in near if "checkpoint-best" in file.name] or near
-    hint = f"here are {', '.join(map(str, near[:3]))}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
-    what = "is a folder, not a checkpoint" if path.is_dir() else "no such checkpoint"
-    raise CheckpointError(f"{path}: {what}\n    -> {hint}")
+    best = [file for file in near if file.name.endswith("checkpoint-best.pth")]
+    if path.is_dir() and len(best) == 1:
+        return best[0]
+    listed = ", ".join(map(str, (best or near)[:3]))
+    hint = f"here are {listed}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
+    many = f"is a folder with {len(best)} networks: name one" if best else "is a folder without a network"
+    raise CheckpointError(f"{path}: {many if path.is_dir() else 'no such checkpoint'}\n    -> {hint}")
 
 
 def carry_out(request: Request, screen: Screen) -> None:
@@ -126,8 +152,29 @@ def carry_out(request: Request, screen: Screen) -> None:
         return finish(request, on_event)
 
     log = request.folder.log_txt
-    with Note(lambda: f"The log of this run: {log}" if log.is_file() else ""):
+    with Note(lambda: f"The log of this run: {log}" if log.is_file() else ""), first_interrupt(request, screen):
         follow(go, screen)
+
+
+@contextmanager
+def first_interrupt(request: Request, screen: Screen) -> Iterator[None]:
+    """The first Ctrl-C ends the training in order; the second one ends the program."""
+    if not request.config.train.enable or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        signal.signal(signal.SIGINT, before)
+        request.stop.set()
+        screen.line("\nCtrl-C: the training ends now, what follows it is done. Once more to stop everything", "yellow")
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def follow(go: Callable[[OnEvent], Outcome], screen: Screen) -> None:

@@ -50,18 +50,20 @@ def start(
     name: options.Name = None,
     run_id: options.RunId = 1,
     gpu: options.Gpu = None,
+    minutes: options.Minutes = None,
+    quality: options.QualityOption = None,
     override: options.Overrides = None,
     version: Annotated[  # noqa: ARG001 - typer calls its callback
         bool, typer.Option("--version", "-v", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Without a command: run the job that --config describes."""
-    flags = [result_dir, name, gpu, override, run_id if run_id != 1 else None]
+    flags = [result_dir, name, gpu, minutes, quality, override, run_id if run_id != 1 else None]
     if context.invoked_subcommand is None:
         if config is None and not any(flag is not None for flag in flags):
             typer.echo(context.get_help())
             return
-        jobs.run(None, config, result_dir, name, run_id, gpu, override)
+        jobs.run(None, config, result_dir, name, run_id, gpu, minutes, quality, override)
     elif config is not None or any(flag is not None for flag in flags):
         command = context.invoked_subcommand
         raise typer.BadParameter(f"give flags after the command: crista {command} …", param_hint=f"'{command}'")

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,50 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the configuration, e.g. TRAIN.EPOCHS=20. Repeatable."),
 ]
+
+
+class Quality(StrEnum):
+    """How long a training may take where no time is given."""
+
+    FAST = "fast"
+    STANDARD = "standard"
+    BEST = "best"
+
+
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", min=0.1, metavar="N", help="Time until the network is trained, reading included.")
+]
+QualityOption = Annotated[
+    Quality | None, typer.Option("--quality", help="Instead of --minutes. fast: 5 minutes, standard: 20, best: 120.")
+]
+
+
+def with_budget(minutes: float | None, quality: Quality | None, override: Sequence[str] | None) -> list[str]:
+    """The changes of keys that --minutes and --quality stand for, before those of --set."""
+    changes = [] if minutes is None else [f"TRAIN.MAX_MINUTES={minutes:g}"]
+    changes += [] if quality is None else [f"TRAIN.QUALITY={quality.value}"]
+    return [*changes, *(override or ())]
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether `path` is called as a configuration is."""
+    return path.suffix.lower() in (".yaml", ".yml")
+
+
+def two_folders(images: Path, labels: Path | None, config: Path | None) -> tuple[Path, Path]:
+    """Images and labels; raises a usage error if one is missing or a configuration is given too."""
+    if config is not None:
+        raise typer.BadParameter(f"{images} and a configuration: give one of them", param_hint="'--config'")
+    if labels is None:
+        text = f"{images} is no YAML file; if it is a folder of images, name the folder of their label images after it"
+        raise typer.BadParameter(text, param_hint="'LABELS'")
+    return images, labels
+
+
+def refuse_labels(labels: Path | None) -> None:
+    """Raise a usage error if label images are named beside a configuration."""
+    if labels is not None:
+        raise typer.BadParameter(f"{labels}: a configuration names the labels itself (DATA.TRAIN.GT_PATH)", param_hint="'LABELS'")
 
 
 def one_config(positional: Path | None, option: Path | None) -> Path:

@@ -128,6 +128,10 @@ class TrainData(FolderSection):
     w_background: Annotated[float, Field(ge=0, le=1)] = 0.06
     """Probability mass of background pixels in that map."""
 
+    class_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the training patches that lie around a pixel of a class, all classes of the foreground in turn; the others lie
+    anywhere. 0: the grid of patches, or as EXTRACT_RANDOM_PATCH says. Left out: decided."""
+
     replicate: Annotated[int, Field(ge=0)] = 0
     """Repeat the list of samples so many times per epoch; 0 and 1 mean once."""
 
@@ -135,6 +139,8 @@ class TrainData(FolderSection):
     def _check_probability_map(self) -> TrainData:
         if self.probability_map and not self.extract_random_patch:
             raise ValueError("PROBABILITY_MAP chooses the centres of random patches: set EXTRACT_RANDOM_PATCH: True as well")
+        if self.extract_random_patch and self.class_share:
+            raise ValueError("CLASS_SHARE and EXTRACT_RANDOM_PATCH both say where patches lie: leave one of them out")
         if self.probability_map and self.w_foreground + self.w_background <= 0:
             raise ValueError("W_FOREGROUND and W_BACKGROUND must not both be 0")
         return self
@@ -199,7 +205,8 @@ class TestData(FolderSection):
     probabilities in [0, 1], one channel per class. Left out: True, unless TEST.SAVE_MODEL_RAW_OUTPUT asks for probabilities."""
 
     use_val_as_test: bool = False
-    """Test on the validation fold (needs DATA.VAL.CROSS_VAL)."""
+    """Test on the validation images (of a single image: the block that validates). What is measured then has chosen the
+    network."""
 
     median_padding: bool = False
     """Pad images with their median instead of reflecting them."""

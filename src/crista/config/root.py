@@ -164,8 +164,12 @@ def _check_classes(config: Config) -> list[Problem]:
 
 def _check_testing(config: Config) -> list[Problem]:
     problems: list[Problem] = []
-    if config.data.test.use_val_as_test and not config.data.val.cross_val:
-        problems.append(Problem("DATA.TEST.USE_VAL_AS_TEST", "needs DATA.VAL.CROSS_VAL: True"))
+    if config.data.test.use_val_as_test and not config.data.val.from_train:
+        problems.append(
+            Problem(
+                "DATA.TEST.USE_VAL_AS_TEST", "needs DATA.VAL.FROM_TRAIN: True", "or give DATA.TEST.PATH the validation images"
+            )
+        )
     ndim = config.problem.ndim
     stack = config.test.analize_2d_imgs_as_3d_stack
     post = config.test.post_processing

@@ -127,6 +127,17 @@ class Train(Section):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training samples. Left out: decided."""
 
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes from the start of the run to the trained network, reading and planning included. The number of epochs and the
+    learning rate follow the clock, so that the schedule ends when the time does. With EPOCHS given too, whichever comes first.
+    Left out: EPOCHS decide."""
+
+    quality: Literal["fast", "standard", "best"] = "standard"
+    """What EPOCHS and MAX_MINUTES are decided by where they are left out: how long a training may take."""
+
+    ema: bool | None = None
+    """Validate and keep a moving average of the weights over the last twentieth of the steps. Left out: decided."""
+
     patience: Annotated[int, Field(ge=-1)] = -1
     """Stop when the validation loss (a moving average over epochs) has not fallen for so many epochs. -1: train all epochs."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +85,31 @@ def stem(path: Path) -> str:
         if name.lower().endswith(extension):
             return name[: -len(extension)]
     return path.stem
+
+
+@dataclass(frozen=True)
+class CroppedSource:
+    """The pixels of a box of another source."""
+
+    source: PixelSource
+    offsets: tuple[int, ...]
+    """Start of the box along each stored axis."""
+
+    def read(self, region: Region) -> Array:
+        """The pixels of `region`, counted from the corner of the box."""
+        moved = (slice(part.start + offset, part.stop + offset) for part, offset in zip(region, self.offsets, strict=True))
+        return self.source.read(tuple(moved))
+
+
+def crop_image(image: Image, region: Region) -> Image:
+    """The part of `image` inside `region`, (Z)YX, as an image of its own; the pixels stay in the file."""
+    box = dict(zip("ZYX"[-image.ndim :], region, strict=True))
+    whole = [(box.get(letter, slice(0, n)), n) for letter, n in zip(image.axes, image.shape, strict=True)]
+    starts, stops = zip(*(part.indices(n)[:2] for part, n in whole), strict=True)
+    shape = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
+    if shape == image.shape:
+        return image
+    return replace(image, shape=shape, source=CroppedSource(image.source, starts))
 
 
 @dataclass(frozen=True)

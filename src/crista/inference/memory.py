@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from math import ceil, log2
 from pathlib import Path
 
 import torch
 
 from crista.config.model import Model
+from crista.plan.machine import free_bytes, give_back_free_memory, resident_bytes, status_bytes
 
-STATUS = Path("/proc/self/status")
 PEAK_RESET = Path("/proc/self/clear_refs")
-CGROUP = Path("/sys/fs/cgroup")
 
 RESERVE = 256 * 2**20
 """Bytes for everything but the tiles: decoded chunks that are kept (128 MB), the block that is written, compression."""
@@ -37,56 +33,6 @@ def bytes_for_tiles(max_memory: float) -> int:
     return max(LEAST_FOR_TILES, allowed - RESERVE)
 
 
-def give_back_free_memory() -> None:
-    """Hand memory that was freed, in training say, back to the system; else it would be counted as held (glibc only)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def resident_bytes() -> int:
-    """Bytes of memory that this process holds now; 0 where the system does not say."""
-    return _status("VmRSS")
-
-
-def free_bytes() -> int:
-    """Bytes that this process could still get: the least of what machine, control group and address space leave."""
-    free = [sys.maxsize]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        free.append(_kilobytes(meminfo.read_text(), "MemAvailable"))
-    free += [limit - used for limit, used in _cgroup_limits()]
-    with suppress(ImportError):
-        import resource  # not on Windows
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            free.append(limit - _status("VmSize"))
-    return max(0, min(free))
-
-
-def _cgroup_limits() -> list[tuple[int, int]]:
-    """(limit, used) of this process's control groups, version 2 and 1."""
-    found = []
-    own = Path("/proc/self/cgroup")
-    names = [line.split(":", 2)[2].strip("/") for line in own.read_text().splitlines()] if own.is_file() else []
-    folders = {CGROUP, *(CGROUP / name for name in names), CGROUP / "memory"}
-    for folder in folders:
-        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-            with suppress(OSError, ValueError):
-                found.append((int((folder / limit).read_text()), int((folder / used).read_text())))
-    return found
-
-
-def _status(key: str) -> int:
-    return _kilobytes(STATUS.read_text(), key) if STATUS.is_file() else 0
-
-
-def _kilobytes(text: str, key: str) -> int:
-    """The value of a line ``key:  123 kB``, in bytes."""
-    line = next((line for line in text.splitlines() if line.startswith(f"{key}:")), f"{key}: 0 kB")
-    return int(line.split()[1]) * 1024
-
-
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
     """Bytes that `work` took at its peak beyond what was held before; None where the system cannot tell."""
     if device.type == "cuda":
@@ -101,7 +47,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
         return None
     before = resident_bytes()
     work()
-    return max(0, _status("VmHWM") - before)
+    return max(0, status_bytes("VmHWM") - before)
 
 
 def estimated_bytes_per_voxel(model: Model, num_channels: int, num_logits: int) -> int:

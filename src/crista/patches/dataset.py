@@ -66,14 +66,17 @@ class PatchSamples:
         return np.random.default_rng((self._seed, epoch, index))
 
     def sample(self, index: int, epoch: int) -> tuple[Sample, str]:
-        """Sample `index` of `epoch`, and the name of the image it is cut from."""
+        """Sample `index` of `epoch`, and the name of the image it is cut from.
+
+        Beyond the last sample the first ones come again, with other random numbers.
+        """
         rng = self.rng(index, epoch)
         cut, name = self.cut(index, rng)
         return self.augment(cut, rng), name
 
     def cut(self, index: int, rng: np.random.Generator) -> tuple[Sample, str]:
         """The sample before augmentation, and the name of its image."""
-        number, placement = self.placer.place(index, rng)
+        number, placement = self.placer.place(index % len(self.placer), rng)
         source = self.sources[number]
         pixels, label = self.cache.read(source, placed(source, placement))
         image = normalized(pixels, self._statistics[number], repeat_to_rgb=self._repeat_to_rgb)

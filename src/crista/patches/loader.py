@@ -45,6 +45,14 @@ def shuffled_order(length: int, *, epoch: int, seed: int) -> list[int]:
     return order
 
 
+def epoch_order(length: int, count: int | None, *, epoch: int, seed: int) -> list[int]:
+    """`count` samples of one epoch in random order, each as often as the others up to one; None: each once.
+
+    A number beyond `length` is a sample again, with other random numbers.
+    """
+    return shuffled_order(max(length, count or 0), epoch=epoch, seed=seed)[:count]
+
+
 def full_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
     """Indices of each batch; the last is filled up from the start of the order, so that all steps weigh the same."""
     count = -(-len(order) // batch_size)

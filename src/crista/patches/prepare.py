@@ -14,6 +14,7 @@ from crista.images.labels import LabelCoding
 from crista.images.wording import list_names
 from crista.patches.annotated import BalancedPlacer, Keep, Redrawn, annotated_only
 from crista.patches.blocks import ClassProfile, profile_classes
+from crista.patches.class_sampling import ClassPixels, ClassPlacer
 from crista.patches.cutting import PixelCache
 from crista.patches.dataset import PatchSamples
 from crista.patches.normalization import ImageStatistics, compute_statistics
@@ -148,6 +149,9 @@ def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache
     if plan.sparse_labels:
         labels = [cache.read_label(source, source.region) for source in sources]
         placer = BalancedPlacer(sources, plan.patch_size, labels, num_classes=plan.classes.num_classes, count=len(grid()))
+    elif plan.class_share:
+        by_class = _class_placer(plan, sources, cache)
+        return Redrawn(by_class, keep) if keep is not None else by_class
     elif train.probability_map:
         store = ProbabilityMaps(map_folder, w_foreground=train.w_foreground, w_background=train.w_background)
         maps = [
@@ -167,6 +171,18 @@ def _keep(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> Keep | No
     """Patches without an annotated pixel are left out, where labels may have such pixels."""
     ignore_index = plan.classes.ignore_index
     return None if ignore_index is None else annotated_only(sources, cache, ignore_index)
+
+
+def _class_placer(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> ClassPlacer:
+    """As many random patches per epoch as a grid would have."""
+    train, ndim = plan.config.data.train, plan.ndim
+    grid = GridPlacer(sources, plan.patch_size, overlap=_per_axis(train.overlap, ndim), padding=[0] * ndim)
+    pixels = [
+        ClassPixels(cache.read(source, source.region)[1], plan.classes.num_classes, plan.classes.ignore_index)
+        for source in sources
+    ]
+    per_epoch = len(grid) * max(1, train.replicate)
+    return ClassPlacer(sources, plan.patch_size, pixels, share=plan.class_share, per_epoch=per_epoch)
 
 
 def _map_name(source: Source) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crista.config.data import ValidationData
 from crista.geometry.axes import Region
 from crista.geometry.tiles import whole
-from crista.images.image import ImagePair
+from crista.images.image import ImagePair, crop_image
 from crista.images.wording import list_names
 from crista.patches.blocks import Block, ClassProfile, choose_block, class_counts
 
@@ -26,6 +26,12 @@ class Source:
     pair: ImagePair
     region: Region
     """(Z)YX box; the whole image unless an image is split into blocks."""
+
+    @property
+    def cropped(self) -> ImagePair:
+        """The region as a pair of its own."""
+        label = crop_image(self.pair.label, self.region) if self.pair.label is not None else None
+        return ImagePair(crop_image(self.pair.image, self.region), label)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, prod
+from math import prod
 
 from crista.config.loss import LOSS_TERMS
 from crista.config.root import Config
@@ -23,8 +23,6 @@ from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import Ledger
 from crista.plan.plan import LossTerm
 
-STEPS = 1500
-"""Optimizer steps of a training whose epochs are left out."""
 BATCH_VOXELS = {2: 6 * 256**2, 3: 2 * 64**3}
 """Voxels of a batch whose size is left out."""
 
@@ -114,21 +112,4 @@ def decide_batch_size(train: Train, patch: Sequence[int], ledger: Ledger) -> int
     decided = max(2, min(32, BATCH_VOXELS[len(patch)] // prod(patch)))
     return ledger.settle(
         "TRAIN.BATCH_SIZE", train.batch_size, decided, f"about {BATCH_VOXELS[len(patch)]:,} voxels per step, at least 2 patches"
-    )
-
-
-def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:
-    """Passes over the training samples: given, or about `STEPS` optimizer steps."""
-    if config.data.train.extract_random_patch:
-        samples = len(fingerprint.shapes)
-    else:
-        samples = sum(prod(ceil(n / p) for n, p in zip(shape, patch, strict=True)) for shape in fingerprint.shapes)
-    samples *= max(1, config.data.train.replicate)
-    steps = ceil(samples / batch)
-    decided = max(10, min(300, ceil(STEPS / steps)))
-    return ledger.settle(
-        "TRAIN.EPOCHS",
-        config.train.epochs,
-        decided,
-        f"{decided * steps} steps, {steps} per epoch ({samples} patches); {STEPS} are aimed at, in 10 to 300 epochs",
     )

@@ -6,10 +6,10 @@ from crista.config.root import Config
 from crista.errors import PlanError
 from crista.images.fingerprint import Fingerprint
 from crista.images.labels import make_coding
+from crista.plan.budget import decide_epochs
 from crista.plan.learning import (
     decide_batch_size,
     decide_class_weights,
-    decide_epochs,
     decide_loss,
     decide_optimizer,
     decide_schedule,
@@ -38,7 +38,7 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     model = decide_model(config, fingerprint, patch, ledger)
     check_training_patches(config, patch, ledger)
     batch = decide_batch_size(config.train, patch, ledger)
-    epochs = decide_epochs(config, fingerprint, patch, batch, ledger)
+    length = decide_epochs(config, fingerprint, patch, batch, ledger)
     if ledger.problems:
         raise PlanError("in how the configuration and the data fit together", ledger.problems)
     plan = Plan(
@@ -54,9 +54,12 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
         class_frequencies=fingerprint.class_frequencies,
         sparse_labels=decide_sparse_sampling(config, fingerprint, ledger),
         optimizer=decide_optimizer(config.train, ledger),
-        schedule=decide_schedule(config.train, epochs, ledger),
+        schedule=decide_schedule(config.train, length.epochs, ledger),
         batch_size=batch,
-        epochs=epochs,
+        epochs=length.epochs,
+        minutes=length.minutes,
+        class_share=length.class_share,
+        average_share=length.average_share,
         patience=config.train.patience if config.train.patience >= 0 else None,
         amp=config.train.amp,
         inference=decide_inference(config, patch, model, batch, ledger),

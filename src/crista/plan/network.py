@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 from statistics import median
 from typing import TypeVar
 
@@ -22,6 +22,8 @@ PATCH_VOXELS = {2: 256**2, 3: 64**3}
 FLAT_VOLUME = 3
 """Rows per slice from which a volume of unknown voxel size counts as cut in thick slices (nnU-Net asks the same of the shape).
 On the 20 slices of a ssTEM volume it raised the IoU of mitochondria from 0.34 to 0.39 (one seed)."""
+FEWEST_SLICES = 5
+"""Of fewer slices a network in three dimensions sees mostly what padding makes up."""
 MIN_BOTTLENECK = 4
 """Voxels that must be left along an axis for it to be halved (nnU-Net, doi:10.1038/s41592-020-01008-z, uses the same)."""
 
@@ -103,9 +105,11 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
     )
     z_down, isotropy = (1,) * (count - 1), (True,) * count
     if ndim == 3:
-        ratio = _depth_ratio(fingerprint, ledger)
+        ratio, origin = _depth_ratio(fingerprint, ledger)
         z_down = _decide_z_down(_all(asked.z_down, count - 1), patch[0], ratio, count, ledger)
-        isotropy = _decide_isotropy(_all(asked.isotropy, count), z_down, ratio, ledger)
+        thin = _few_slices(fingerprint, patch[0])
+        flatness, reason = (inf, thin) if thin else (ratio, _kernel_reason(ratio, origin))
+        isotropy = _decide_isotropy(_all(asked.isotropy, count), z_down, flatness, reason, ledger)
     model = asked.model_copy(
         update={
             "feature_maps": tuple(features),
@@ -134,20 +138,33 @@ def _all(values: Sequence[Value] | None, count: int) -> tuple[Value, ...] | None
     return tuple(values) * count if len(values) == 1 else tuple(values)
 
 
-def _depth_ratio(fingerprint: Fingerprint, ledger: Ledger) -> float:
-    """Depth of a voxel over its width; guessed from the shape of the volumes where the files do not say."""
+def _depth_ratio(fingerprint: Fingerprint, ledger: Ledger) -> tuple[float, str]:
+    """Depth of a voxel over its width, and whence that is known; guessed from the shape of the volumes where no file says."""
     if fingerprint.spacing is not None:
-        return fingerprint.spacing[0] / min(fingerprint.spacing)
+        return fingerprint.spacing[0] / min(fingerprint.spacing), "by the voxel size"
     depth, *plane = (median(axis) for axis in zip(*fingerprint.shapes, strict=True))
     if min(plane) < FLAT_VOLUME * depth:
-        return 1.0
+        return 1.0, "the voxel size is unknown and taken to be the same along all axes"
     ledger.note(
         "DATA.TRAIN.RESOLUTION",
         "unknown",
         f"volumes of {depth:g} slices of {plane[0]:g} × {plane[1]:g} are usually cut thicker than a pixel is wide: voxels are "
         "taken to be twice as deep as wide (give (z, y, x) in micrometres to correct that)",
     )
-    return 2.0
+    return 2.0, "by the guessed voxel size"
+
+
+def _few_slices(fingerprint: Fingerprint, depth: int) -> str:
+    """Why all kernels have depth 1; empty where they need not."""
+    slices = round(median(shape[0] for shape in fingerprint.shapes))
+    if min(slices, depth) >= FEWEST_SLICES:
+        return ""
+    return f"with {min(slices, depth)} slices there is no depth to learn from: in effect a 2D network for each slice"
+
+
+def _kernel_reason(ratio: float, origin: str) -> str:
+    shown = f"{ratio:.2g} times as deep as wide ({origin})"
+    return f"kernels have depth 1 while a voxel is at least twice as deep as wide; here it is {shown}"
 
 
 def _decide_z_down(given: tuple[int, ...] | None, depth: int, ratio: float, count: int, ledger: Ledger) -> tuple[int, ...]:
@@ -164,13 +181,14 @@ def _decide_z_down(given: tuple[int, ...] | None, depth: int, ratio: float, coun
     return ledger.settle("MODEL.Z_DOWN", given, tuple(decided), reason)
 
 
-def _decide_isotropy(given: tuple[bool, ...] | None, z_down: Sequence[int], ratio: float, ledger: Ledger) -> tuple[bool, ...]:
+def _decide_isotropy(
+    given: tuple[bool, ...] | None, z_down: Sequence[int], ratio: float, reason: str, ledger: Ledger
+) -> tuple[bool, ...]:
     """Kernels are flat in z while a voxel is at least twice as deep as wide (nnU-Net's rule)."""
     decided = []
     for factor in (*z_down, 1):
         decided.append(ratio < 2)
         ratio *= factor / 2
-    reason = "kernels have depth 1 while a voxel is at least twice as deep as wide (voxel size from the files)"
     return ledger.settle("MODEL.ISOTROPY", given, tuple(decided), reason)
 
 

@@ -98,6 +98,16 @@ class Plan(Section):
     schedule: ScheduleShape
     batch_size: int
     epochs: Annotated[int, Field(ge=1)]
+    minutes: float | None = None
+    """Time budget of the training, counted from the start of the run; None: `epochs` decide."""
+    steps_per_epoch: int | None = None
+    """Optimizer steps between two validations; None: as many as show each sample once."""
+    validation_patches: int | None = None
+    """Patches that an epoch validates at most, spread evenly; None: all."""
+    class_share: float = 0.0
+    """Share of the training patches around a pixel of a class; 0: patches by DATA.TRAIN."""
+    average_share: float | None = None
+    """Share of all steps over which the validated weights are averaged; None: the weights as they are."""
     patience: int | None
     amp: bool | None
     """Mixed precision; None: on a GPU only."""

@@ -53,6 +53,8 @@ class Checkpoint:
     """State of the optimizer; only in the checkpoint to resume from."""
     scaler: Mapping[str, Any] | None = None
     """State of the loss scaling of mixed precision."""
+    average: Mapping[str, torch.Tensor] | None = None
+    """Moving average of the weights; only in the checkpoint to resume from (`weights` of the best one are the average)."""
     finished: bool = False
     """Whether training ended by itself (not killed)."""
     data_key: str = ""
@@ -72,6 +74,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "history": [dict(row) for row in checkpoint.history],
         "optimizer": checkpoint.optimizer,
         "scaler": checkpoint.scaler,
+        "average": None if checkpoint.average is None else dict(checkpoint.average),
         "finished": checkpoint.finished,
         "data_key": checkpoint.data_key,
         "guards": {name: list(values) for name, values in vars(checkpoint.guards).items()},
@@ -122,6 +125,7 @@ def _checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:
         history=tuple(content["history"]),
         optimizer=content["optimizer"],
         scaler=content["scaler"],
+        average=content.get("average"),
         finished=content["finished"],
         data_key=content.get("data_key", ""),
         guards=GuardRecord(**{name: tuple(values) for name, values in content.get("guards", {}).items()}),

@@ -66,6 +66,15 @@ def sum_over_processes(values: NDArray[np.float64], processes: Processes, device
     return summed
 
 
+def text_of_first(text: str, processes: Processes, device: torch.device) -> str:
+    """The `text` of the first process, in all of them."""
+    if processes.world_size == 1:
+        return text
+    held = [text]
+    dist.broadcast_object_list(held, src=0, device=device)
+    return held[0]
+
+
 def choose_device(wanted: str | None) -> tuple[torch.device, str]:
     """The device for `wanted` (``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: a GPU if there is one) and why, in one line.
 

@@ -137,13 +137,17 @@ class _Snapshot:
     weights: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, Any]
     scaler: Mapping[str, Any] | None
+    average: Mapping[str, torch.Tensor] | None
 
     @classmethod
     def of(cls, state: State) -> _Snapshot:
         weights = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
-        return cls(weights, deepcopy(state.optimizer.state_dict()), deepcopy(state.precision.state()))
+        average = deepcopy(state.average.state()) if state.average is not None else None
+        return cls(weights, deepcopy(state.optimizer.state_dict()), deepcopy(state.precision.state()), average)
 
     def restore(self, state: State) -> None:
         state.model.load_state_dict(dict(self.weights))
         load_optimizer_state(state.optimizer, deepcopy(self.optimizer))  # it keeps the tensors that it is given
         state.precision.load(self.scaler)
+        if state.average is not None and self.average is not None:
+            state.average.load(self.average)

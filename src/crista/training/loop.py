@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from crista.errors import UnstableTrainingError
 from crista.metrics.overlap import foreground_iou
-from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order
+from crista.patches.loader import Batch, epoch_order, full_batches, iter_batches, rank_share
 from crista.plan.events import (
     CheckpointSaved,
     EpochFinished,
@@ -31,16 +32,29 @@ from crista.plan.events import (
     Warned,
 )
 from crista.plan.plan import Plan
+from crista.training.budget import Budget, RunningBudget
 from crista.training.checkpoint import load_checkpoint, save_checkpoint
+from crista.training.distributed import sum_over_processes
 from crista.training.guards import Guards
 from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
 from crista.training.selection import best_epoch, patience_is_over
 from crista.training.state import State, TrainingJob, preparation
 from crista.training.step import Steps
-from crista.training.validation import ValidationPatches, validate, validation_batches
+from crista.training.validation import ValidationPatches, some_of, validate, validation_batches
 
 __all__ = ["TrainingJob", "previous_of", "train", "training_key"]
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where an epoch stands in the training."""
+
+    schedule: Schedule
+    epoch: int
+    """From 1."""
+    total: int
+    """Epochs in all, as far as that is known now."""
 
 
 def train(job: TrainingJob) -> Generator[Event, None, None]:
@@ -69,11 +83,17 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
     """The epochs that are left."""
     plan = job.plan
     schedule = SCHEDULES.build(plan.schedule)
-    batches = validation_batches(job.validation, plan.batch_size)
+    batches = some_of(validation_batches(job.validation, plan.batch_size), plan.validation_patches)
+    budget = Budget(plan.epochs, job.budget_seconds, plan.config.train.epochs is not None).start(state.history)
+    total = _agreed_total(job, state, budget)
     guards = Guards(plan, state)
-    for epoch in range(len(state.history) + 1, plan.epochs + 1):
+    while (epoch := len(state.history) + 1) <= total:
         started = time.perf_counter()
-        row, validation_loss, confusion = yield from guards.attempt(epoch, partial(_epoch, job, state, schedule, batches, epoch))
+        learnt = yield from guards.attempt(epoch, partial(_epoch, job, state, batches, Course(schedule, epoch, total)))
+        if learnt is None:
+            yield TrainingFinished(_why_it_ended(job, epoch - 1, total), job.best_path)
+            return
+        row, validation_loss, confusion = learnt
         losses = [*state.losses(), validation_loss]
         is_best = best_epoch(losses) == epoch
         row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
@@ -81,13 +101,31 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
         state.history.append(row)
         yield from guards.watch(epoch, confusion)
         stop = patience_is_over(losses, plan.patience)
+        total = _agreed_total(job, state, budget)
         if job.processes.is_main:
-            yield from _save(job, state, is_best=is_best, finished=stop or epoch == plan.epochs)
-        yield EpochFinished(epoch, plan.epochs, row, is_best)
+            yield from _save(job, state, is_best=is_best, finished=stop or epoch == total)
+        yield EpochFinished(epoch, total, row, is_best)
+        if job.stop.is_set():
+            break
         if stop:
             yield TrainingFinished(f"no better validation loss for {plan.patience} epochs", job.best_path)
             return
-    yield TrainingFinished("all epochs are done", job.best_path)
+    yield TrainingFinished(_why_it_ended(job, len(state.history), total), job.best_path)
+
+
+def _why_it_ended(job: TrainingJob, done: int, total: int) -> str:
+    if done < total:
+        return f"stopped after epoch {done} of {total}; the same command goes on"
+    return "all epochs are done" if job.budget_seconds is None else f"the time is over, {done} epochs are done"
+
+
+def _agreed_total(job: TrainingJob, state: State, budget: RunningBudget) -> int:
+    """Epochs in all, by the clock of the first process."""
+    total = budget.total_epochs(state.history)
+    if job.processes.world_size == 1 or job.budget_seconds is None:
+        return total
+    own = np.array([total if job.processes.is_main else 0], np.float64)
+    return int(sum_over_processes(own, job.processes, job.device)[0])
 
 
 def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
@@ -108,10 +146,15 @@ def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
         yield Said(f"{job.best_path.name} is missing: training starts anew")
         return False
     state.resume(checkpoint, job.last_path)
-    if checkpoint.finished:
+    if checkpoint.finished and not _has_more_time(job.plan, checkpoint.plan):
         return True
     yield Said(f"resuming after epoch {checkpoint.epoch} of {job.plan.epochs}")
     return False
+
+
+def _has_more_time(plan: Plan, trained: Plan) -> bool:
+    """Whether a training that is finished is given more minutes than it had."""
+    return plan.minutes is not None and trained.minutes is not None and plan.minutes > trained.minutes
 
 
 def previous_of(best: Path) -> Path:
@@ -135,43 +178,60 @@ def training_key(plan: Plan) -> str:
             "test": True,
             "paths": True,
             "system": True,
+            "train": {"max_minutes"},
             "data": {"test": True, "train": {"path", "gt_path", "in_memory"}, "val": {"path", "gt_path", "in_memory"}},
         },
         "inference": True,
         "decisions": True,
         "class_frequencies": True,
         "save_probabilities": True,
+        "minutes": True,
+        "steps_per_epoch": True,
+        "validation_patches": True,
     }
+    if plan.minutes is not None:
+        unrelated["epochs"] = True
     return f"{plan.config.system.seed} {plan.model_dump_json(exclude=unrelated)}"
 
 
 def _epoch(
-    job: TrainingJob, state: State, schedule: Schedule, batches: Sequence[Sequence[int]], epoch: int
-) -> Generator[Event, None, tuple[dict[str, float], float, NDArray[np.int64]]]:
-    """Training and validation: the row of the log, validation loss, confusion matrix."""
-    row = yield from _train_epoch(job, state, schedule, epoch)
-    return row, *_validate(job, state, batches, epoch)
+    job: TrainingJob, state: State, batches: Sequence[Sequence[int]], course: Course
+) -> Generator[Event, None, tuple[dict[str, float], float, NDArray[np.int64]] | None]:
+    """Training and validation: the row of the log, validation loss, confusion matrix; None if it was stopped."""
+    row = yield from _train_epoch(job, state, course)
+    if row is None:
+        return None
+    with state.validated():
+        return row, *_validate(job, state, batches, course.epoch)
 
 
-def _train_epoch(job: TrainingJob, state: State, schedule: Schedule, epoch: int) -> Generator[Event, None, dict[str, float]]:
-    """All optimizer steps of one epoch; returns its row of the log."""
-    plan, processes = job.plan, job.processes
+def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Event, None, dict[str, float] | None]:
+    """All optimizer steps of one epoch; returns its row of the log, or None if it was stopped and another epoch was before it."""
+    plan, processes, epoch = job.plan, job.processes, course.epoch
     seed = plan.config.system.seed
     torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + processes.rank)  # dropout only
-    order = shuffled_order(len(job.train), epoch=epoch, seed=seed)
+    order = epoch_order(len(job.train), _samples_per_epoch(job), epoch=epoch, seed=seed)
     groups = full_batches(order, plan.batch_size * processes.world_size)
     share = [rank_share(group, rank=processes.rank, world_size=processes.world_size) for group in groups]
     steps = -(-len(share) // plan.config.train.accum_iter)
-    progress = {"steps_per_epoch": steps, "num_epochs": plan.epochs, "validation_losses": tuple(state.losses())}
+    progress = {"steps_per_epoch": steps, "num_epochs": course.total, "validation_losses": tuple(state.losses())}
+    horizon = (plan.average_share or 0.0) * steps * course.total
     state.model.train()
     done, waited, rate, started = Steps(job, state), 0.0, 0.0, time.perf_counter()
     batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
     for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
-        scheduled = schedule(plan.optimizer.lr, Progress(step=(epoch - 1) * steps + step, **progress))  # type: ignore[arg-type]
+        number = (epoch - 1) * steps + step
+        scheduled = course.schedule(plan.optimizer.lr, Progress(step=number, **progress))  # type: ignore[arg-type]
         rate = state.guards.rate_factor * scheduled
         done.take([batch for batch, _ in micro], rate)
+        if state.average is not None:
+            state.average.update(number, horizon)
         waited += sum(seconds for _, seconds in micro)
         yield StepFinished(epoch, step + 1, steps)
+        if job.stop.is_set() and processes.world_size == 1:
+            if state.history:
+                return None
+            break
     loss, confusion = done.finish()
     seconds = max(time.perf_counter() - started, 1e-9)
     return {
@@ -182,6 +242,14 @@ def _train_epoch(job: TrainingJob, state: State, schedule: Schedule, epoch: int)
         "steps_per_second": steps / seconds,
         "data_wait_percent": 100 * waited / seconds,
     }
+
+
+def _samples_per_epoch(job: TrainingJob) -> int | None:
+    """Samples of all processes in an epoch; None: each one once."""
+    plan = job.plan
+    if plan.steps_per_epoch is None:
+        return None
+    return plan.steps_per_epoch * plan.config.train.accum_iter * plan.batch_size * job.processes.world_size
 
 
 def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], epoch: int) -> tuple[float, NDArray[np.int64]]:
@@ -206,7 +274,8 @@ def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], 
 
 def _save(job: TrainingJob, state: State, *, is_best: bool, finished: bool) -> Iterator[Event]:
     if is_best:
-        save_checkpoint(job.best_path, state.checkpoint(job, resumable=False, finished=finished))
+        with state.validated():
+            save_checkpoint(job.best_path, state.checkpoint(job, resumable=False, finished=finished))
         yield CheckpointSaved(job.best_path)
     save_checkpoint(job.last_path, state.checkpoint(job, resumable=True, finished=finished))
     yield CheckpointSaved(job.last_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from crista.models.placement import to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Prepare, as_it_is, pinned
 from crista.plan.plan import Plan
+from crista.training.average import WeightAverage
 from crista.training.checkpoint import Checkpoint, GuardRecord, load_weights
 from crista.training.cpu_layers import quicken
 from crista.training.distributed import Processes
@@ -42,6 +45,10 @@ class TrainingJob:
     """Threads that prepare patches."""
     data_key: str = ""
     """Identifies the training data; a training is only continued on the same."""
+    budget_seconds: float | None = None
+    """Seconds for all epochs together; None: the epochs of the plan."""
+    stop: Event = field(default_factory=Event)
+    """Once it is set, the training ends with the last finished epoch (the first one is finished early)."""
     start: Checkpoint | None = None
     """Trained network to start from (fine-tuning)."""
 
@@ -67,6 +74,7 @@ class State:
         if job.device.type == "cpu":
             self.model = quicken(self.model)
         self.optimizer = OPTIMIZERS.build(plan.optimizer, model=self.model)
+        self.average = WeightAverage(self.model) if plan.average_share is not None else None
         self.precision = Precision(plan.amp, job.device)
         self.history: list[Mapping[str, float]] = []
         self.guards = GuardRecord()
@@ -84,12 +92,18 @@ class State:
         if checkpoint.optimizer is not None:
             load_optimizer_state(self.optimizer, checkpoint.optimizer)
         self.precision.load(checkpoint.scaler)
+        if self.average is not None and checkpoint.average is not None:
+            self.average.load(checkpoint.average)
         self.history = list(checkpoint.history)
         self.guards = checkpoint.guards
 
     def losses(self) -> list[float]:
         """Validation loss of each finished epoch."""
         return [row["val_loss"] for row in self.history]
+
+    def validated(self) -> AbstractContextManager[None]:
+        """While it lasts the model holds the weights that are validated and kept: the average, if there is one."""
+        return self.average.in_place() if self.average is not None else nullcontext()
 
     def checkpoint(self, job: TrainingJob, *, resumable: bool, finished: bool) -> Checkpoint:
         """The present state; `resumable` adds what only a continued training needs."""
@@ -100,6 +114,7 @@ class State:
             history=tuple(self.history),
             optimizer=self.optimizer.state_dict() if resumable else None,
             scaler=self.precision.state() if resumable else None,
+            average=self.average.state() if resumable and self.average is not None else None,
             finished=finished,
             data_key=job.data_key,
             guards=self.guards,

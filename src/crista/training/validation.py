@@ -24,6 +24,14 @@ def validation_batches(samples: PatchSamples, batch_size: int) -> list[list[int]
     return uniform_batches(shapes, batch_size)
 
 
+def some_of(batches: list[list[int]], patches: int | None) -> list[list[int]]:
+    """Batches of about `patches` patches, spread evenly over all of them, the same each time; None: all."""
+    if patches is None or sum(map(len, batches)) <= patches:
+        return batches
+    count = max(1, round(len(batches) * patches / sum(map(len, batches))))
+    return [batches[int((number + 0.5) * len(batches) / count)] for number in range(count)]
+
+
 @dataclass(frozen=True)
 class ValidationPatches:
     """What is validated on, and how it is prepared."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crista.config.automatic import Quality
 from crista.images.check import DatasetReport
 from crista.plan.events import Event, Measured
 from crista.plan.fine_tuning import plan_fine_tuning
@@ -15,7 +16,15 @@ from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
 from crista.workflow.check import check as check_events
-from crista.workflow.request import ConfigLike, Request, load_any, request_prediction, request_run, request_training
+from crista.workflow.request import (
+    ConfigLike,
+    Request,
+    load_any,
+    request_automatic,
+    request_prediction,
+    request_run,
+    request_training,
+)
 
 if TYPE_CHECKING:
     from crista.workflow.evaluate import Evaluation
@@ -84,6 +93,30 @@ def train(
     """Only train; arguments as `run`."""
     where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
     return finish(request_training(config, **where), on_event)
+
+
+def train_on(
+    images: Path | str,
+    labels: Path | str,
+    *,
+    minutes: float | None = None,
+    quality: Quality = "standard",
+    result_dir: Path | str,
+    name: str | None = None,
+    run_id: int = 1,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> Outcome:
+    """Train on a folder of images and one of label images, with nothing to decide.
+
+    Parameters
+    ----------
+    minutes : until the network is trained, reading and planning included; the measurement of the validation images and the
+        report come after it. None: as `quality` says
+    quality : fast 5, standard 20, best 120 minutes
+    """
+    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
+    return finish(request_automatic(images, labels, minutes=minutes, quality=quality, **where), on_event)
 
 
 def predict(

@@ -53,9 +53,6 @@ def with_classes(config: Config, trained: Plan) -> Config:
 def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Problem]:
     """What TEST asks of the images."""
     shapes = {pair.image.spatial_shape: pair.image for pair in pairs}
-    if config.data.test.use_val_as_test and len(pairs) == 1:
-        what = "there is only one training image: a part of it validates, and the network has seen the rest of it"
-        yield Problem("DATA.TEST.USE_VAL_AS_TEST", what, "give test images (DATA.TEST.PATH), or cut the image into several files")
     if config.test.analize_2d_imgs_as_3d_stack and len(shapes) > 1:
         listed = ", ".join(f"{image.path.name} {show_shape(shape)}" for shape, image in list(shapes.items())[:3])
         what = f"the slices of a volume have one size, these images have several ({listed})"

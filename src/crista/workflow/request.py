@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-from crista.config.load import LoadedConfig, config_from_dict, load_config
+from crista.config.automatic import Quality, automatic_config_text
+from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
 from crista.config.root import Config
+from crista.plan.budget import MINUTES
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
 
 ConfigLike = Config | Mapping[str, Any] | Path | str
 """A configuration, a tree of keys (any case), or the path of a YAML file."""
+
+
+PLAIN_NAMES = {"x", "raw", "image", "images", "img", "imgs", "imagestr", "train", "training", "trainset", "data"}
+"""Names of folders that do not tell one data set from another."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,10 @@ class Request:
     """The YAML as given; kept in `config_files`."""
     notices: tuple[str, ...] = ()
     """What the loader of the configuration had to say."""
+    stop: Event = field(default_factory=Event, compare=False)
+    """Once it is set, the training ends in order with what it has."""
+    begun: float = field(default_factory=time.monotonic, compare=False)
+    """When the run was asked for, on the monotonic clock; a time budget counts from here."""
     folder: RunFolder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +83,31 @@ def request_training(config: ConfigLike, **where: Any) -> Request:
         }
     )
     return Request(changed, request.result_dir, request.name, request.run_id, request.config_text, request.notices)
+
+
+def request_automatic(
+    images: Path | str,
+    labels: Path | str,
+    *,
+    minutes: float | None = None,
+    quality: Quality = "standard",
+    result_dir: Path | str,
+    name: str | None = None,
+    run_id: int = 1,
+    overrides: Sequence[str] = (),
+) -> Request:
+    """A training on two folders, with everything else decided; without `name` it is called as the folder of the data."""
+    images, labels = Path(images).absolute(), Path(labels).absolute()
+    text = automatic_config_text(images, labels, minutes=MINUTES[quality] if minutes is None else minutes, quality=quality)
+    loaded = parse_config(text, "the configuration that crista made", overrides)
+    text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
+    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
+
+
+def _name_of(images: Path) -> str:
+    """The nearest folder above the images whose name says more than `train` or `x`."""
+    names = [part for part in images.parts[1:] if part.lower() not in PLAIN_NAMES]
+    return re.sub(r"[^\w.-]+", "_", names[-1]) if names else "crista"
 
 
 def request_prediction(

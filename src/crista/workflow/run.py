@@ -6,6 +6,7 @@ Everything that calls crista (command line, Python, windows) goes through here a
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from crista.errors import ConfigError, Problem
 from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
 from crista.images.image import ImagePair
+from crista.images.wording import plural
 from crista.inference.distribution import Executor, SerialExecutor, build_executor
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.record import weights_digest
@@ -37,8 +39,9 @@ from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
-from crista.training.distributed import Processes, choose_device, join_processes, leave_processes
+from crista.training.distributed import Processes, choose_device, join_processes, leave_processes, text_of_first
 from crista.training.loop import TrainingJob, previous_of, train
+from crista.training.probe import adopt, fit_to_memory, fit_to_time
 from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
@@ -98,7 +101,7 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
         start_run(folder, request.config_text, config)
         yield FileWritten(write_plan(folder, plan), "plan")
     if config.train.enable:
-        yield from train_stage(request, plan, report, device, processes, trained)
+        plan = yield from train_stage(request, plan, report, device, processes, trained)
         processes.barrier()
         trained = load_checkpoint(folder.checkpoint_best, device=device)
     if config.test.enable:
@@ -121,8 +124,8 @@ def train_stage(
     device: torch.device,
     processes: Processes,
     start: Checkpoint | None,
-) -> Events:
-    """Train, with log, charts, samples of augmented patches and the drawing of the network."""
+) -> Generator[Event, None, Plan]:
+    """Train, with log, charts, samples of augmented patches and the drawing of the network; returns the plan as measured."""
     folder = request.folder
     split = make_split(plan, report.train, report.val)
     yield Said(split.notice)
@@ -141,10 +144,32 @@ def train_stage(
         num_threads=loader_threads(request.config),
         data_key=_data_key(request.config, report),
         start=start,
+        stop=request.stop,
     )
-    yield StageStarted("train", plan.epochs)
+    job = yield from _fit(request, job)
+    if processes.is_main:
+        yield FileWritten(write_plan(folder, job.plan), "plan")
+    yield StageStarted("train", job.plan.epochs)
     events = train(job)
     yield from record_training(events, folder) if processes.is_main else events
+    return job.plan
+
+
+def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJob]:
+    """The job with batch and epochs that fit memory and time; those of its own earlier run, if there was one."""
+    previous = load_checkpoint(job.last_path).plan if job.last_path.is_file() else None
+    adopted = adopt(job.plan, previous) if previous is not None else None
+    if adopted is None and (job.plan.minutes is not None or job.plan.config.train.batch_size is None):
+        job = replace(job, plan=(yield from fit_to_memory(job)))
+    job = replace(job, budget_seconds=_seconds_left(request, job.plan))
+    plan = adopted or (yield from fit_to_time(job))
+    plan = Plan.model_validate_json(text_of_first(plan.model_dump_json(by_alias=True), job.processes, job.device))
+    return replace(job, plan=plan, budget_seconds=_seconds_left(request, plan))
+
+
+def _seconds_left(request: Request, plan: Plan) -> float | None:
+    """Seconds of the time budget that are left for training; at least one."""
+    return None if plan.minutes is None else max(1.0, 60 * plan.minutes - (time.monotonic() - request.begun))
 
 
 def test_stage(
@@ -153,7 +178,8 @@ def test_stage(
     """Predict the test images, clean, write and measure them, and write the report; of a shard only the first."""
     folder, pairs = request.folder, report.test
     if request.config.data.test.use_val_as_test:
-        pairs = tuple(source.pair for source in make_split(plan, report.train, report.val).validation)
+        pairs = tuple(source.cropped for source in make_split(plan, report.train, report.val).validation)
+        yield Said(f"no test images: what is measured is the validation ({plural(len(pairs), 'image')}), which chose the network")
     if plan.config.test.engine == "fastest" and device.type == "cpu":
         yield from _quantize(request, plan, report, trained)
     job = yield from _prepare_prediction(request, plan, pairs, trained, device)

@@ -1,0 +1,52 @@
+"""The configuration of a training that nobody configured: two folders and a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+Quality = Literal["fast", "standard", "best"]
+
+_TEXT = """\
+# Made by `crista train`: what is not written here is decided from the images; plan.json says what, and why.
+# Change it and run it: crista --config FILE
+DATA:
+  TRAIN:
+    PATH: {images}
+    GT_PATH: {labels}
+  VAL:
+    # This share of the images is not trained on: it chooses the best network, and it is what the report measures.
+    SPLIT_TRAIN: 0.2
+  TEST:
+    USE_VAL_AS_TEST: True
+
+AUGMENTOR:
+  ENABLE: True
+  VFLIP: True
+  HFLIP: True
+  ROT90: True
+  BRIGHTNESS: True
+  BRIGHTNESS_PROB: 0.3
+  BRIGHTNESS_FACTOR: [-0.3, 0.3]
+  CONTRAST: True
+  CONTRAST_PROB: 0.3
+  CONTRAST_FACTOR: [-0.25, 0.25]
+
+TRAIN:
+  ENABLE: True
+  MAX_MINUTES: {minutes:g}
+  QUALITY: {quality}
+
+TEST:
+  ENABLE: True
+"""
+
+
+def automatic_config_text(images: Path | str, labels: Path | str, *, minutes: float, quality: Quality) -> str:
+    """The YAML text of a training on two folders in so many minutes."""
+    return _TEXT.format(images=_quoted(images), labels=_quoted(labels), minutes=minutes, quality=quality)
+
+
+def _quoted(path: Path | str) -> str:
+    """A path in YAML single quotes, in which backslashes are plain."""
+    return "'" + str(path).replace("'", "''") + "'"

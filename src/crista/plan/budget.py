@@ -1,0 +1,100 @@
+"""The part of the plan about time: minutes or epochs, steps between validations, what a short training does differently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+from crista.config.root import Config
+from crista.config.train import Train
+from crista.images.fingerprint import Fingerprint
+from crista.plan.ledger import Ledger
+from crista.plan.sparse_labels import is_drawn_around_annotation
+
+STEPS = {"fast": 500, "standard": 1500, "best": 6000}
+"""Optimizer steps of a training whose epochs are left out, by TRAIN.QUALITY."""
+MINUTES = {"fast": 5.0, "standard": 20.0, "best": 120.0}
+"""Minutes of a training that is asked for without a configuration, by TRAIN.QUALITY."""
+EPOCHS_OF_BUDGET = 25
+"""Validations of a training with a time budget, as far as they are cheap."""
+VALIDATION_SHARE = 0.1
+"""Share of the time budget that validation may take."""
+FEWEST_EPOCHS = 5
+CLASS_SHARE = 1 / 3
+AVERAGE_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """How a training is divided."""
+
+    minutes: float | None
+    epochs: int
+    average_share: float | None
+    class_share: float
+
+
+def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> Epochs:
+    """By the clock with MAX_MINUTES, otherwise passes over the samples: given, or about as many steps as QUALITY says."""
+    minutes = config.train.max_minutes
+    if minutes is not None:
+        ledger.note("TRAIN.MAX_MINUTES", minutes, "given")
+        epochs = config.train.epochs or EPOCHS_OF_BUDGET
+        if config.train.epochs is not None:
+            ledger.note("TRAIN.EPOCHS", epochs, "given; the time may end before")
+    else:
+        epochs = _decide_passes(config, fingerprint, patch, batch, ledger)
+    sparse = is_drawn_around_annotation(config, fingerprint)  # which takes each class as often anyway
+    share = 0.0 if sparse else _decide_class_share(config, minutes, ledger)
+    return Epochs(minutes, epochs, _decide_average(config.train, minutes, ledger), share)
+
+
+def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:
+    if config.data.train.extract_random_patch:
+        samples = len(fingerprint.shapes)
+    else:
+        samples = sum(prod(ceil(n / p) for n, p in zip(shape, patch, strict=True)) for shape in fingerprint.shapes)
+    samples *= max(1, config.data.train.replicate)
+    steps = ceil(samples / batch)
+    aim = STEPS[config.train.quality]
+    decided = max(10, min(aim // 5, ceil(aim / steps)))
+    reason = (
+        f"{decided * steps} steps, {steps} per epoch ({samples} patches); {aim} are aimed at (TRAIN.QUALITY: "
+        f"{config.train.quality}), in 10 to {aim // 5} epochs"
+    )
+    return ledger.settle("TRAIN.EPOCHS", config.train.epochs, decided, reason)
+
+
+def _decide_average(train: Train, minutes: float | None, ledger: Ledger) -> float | None:
+    reason = (
+        "the weights are averaged over the last twentieth of the steps: a network that can be used whenever the time is over"
+        if minutes is not None
+        else "with a fixed number of epochs the learning rate ends at 0, which does the same"
+    )
+    return AVERAGE_SHARE if ledger.settle("TRAIN.EMA", train.ema, minutes is not None, reason) else None
+
+
+def _decide_class_share(config: Config, minutes: float | None, ledger: Ledger) -> float:
+    train = config.data.train
+    if minutes is None or train.extract_random_patch:
+        return train.class_share or 0.0
+    reason = "so many patches lie around a pixel of a class, each class in turn, however rare; the others lie anywhere"
+    return ledger.settle("DATA.TRAIN.CLASS_SHARE", train.class_share, CLASS_SHARE, reason)
+
+
+def divide_time(seconds: float, step: float, validation: float, patches: int) -> tuple[int, int, int]:
+    """(epochs, steps per epoch, validation patches) that fill a time budget.
+
+    Parameters
+    ----------
+    seconds : of the whole training
+    step : seconds of one optimizer step
+    validation : seconds per validation patch
+    patches : validation patches that there are
+    """
+    affordable = seconds * VALIDATION_SHARE / max(validation * patches, 1e-9)
+    epochs = round(min(max(affordable, FEWEST_EPOCHS), EPOCHS_OF_BUDGET))
+    length = seconds / epochs
+    validated = min(patches, max(1, round(2 * VALIDATION_SHARE * length / validation))) if validation > 0 else patches
+    return epochs, max(1, int((length - validated * validation) / max(step, 1e-9))), validated

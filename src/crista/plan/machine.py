@@ -1,0 +1,62 @@
+"""Machine: how much memory this process could still get. PyTorch is not needed to know it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+STATUS = Path("/proc/self/status")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def give_back_free_memory() -> None:
+    """Hand memory that was freed, in training say, back to the system; else it would be counted as held (glibc only)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds now; 0 where the system does not say."""
+    return status_bytes("VmRSS")
+
+
+def free_bytes() -> int:
+    """Bytes that this process could still get: the least of what machine, control group and address space leave."""
+    free = [sys.maxsize]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        free.append(_kilobytes(meminfo.read_text(), "MemAvailable"))
+    free += [limit - used for limit, used in _cgroup_limits()]
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            free.append(limit - status_bytes("VmSize"))
+    return max(0, min(free))
+
+
+def _cgroup_limits() -> list[tuple[int, int]]:
+    """(limit, used) of this process's control groups, version 2 and 1."""
+    found = []
+    own = Path("/proc/self/cgroup")
+    names = [line.split(":", 2)[2].strip("/") for line in own.read_text().splitlines()] if own.is_file() else []
+    folders = {CGROUP, *(CGROUP / name for name in names), CGROUP / "memory"}
+    for folder in folders:
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with suppress(OSError, ValueError):
+                found.append((int((folder / limit).read_text()), int((folder / used).read_text())))
+    return found
+
+
+def status_bytes(key: str) -> int:
+    """A line of this process's status, in bytes; 0 where the system has no such file."""
+    return _kilobytes(STATUS.read_text(), key) if STATUS.is_file() else 0
+
+
+def _kilobytes(text: str, key: str) -> int:
+    """The value of a line ``key:  123 kB``, in bytes."""
+    line = next((line for line in text.splitlines() if line.startswith(f"{key}:")), f"{key}: 0 kB")
+    return int(line.split()[1]) * 1024

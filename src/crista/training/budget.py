@@ -1,0 +1,52 @@
+"""Budget: how many epochs a training has, by their number or by the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import floor
+from statistics import median
+
+Rows = Sequence[Mapping[str, float]]
+
+WINDOW = 5
+"""Epochs by whose median length the next ones are foreseen."""
+LATEST = 0.25
+"""Share of an epoch by which the last one may end too late."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train."""
+
+    epochs: int
+    """Given, or what was foreseen before the first epoch."""
+    seconds: float | None = None
+    """Of all epochs together, those of earlier processes included; None: `epochs` decide."""
+    epochs_are_given: bool = False
+    """Whether there are never more than `epochs`, even if time is left."""
+    clock: Callable[[], float] = field(default=time.monotonic, compare=False)
+
+    def start(self, rows: Rows) -> RunningBudget:
+        """The budget from now on; `rows` are the epochs of earlier processes."""
+        return RunningBudget(self, self.clock() - sum(row.get("seconds", 0.0) for row in rows))
+
+
+@dataclass(frozen=True)
+class RunningBudget:
+    """A budget whose clock runs."""
+
+    budget: Budget
+    started: float
+    """When the training would have begun, had it never been interrupted."""
+
+    def total_epochs(self, rows: Rows) -> int:
+        """Epochs in all: those that are done and those that fit into what is left, by the length of the last ones."""
+        budget = self.budget
+        if budget.seconds is None or not rows:
+            return budget.epochs
+        left = budget.seconds - (budget.clock() - self.started)
+        length = median([row["seconds"] for row in rows[-WINDOW:]])
+        total = len(rows) + max(0, floor(left / max(length, 1e-3) + LATEST))
+        return min(total, budget.epochs) if budget.epochs_are_given else total

@@ -1,0 +1,180 @@
+"""Probe: a real step of the planned network, by which the batch is fitted to the memory and the epochs to the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crista.errors import PlanError, Problem
+from crista.models.placement import memory_layout
+from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
+from crista.plan.budget import divide_time
+from crista.plan.events import Event, Said, Warned
+from crista.plan.machine import free_bytes
+from crista.plan.plan import Decision, Plan
+from crista.training.loop import training_key
+from crista.training.memory import reused_memory
+from crista.training.state import State, TrainingJob, preparation
+from crista.training.step import Steps
+
+SHARE_OF_FREE = 0.7
+"""Of the memory that is free, a training may take so much."""
+WORKSPACE = 1.5
+"""What gradients of activations and scratch memory add to the activations that are kept: measured 1.2 to 1.4 on U-Nets."""
+MOST_STEPS = 8
+SHARE_OF_TIME = 0.03
+"""Of the time budget, for the steps that are measured."""
+
+
+def adopt(plan: Plan, previous: Plan) -> Plan | None:
+    """`plan` with the measured numbers of the `previous` run, if that was of the same training; else None."""
+    measured = ("batch_size", "steps_per_epoch", "validation_patches")
+    given = plan.config.train.batch_size is not None
+    update = {name: getattr(previous, name) for name in measured if not (given and name == "batch_size")}
+    if plan.minutes is not None:
+        update["epochs"] = previous.epochs
+    adopted = plan.model_copy(update=update)
+    return adopted if training_key(adopted) == training_key(previous) else None
+
+
+def fit_to_memory(job: TrainingJob) -> Generator[Event, None, Plan]:
+    """The plan with a batch that the memory at hand bears, seen from a real forward and backward pass.
+
+    Raises
+    ------
+    PlanError
+        If not even the smallest batch fits.
+    """
+    plan, wanted = job.plan, job.plan.batch_size
+    fitting = _fit_cuda(job) if job.device.type == "cuda" else _fit_processor(job)
+    if fitting >= wanted:
+        return plan
+    if plan.config.train.batch_size is not None and fitting > 0:
+        yield Warned(f"TRAIN.BATCH_SIZE {wanted} may not fit into the memory; {fitting} would")
+        return plan
+    if fitting < 1:
+        size = " × ".join(map(str, plan.patch_size))
+        problem = Problem(
+            "DATA.PATCH_SIZE", f"a single patch of {size} does not fit into the memory that is free", "use a smaller patch"
+        )
+        raise PlanError("with the memory of this machine", [problem])
+    reason = f"{wanted} were planned; a real step showed that more than {fitting} do not fit into the free memory"
+    yield Said(f"TRAIN.BATCH_SIZE = {fitting}: {reason}")
+    return _with(plan, {"batch_size": fitting}, Decision(key="TRAIN.BATCH_SIZE", value=str(fitting), reason=reason))
+
+
+def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
+    """The plan with epochs and steps that fill the time budget, seen from real steps on real patches."""
+    plan = job.plan
+    if job.budget_seconds is None:
+        return plan
+    with reused_memory(job.device):
+        step, forward = _time_steps(job)
+    patches = len(job.validation)
+    epochs, steps, validated = divide_time(job.budget_seconds, step, forward / plan.batch_size, patches)
+    epochs = min(epochs, plan.config.train.epochs or epochs)
+    total = epochs * steps
+    reason = (
+        f"a step takes {step:.2f} s here, measured on real patches; {total} of them in {epochs} epochs fill the "
+        f"{job.budget_seconds / 60:.1f} minutes that are left, with {validated} of {patches} validation patches after each"
+    )
+    yield Said(f"steps per epoch = {steps}: {reason}")
+    update = {"epochs": epochs, "steps_per_epoch": steps, "validation_patches": validated if validated < patches else None}
+    return _with(plan, update, Decision(key="steps per epoch", value=str(steps), reason=reason))
+
+
+def _with(plan: Plan, update: dict[str, Any], decision: Decision) -> Plan:
+    kept = tuple(item for item in plan.decisions if item.key != decision.key)
+    return plan.model_copy(update={**update, "decisions": (*kept, decision)})
+
+
+def _fit_processor(job: TrainingJob) -> int:
+    """Patches of a batch whose activations fit into the free memory."""
+    one, two = (_activation_bytes(job, size) for size in (1, 2))
+    per_patch = max(1, two - one)
+    state = State(job)
+    weights = 4 * sum(p.numel() * p.element_size() for p in state.model.parameters())
+    return int((SHARE_OF_FREE * free_bytes() - weights) / (WORKSPACE * per_patch))
+
+
+def _activation_bytes(job: TrainingJob, size: int) -> int:
+    """Bytes that a forward pass of `size` patches keeps for the backward pass; with a real backward pass after it."""
+    state, kept = State(job), dict[int, int]()
+    batch = _noise(job.plan, size, job.device)
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    state.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = state.loss(state.model(batch.images).float(), batch.targets)
+    torch.autograd.backward(loss)
+    return sum(kept.values())
+
+
+def _fit_cuda(job: TrainingJob) -> int:
+    """The largest halving of the batch with which a real step fits into the GPU."""
+    size = job.plan.batch_size
+    while size >= 1:
+        try:
+            state = State(job)
+            state.model.train()
+            _take(job, state, [_noise(job.plan, size, job.device)])
+        except torch.OutOfMemoryError:
+            size //= 2
+        else:
+            return size
+        finally:
+            torch.cuda.empty_cache()
+    return 0
+
+
+def _noise(plan: Plan, size: int, device: torch.device) -> Batch:
+    """A batch of random pixels and classes."""
+    images = torch.randn(size, *plan.patch_size, plan.num_channels, device=device).movedim(-1, 1)
+    images = images.contiguous(memory_format=memory_layout(plan.ndim))
+    targets = torch.randint(0, plan.classes.num_classes, (size, *plan.patch_size), dtype=torch.uint8, device=device)
+    return Batch(images, targets, ("noise",) * size)
+
+
+def _take(job: TrainingJob, state: State, batches: Sequence[Batch]) -> None:
+    Steps(job, state).take(batches, job.plan.optimizer.lr)
+    if job.device.type == "cuda":
+        torch.cuda.synchronize(job.device)
+
+
+def _time_steps(job: TrainingJob) -> tuple[float, float]:
+    """Seconds of a step, the patches of which are cut beside it, and of a forward pass of a batch in validation."""
+    plan = job.plan
+    assert job.budget_seconds is not None
+    state = State(replace(job, start=None))
+    state.model.train()
+    accumulated = plan.config.train.accum_iter
+    alone = job.processes.world_size == 1  # several processes take the same number of steps
+    limit = SHARE_OF_TIME * job.budget_seconds if alone else float("inf")
+    order = shuffled_order(max(len(job.train), plan.batch_size * (MOST_STEPS + 1)), epoch=0, seed=plan.config.system.seed)
+    groups = full_batches(order, plan.batch_size)[: MOST_STEPS + 1]
+    batches = iter_batches(job.train, groups, epoch=0, num_threads=job.num_threads, prepare=preparation(job))
+    times: list[float] = []
+    begun = started = time.perf_counter()
+    for batch in batches:
+        _take(job, state, [batch])
+        now = time.perf_counter()
+        times.append(now - started)
+        started = now
+        if len(times) >= 2 and now - begun > limit:
+            break
+    state.model.eval()
+    with torch.inference_mode():
+        images = batch.images.to(job.device)
+        started = time.perf_counter()
+        state.model(images).sum().item()
+    return accumulated * median(times[1:] or times), time.perf_counter() - started

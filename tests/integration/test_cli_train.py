@@ -1,0 +1,95 @@
+"""`crista train` on two folders: what is typed wrong is said, and Ctrl-C ends it in order."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.conftest import MakeData
+
+from crista.cli.main import main
+from crista.training.checkpoint import load_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["images"], "images is no YAML file; if it is a folder of images, name the folder of their label images after it"),
+        (["images", "labels", "--config", "a.yaml"], "images and a configuration: give one of them"),
+        (["a.yaml", "labels"], "labels: a configuration names the labels itself"),
+        (["images", "labels", "--minutes", "0"], "--minutes"),
+        (["images", "labels", "--quality", "super"], "'fast', 'standard', 'best'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_wrong_words(command: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, *words]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_missing_folder_is_named(make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_data(test=0)
+    assert main(["train", str(data / "train/x"), str(tmp_path / "nowhere"), "--result_dir", str(tmp_path / "out")]) == 1
+    assert "DATA.TRAIN.GT_PATH" in capsys.readouterr().err
+
+
+def test_the_plan_of_two_folders(make_data: MakeData, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_data(test=0, num_classes=3)
+    assert (
+        main(["plan", str(data / "train/x"), str(data / "train/y"), "--minutes", "7", "--set", "MODEL.FEATURE_MAPS=[4,8]"]) == 0
+    )
+    printed = capsys.readouterr().out
+    for word in ("TRAIN.MAX_MINUTES", "DATA.N_CLASSES", "counted in the label images", "(4, 8)"):
+        assert word in printed
+
+
+def test_the_job_is_called_as_the_folder_of_the_data(make_data: MakeData, tmp_path: Path) -> None:
+    from crista.workflow.request import request_automatic
+
+    data = make_data(test=0).rename(tmp_path / "my cells")
+    request = request_automatic(data / "train/x", data / "train/y", result_dir=tmp_path / "out")
+    assert request.name == "my_cells"
+    assert request.config.train.max_minutes == 20
+
+
+def test_ctrl_c_leaves_a_network_and_a_report(make_data: MakeData, tmp_path: Path) -> None:
+    """Once: the training ends, the validation images are predicted; the exit code says that all is well."""
+    data = make_data(train=4, test=0)
+    command = [sys.executable, "-m", "crista", "train", str(data / "train/x"), str(data / "train/y"), "--minutes", "20"]
+    small = ["MODEL.FEATURE_MAPS=[4,8]", "DATA.PATCH_SIZE=(32,32,1)", "TEST.ENGINE=torch"]
+    command += [word for change in small for word in ("--set", change)]
+    process = subprocess.Popen(
+        [*command, "--result_dir", str(tmp_path / "out"), "--name", "job"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = tmp_path / "out/job/results/job_1/log.txt"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.is_file() and "== train" in log.read_text()):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    assert "Ctrl-C: the training ends now" in printed
+    assert "the same command goes on" in printed
+    assert (log.parent / "report.html").is_file()
+    assert not load_checkpoint(tmp_path / "out/job/checkpoints/job_1-checkpoint-last.pth").finished
+
+
+def test_a_job_folder_is_a_network(make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from crista.cli.jobs import find_checkpoint
+
+    folder = tmp_path / "job/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "job_1-checkpoint-best.pth").touch()
+    (folder / "job_1-checkpoint-last.pth").touch()
+    assert find_checkpoint(tmp_path / "job") == folder / "job_1-checkpoint-best.pth"
+    (folder / "job_2-checkpoint-best.pth").touch()
+    data = make_data(test=0)
+    assert main(["predict", str(tmp_path / "job"), str(data / "train/x")]) == 1
+    assert "is a folder with 2 networks: name one" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""Two folders and a time: a network that can be used, in time; stopped and continued; measured on images that did not train."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import MakeData
+
+import crista
+import crista.workflow.run  # PyTorch is imported before a clock runs
+from crista.plan.events import EpochFinished, Event, Said, TrainingFinished
+from crista.training.checkpoint import load_checkpoint
+from crista.workflow.api import finish
+from crista.workflow.request import Request, request_automatic
+
+QUICK = ("MODEL.FEATURE_MAPS=[4,8]", "DATA.PATCH_SIZE=(32,32,1)", "TRAIN.BATCH_SIZE=4", "TEST.ENGINE=torch", "TRAIN.LR=0.01")
+
+
+@pytest.fixture(autouse=True)
+def no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts take longer than the trainings of these tests."""
+    monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_, **__: [])
+    monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _: folder.model_plot)
+
+
+def request_of(data: Path, folder: Path, seconds: float, *changes: str) -> Request:
+    return request_automatic(
+        data / "train/x", data / "train/y", minutes=seconds / 60, result_dir=folder, name="job", overrides=(*QUICK, *changes)
+    )
+
+
+def run_it(request: Request) -> tuple[crista.Outcome, list[Event]]:
+    events: list[Event] = []
+    return finish(request, events.append), events
+
+
+def test_two_folders_and_a_time(make_data: MakeData, tmp_path: Path) -> None:
+    """In time, better than nothing, measured on the images that were kept aside, and every decision written."""
+    data = make_data(train=5, test=0)
+    started = time.monotonic()
+    outcome, events = run_it(request_of(data, tmp_path / "out", 8))
+    finished = [event for event in events if isinstance(event, EpochFinished)]
+    assert 5 < time.monotonic() - started < 30
+    assert len(finished) >= 5
+    trained = load_checkpoint(outcome.folder.checkpoint_last)
+    assert trained.finished
+    assert sum(row["seconds"] for row in trained.history) < 8
+    assert outcome.metrics["Foreground IoU, reconstructed image (all pixels pooled)"] > 0.5
+    plan = json.loads(outcome.folder.plan_json.read_text())
+    assert plan["MINUTES"] == pytest.approx(8 / 60, abs=1e-3)
+    decided = {decision["KEY"] for decision in plan["DECISIONS"]}
+    assert {"steps per epoch", "TRAIN.MAX_MINUTES", "TRAIN.EMA", "DATA.TRAIN.CLASS_SHARE"} <= decided
+    assert "MAX_MINUTES" in outcome.folder.config_file.read_text()
+    assert len(list(outcome.folder.per_image_binarized.iterdir())) == 1  # a fifth of five
+
+
+def test_the_learning_rate_ends_low_when_the_time_ends(make_data: MakeData, tmp_path: Path) -> None:
+    outcome, _ = run_it(request_of(make_data(train=4, test=0), tmp_path / "out", 6, "TEST.ENABLE=False"))
+    rates = [row["lr"] for row in load_checkpoint(outcome.folder.checkpoint_last).history]
+    assert max(rates) > 5e-4
+    assert rates[-1] < 0.3 * max(rates)
+
+
+def test_stopped_it_leaves_a_network_and_goes_on(make_data: MakeData, tmp_path: Path) -> None:
+    """Ctrl-C sets `stop`: the last finished epoch counts; the same command takes up the time that is left."""
+    data = make_data(train=4, test=0)
+    request = request_of(data, tmp_path / "out", 12)
+    Timer(6, request.stop.set).start()
+    outcome, events = run_it(request)
+    [ended] = [event for event in events if isinstance(event, TrainingFinished)]
+    assert "the same command goes on" in ended.reason
+    stopped = load_checkpoint(outcome.folder.checkpoint_last)
+    assert not stopped.finished
+    assert outcome.metrics  # predicted and measured all the same
+    outcome, events = run_it(request_of(data, tmp_path / "out", 12))
+    assert any(isinstance(event, Said) and event.text.startswith("resuming after epoch") for event in events)
+    finished = load_checkpoint(outcome.folder.checkpoint_last)
+    assert finished.finished
+    assert finished.history[: len(stopped.history)] == stopped.history
+    assert finished.plan.steps_per_epoch == stopped.plan.steps_per_epoch  # measured once
+
+
+def test_stopped_in_the_first_epoch_there_is_a_network_too(make_data: MakeData, tmp_path: Path) -> None:
+    request = request_of(make_data(train=4, test=0), tmp_path / "out", 5, "TEST.ENABLE=False")
+    request.stop.set()
+    outcome, _ = run_it(request)
+    assert len(load_checkpoint(outcome.folder.checkpoint_best).history) == 1
+
+
+def test_more_time_continues_a_finished_training(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(train=4, test=0)
+    first, _ = run_it(request_of(data, tmp_path / "out", 5, "TEST.ENABLE=False"))
+    epochs = len(load_checkpoint(first.folder.checkpoint_last).history)
+    _, events = run_it(request_of(data, tmp_path / "out", 5, "TEST.ENABLE=False"))
+    assert [event.reason for event in events if isinstance(event, TrainingFinished)] == ["already trained"]
+    more, _ = run_it(request_of(data, tmp_path / "out", 10, "TEST.ENABLE=False"))
+    assert len(load_checkpoint(more.folder.checkpoint_last).history) > epochs
+
+
+def test_one_image_is_enough(make_data: MakeData, tmp_path: Path) -> None:
+    """A block of it validates and is what is measured."""
+    data = make_data(shape=(64, 160), train=1, test=0)
+    outcome, events = run_it(request_of(data, tmp_path / "out", 6))
+    assert any(isinstance(event, Said) and "of 00 validates" in event.text for event in events)
+    assert 0 <= outcome.metrics["Foreground IoU, reconstructed image (all pixels pooled)"] <= 1
+
+
+def test_the_averaged_weights_are_resumed_bit_for_bit(make_data: MakeData, tmp_path: Path) -> None:
+    """Epochs, not minutes: with the average on, stopped after the first epoch equals uninterrupted."""
+    data = make_data(train=4, test=0)
+    changes = ("TRAIN.EPOCHS=4", "TRAIN.EMA=True", "TEST.ENABLE=False", "DATA.TRAIN.CLASS_SHARE=0.5")
+
+    def request(folder: str) -> Request:
+        made: Any = request_of(data, tmp_path / folder, 6000, *changes, "TRAIN.MAX_MINUTES=None")
+        return made  # type: ignore[no-any-return]
+
+    whole, _ = run_it(request("whole"))
+    stopping = request("parts")
+
+    def stop_after_two(event: Event) -> None:
+        if isinstance(event, EpochFinished) and event.epoch == 2:
+            stopping.stop.set()
+
+    finish(stopping, stop_after_two)
+    parts, _ = run_it(request("parts"))
+    first, second = (load_checkpoint(outcome.folder.checkpoint_best).weights for outcome in (whole, parts))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert np.array_equal(value.numpy(), second[name].numpy()), name

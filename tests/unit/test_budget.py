@@ -1,0 +1,92 @@
+"""A time budget: how many epochs fit, how a training is divided, and what a clock does to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.unit.test_plan import facts
+
+from crista.config.load import config_from_dict
+from crista.plan.budget import divide_time
+from crista.plan.make import make_plan
+from crista.plan.plan import Plan
+from crista.training.budget import Budget
+
+
+def plan_of(*overrides: str) -> Plan:
+    return make_plan(config_from_dict({}, list(overrides)).config, facts())
+
+
+def clock_at(*times: float) -> Iterator[float]:
+    yield from times
+
+
+def rows(*seconds: float) -> list[dict[str, float]]:
+    return [{"seconds": value} for value in seconds]
+
+
+def test_without_a_time_the_epochs_decide() -> None:
+    running = Budget(7, clock=lambda: 1e9).start(rows(5.0))
+    assert running.total_epochs(rows(5.0)) == running.total_epochs(rows(5.0, 1e6)) == 7
+
+
+def test_before_the_first_epoch_the_foreseen_number_counts() -> None:
+    assert Budget(25, seconds=100, clock=lambda: 0.0).start([]).total_epochs([]) == 25
+
+
+def test_epochs_follow_the_clock() -> None:
+    """100 s, 10 s each: ten; after an epoch of 40 s the median of the lengths still foresees 10 s each."""
+    times = clock_at(0, 10, 60, 88, 97.4, 97.6)
+    running = Budget(25, seconds=100, clock=lambda: next(times)).start([])
+    assert running.total_epochs(rows(10)) == 1 + 9
+    assert running.total_epochs(rows(10, 10, 40)) == 3 + 4
+    assert running.total_epochs(rows(10, 10, 40, 10, 10)) == 5 + 1
+    assert running.total_epochs(rows(10, 10, 40, 10, 10)) == 5 + 0  # 2.6 s of an epoch of 10: not a quarter
+    assert running.total_epochs(rows(10, 10, 40, 10, 10)) == 5
+
+
+def test_time_of_earlier_processes_counts() -> None:
+    times = clock_at(1000, 1000)
+    assert Budget(25, seconds=100, clock=lambda: next(times)).start(rows(10, 10, 40)).total_epochs(rows(10, 10, 40)) == 3 + 4
+
+
+def test_given_epochs_end_a_training_before_its_time() -> None:
+    times = clock_at(0, 10)
+    running = Budget(4, seconds=1000, epochs_are_given=True, clock=lambda: next(times)).start([])
+    assert running.total_epochs(rows(10)) == 4
+
+
+def test_division_with_a_cheap_validation() -> None:
+    """600 s in 25 epochs of 24 s; 16 patches of 0.05 s validate; the rest are steps of 1 s."""
+    assert divide_time(600, step=1.0, validation=0.05, patches=16) == (25, 23, 16)
+
+
+def test_division_with_a_costly_validation() -> None:
+    """40 s of validation would take all of an epoch of 24 s: fewest epochs, of 120 s, and a fifth of one for a part of it."""
+    epochs, steps, validated = divide_time(600, step=2.0, validation=0.4, patches=100)
+    assert (epochs, validated, steps) == (5, 60, 48)
+
+
+def test_division_never_ends_without_a_step() -> None:
+    assert divide_time(1.0, step=60.0, validation=1.0, patches=3) == (5, 1, 1)
+
+
+def test_minutes_change_what_is_decided() -> None:
+    timed, plain = plan_of("TRAIN.MAX_MINUTES=5"), plan_of()
+    assert (timed.minutes, timed.average_share, timed.class_share) == (5.0, 0.05, pytest.approx(1 / 3))
+    assert (plain.minutes, plain.average_share, plain.class_share) == (None, None, 0.0)
+    assert {decision.key for decision in timed.decisions} >= {"TRAIN.MAX_MINUTES", "TRAIN.EMA", "DATA.TRAIN.CLASS_SHARE"}
+
+
+def test_given_keys_win_over_the_budget() -> None:
+    plan = plan_of("TRAIN.MAX_MINUTES=5", "TRAIN.EMA=False", "DATA.TRAIN.CLASS_SHARE=0")
+    assert (plan.average_share, plan.class_share) == (None, 0.0)
+    random = plan_of("TRAIN.MAX_MINUTES=5", "DATA.TRAIN.EXTRACT_RANDOM_PATCH=True")
+    assert random.class_share == 0.0
+
+
+@pytest.mark.parametrize(("quality", "steps"), [("fast", 500), ("standard", 1500), ("best", 6000)])
+def test_quality_decides_epochs(quality: str, steps: int) -> None:
+    [decision] = [d for d in plan_of(f"TRAIN.QUALITY={quality}").decisions if d.key == "TRAIN.EPOCHS"]
+    assert f"{steps} are aimed at (TRAIN.QUALITY: {quality})" in decision.reason

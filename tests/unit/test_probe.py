@@ -1,0 +1,117 @@
+"""The probe: a batch that fits the memory, epochs that fit the time, and what a continued training takes over."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import MakeData, tiny_config
+
+from crista.config.load import config_from_dict
+from crista.errors import PlanError
+from crista.images.check import check_dataset
+from crista.patches.prepare import make_split, prepare_samples
+from crista.plan.events import Event, Said, Warned
+from crista.plan.make import make_plan
+from crista.training import probe
+from crista.training.probe import adopt, fit_to_memory, fit_to_time
+from crista.training.state import TrainingJob
+
+
+def job_of(data: Path, tmp_path: Path, *overrides: str, seconds: float | None = None) -> TrainingJob:
+    config = config_from_dict(tiny_config(data, test={"ENABLE": False}), list(overrides)).config
+    report = check_dataset(config, need_train=True, need_test=False)
+    assert report.fingerprint is not None
+    plan = make_plan(config, report.fingerprint)
+    samples = prepare_samples(plan, make_split(plan, report.train, ()), map_folder=tmp_path / "map", cache_bytes=2**20)
+    where = {"best_path": tmp_path / "best.pth", "last_path": tmp_path / "last.pth", "device": torch.device("cpu")}
+    return TrainingJob(plan, samples.train, samples.validation, budget_seconds=seconds, **where)
+
+
+def drain(events: Generator[Event, None, Any]) -> tuple[list[Event], Any]:
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as stop:
+            return seen, stop.value
+
+
+FREE = "TRAIN.BATCH_SIZE=None"
+
+
+def test_activations_grow_with_the_batch(make_data: MakeData, tmp_path: Path) -> None:
+    """Two patches keep twice what one keeps; at least the input of each of the 3 × 3 convolutions."""
+    job = job_of(make_data(test=0), tmp_path)
+    one, two = (probe._activation_bytes(job, size) for size in (1, 2))
+    assert one > 32 * 32 * 4 * (1 + 4 + 4)
+    assert two == pytest.approx(2 * one, rel=0.2)
+
+
+def test_enough_memory_changes_nothing(make_data: MakeData, tmp_path: Path) -> None:
+    job = job_of(make_data(test=0), tmp_path, FREE)
+    assert drain(fit_to_memory(job)) == ([], job.plan)
+
+
+def test_a_batch_that_does_not_fit_is_made_smaller(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(make_data(test=0), tmp_path, FREE)
+    per_patch = probe._activation_bytes(job, 2) - probe._activation_bytes(job, 1)
+    weights = 16 * sum(parameter.numel() for parameter in probe.State(job).model.parameters())
+    monkeypatch.setattr(probe, "free_bytes", lambda: int((weights + 3.5 * 1.5 * per_patch) / 0.7))
+    events, plan = drain(fit_to_memory(job))
+    assert plan.batch_size == 3
+    assert next(event.text for event in events if isinstance(event, Said)).startswith("TRAIN.BATCH_SIZE = 3: 32 were planned;")
+    assert [decision.value for decision in plan.decisions if decision.key == "TRAIN.BATCH_SIZE"] == ["3"]
+
+
+def test_a_given_batch_is_kept_with_a_warning(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(make_data(test=0), tmp_path)
+    monkeypatch.setattr(probe, "_fit_processor", lambda _: 2)
+    events, plan = drain(fit_to_memory(job))
+    assert plan == job.plan
+    assert events == [Warned("TRAIN.BATCH_SIZE 4 may not fit into the memory; 2 would")]
+
+
+def test_no_memory_for_a_single_patch(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "free_bytes", lambda: 1000)
+    job = job_of(make_data(test=0), tmp_path, FREE)
+    with pytest.raises(PlanError, match=r"DATA\.PATCH_SIZE: a single patch of 32 × 32 does not fit"):
+        drain(fit_to_memory(job))
+
+
+def test_steps_fill_the_time(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.5 s a step and 0.1 s for four patches in 100 s: 25 epochs of 4 s, of which validation takes little."""
+    job = job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=5", "TRAIN.EPOCHS=None", seconds=100)
+    monkeypatch.setattr(probe, "_time_steps", lambda _: (0.5, 0.1))
+    events, plan = drain(fit_to_time(job))
+    assert (plan.epochs, plan.steps_per_epoch, plan.validation_patches) == (25, 7, None)
+    assert "a step takes 0.50 s here" in events[0].text
+
+
+def test_without_a_budget_nothing_is_timed(make_data: MakeData, tmp_path: Path) -> None:
+    job = job_of(make_data(test=0), tmp_path)
+    assert drain(fit_to_time(job)) == ([], job.plan)
+
+
+def test_real_steps_are_timed(make_data: MakeData, tmp_path: Path) -> None:
+    step, forward = probe._time_steps(job_of(make_data(test=0), tmp_path, seconds=100.0))
+    assert forward > 0
+    assert 0 < step < 5
+    assert np.isfinite([step, forward]).all()
+
+
+def test_a_continued_training_takes_over_what_was_measured(make_data: MakeData, tmp_path: Path) -> None:
+    plan = job_of(make_data(test=0), tmp_path, FREE, "TRAIN.MAX_MINUTES=5", "TRAIN.EPOCHS=None").plan
+    measured = {"batch_size": 3, "steps_per_epoch": 11, "validation_patches": 2, "epochs": 17}
+    adopted = adopt(plan, plan.model_copy(update=measured))
+    assert adopted is not None
+    assert {name: getattr(adopted, name) for name in measured} == measured
+
+
+def test_another_training_takes_over_nothing(make_data: MakeData, tmp_path: Path) -> None:
+    plan = job_of(make_data(test=0), tmp_path, FREE).plan
+    assert adopt(plan, plan.model_copy(update={"patch_size": (16, 16)})) is None
