@@ -185,7 +185,7 @@ def test_a_fold_of_one_image_is_its_block(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", train=1, shape=(48, 96))
     change = {"DATA": {"VAL": {"CROSS_VAL": True, "CROSS_VAL_NFOLD": 3}, "TEST": {"USE_VAL_AS_TEST": True}}}
     outcome, said = run_and_listen(job(data, ONE, change), tmp_path / "out")
-    assert any("x = 0 to 31 of 00" in line and "validates" in line for line in said)
+    assert any("x = 0 to 31 of 00 (4 pixels beside it left out) validates" in line for line in said)
     predicted = open_image(outcome.folder.per_image_binarized / "00.tif", is_label=True)
     assert predicted.spatial_shape == (48, 32)
     truth = open_image(data / "train/y/00.tif", is_label=True).read((slice(0, 48), slice(0, 32)))[0]

@@ -67,6 +67,18 @@ def test_without_a_terminal_every_event_worth_reading_is_one_line(capsys: pytest
     assert show.stages == {"check", "train", "predict"}
 
 
+@pytest.mark.parametrize(("val_iou", "remark"), [(0.0, "  no foreground found yet"), (0.01, "  best so far")])
+def test_an_epoch_without_foreground_is_not_announced_as_the_best(
+    val_iou: float, remark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = LineListener(Screen())
+    show(EpochFinished(1, 2, {"loss": 0.5, "val_iou": val_iou}, is_best=True))
+    show(EpochFinished(2, 2, {"loss": 0.5, "val_iou": val_iou}, is_best=False))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"epoch 1/2  loss 0.5000  val_IoU {val_iou:.4f}{remark}"
+    assert second == f"epoch 2/2  loss 0.5000  val_IoU {val_iou:.4f}"
+
+
 def test_long_epochs_and_images_give_a_sign_of_life(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
     show = LineListener(Screen())

@@ -14,6 +14,7 @@ from torch import nn
 
 from crista.errors import UnstableTrainingError
 from crista.plan.events import Event, StepFinished, Warned
+from crista.training.average import WeightAverage
 from crista.training.checkpoint import GuardRecord
 from crista.training.finite import EXPLOSION, LEAST_LOSS, WorstBatch, refuse_explosion
 from crista.training.guards import MOST_ROLLBACKS, PATIENT_EPOCHS, Guards, advice, single_class, warm_up
@@ -34,9 +35,8 @@ def make_state() -> Any:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
-    state = SimpleNamespace(
-        model=model, optimizer=optimizer, precision=FakePrecision(), guards=GuardRecord(), history=[], average=None
-    )
+    state = SimpleNamespace(model=model, optimizer=optimizer, precision=FakePrecision(), guards=GuardRecord(), history=[])
+    state.average = WeightAverage(model)
     state.losses = lambda: [row["val_loss"] for row in state.history]
     return state
 
@@ -45,6 +45,7 @@ def step(state: Any) -> None:
     state.optimizer.zero_grad()
     state.model(torch.ones(4, 3)).square().sum().backward()
     state.optimizer.step()
+    state.average.update(20, 3.0)
 
 
 def failing(state: Any, failures: int) -> Any:
@@ -76,7 +77,7 @@ def drain(events: Generator[Event, None, Any]) -> tuple[list[str], Any]:
 
 def tensors(state: Any) -> list[torch.Tensor]:
     held = [value for values in state.optimizer.state.values() for value in values.values()]
-    return [value.clone() for value in (*state.model.parameters(), *held)]
+    return [value.clone() for value in (*state.model.parameters(), *held, *state.average.state().values())]
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])

@@ -126,6 +126,7 @@ def test_sparse_labels_are_seen_and_said() -> None:
         {"LOSS__IGNORE_INDEX": 255, "DATA__TRAIN__EXTRACT_RANDOM_PATCH": True},
         {"LOSS__IGNORE_INDEX": 255, "DATA__TRAIN__EXTRACT_RANDOM_PATCH": False},
         {"LOSS__IGNORE_INDEX": 255, "DATA__TRAIN__EXTRACT_RANDOM_PATCH": True, "DATA__TRAIN__PROBABILITY_MAP": True},
+        {"LOSS__IGNORE_INDEX": 255, "DATA__TRAIN__CLASS_SHARE": 0.5},
     ],
 )
 def test_keys_that_choose_patches_win(keys: dict[str, Any]) -> None:

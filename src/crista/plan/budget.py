@@ -10,6 +10,7 @@ from crista.config.root import Config
 from crista.config.train import Train
 from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import Ledger
+from crista.plan.sparse_labels import is_drawn_around_annotation
 
 STEPS = {"fast": 500, "standard": 1500, "best": 6000}
 """Optimizer steps of a training whose epochs are left out, by TRAIN.QUALITY."""
@@ -44,7 +45,9 @@ def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int]
             ledger.note("TRAIN.EPOCHS", epochs, "given; the time may end before")
     else:
         epochs = _decide_passes(config, fingerprint, patch, batch, ledger)
-    return Epochs(minutes, epochs, _decide_average(config.train, minutes, ledger), _decide_class_share(config, minutes, ledger))
+    sparse = is_drawn_around_annotation(config, fingerprint)  # which takes each class as often anyway
+    share = 0.0 if sparse else _decide_class_share(config, minutes, ledger)
+    return Epochs(minutes, epochs, _decide_average(config.train, minutes, ledger), share)
 
 
 def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:

@@ -10,17 +10,22 @@ SPARSE = 0.5
 """Labels with fewer annotated pixels than this share are sparse: patches are drawn around the annotated ones."""
 
 
-def decide_sparse_sampling(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> bool:
+def is_drawn_around_annotation(config: Config, fingerprint: Fingerprint) -> bool:
     """Whether training patches are drawn around annotated pixels; keys that say how patches are chosen win."""
     share, train = fingerprint.annotated_share, config.data.train
     if not config.loss.ignored_values or share is None or share >= SPARSE:
         return False
-    if train.extract_random_patch or {"extract_random_patch", "probability_map"} & train.model_fields_set:
+    return not (train.extract_random_patch or {"extract_random_patch", "probability_map", "class_share"} & train.model_fields_set)
+
+
+def decide_sparse_sampling(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> bool:
+    """The same, noted."""
+    if not is_drawn_around_annotation(config, fingerprint):
         return False
     ledger.note(
         "DATA.TRAIN.PROBABILITY_MAP",
         "around annotated pixels",
-        f"{share:.2%} of the pixels are annotated: patches are drawn around them, each class as often as the others "
-        "(EXTRACT_RANDOM_PATCH and PROBABILITY_MAP choose otherwise)",
+        f"{fingerprint.annotated_share:.2%} of the pixels are annotated: patches are drawn around them, each class as often as "
+        "the others (EXTRACT_RANDOM_PATCH, PROBABILITY_MAP and CLASS_SHARE choose otherwise)",
     )
     return True

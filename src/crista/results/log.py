@@ -63,7 +63,8 @@ def _(event: StageStarted) -> str:
 @describe.register
 def _(event: EpochFinished) -> str:
     shown = "  ".join(f"{key} {format_number(value)}" for key, value in event.metrics.items() if key != "epoch")
-    return f"epoch {event.epoch}/{event.num_epochs}  {shown}{'  best so far' if event.is_best else ''}"
+    announced = event.is_best and event.metrics.get("val_iou") != 0
+    return f"epoch {event.epoch}/{event.num_epochs}  {shown}{'  best so far' if announced else ''}"
 
 
 @describe.register

@@ -142,7 +142,7 @@ class _Snapshot:
     @classmethod
     def of(cls, state: State) -> _Snapshot:
         weights = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
-        average = None if state.average is None else {name: value.clone() for name, value in state.average.state().items()}
+        average = deepcopy(state.average.state()) if state.average is not None else None
         return cls(weights, deepcopy(state.optimizer.state_dict()), deepcopy(state.precision.state()), average)
 
     def restore(self, state: State) -> None:
