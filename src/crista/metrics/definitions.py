@@ -68,5 +68,21 @@ DEFINITIONS: dict[str, Definition] = {
         "prediction itself, on a grid of pixels (at most one in four), averaged over small cells.",
         "-Σ p·log p / log K",
     ),
+    "label_next": Definition(
+        "Label these next",
+        "The regions in which the network is least sure on average, of about the size it learns from. A label there teaches it "
+        "more than one where it is sure. Regions of one image do not overlap.",
+    ),
+    "errors": Definition(
+        "errors",
+        "Pixel by pixel, prediction against label: right foreground, missed foreground, foreground that is not there, and "
+        "foreground of the wrong class. Grey pixels have no label and are not measured.",
+    ),
+    "memory": Definition(
+        "peak memory",
+        "The most memory that the system has on record for this process at the end of the run. crista sets the record back where "
+        "it measures what a tile takes, so it can be that of the prediction alone. Worker processes have their own.",
+    ),
+    "best_epoch": Definition("best epoch", "The epoch whose network is kept: the lowest moving average of the validation loss."),
 }
 """Short name -> definition."""

@@ -100,12 +100,12 @@ def _draw_row(image: Array, prediction: Array, label: Array | None, index: int |
     picture = to_picture(np.asarray(image[(slice(None), *where)]))
     predicted = np.asarray(prediction[where])
     if label is None:
-        return [picture, _colour_classes(picture, predicted, ignore_index)]
+        return [picture, colour_classes(picture, predicted, ignore_index)]
     truth = np.asarray(label[where])
     return [
         picture,
-        _colour_classes(picture, truth, ignore_index),
-        _colour_classes(picture, predicted, None),
+        colour_classes(picture, truth, ignore_index),
+        colour_classes(picture, predicted, None),
         colour_errors(picture, predicted, truth, ignore_index),
     ]
 
@@ -132,7 +132,7 @@ def _stretch(channel: Array) -> Picture:
     return np.asarray(np.clip(stretched, 0, 1))
 
 
-def _colour_classes(picture: Picture, classes: Array, ignore_index: int | None) -> Picture:
+def colour_classes(picture: Picture, classes: Array, ignore_index: int | None) -> Picture:
     """The picture with every class but the background in its colour."""
     result = 0.9 * picture
     for value in np.unique(classes):

@@ -61,6 +61,11 @@ def write_estimates(path: Path, estimates: Mapping[str, Sequence[Estimate]]) -> 
     atomic_write(path, _render(rows))
 
 
+def write_label_next(path: Path, rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Write the regions to label next, the most uncertain first (see `crista.results.ranking.label_next_rows`)."""
+    atomic_write(path, _render(rows))
+
+
 def write_runs_table(folder: RunFolder) -> str:
     """Collect the mean rows of all runs of the job into ``runs_summary.csv``; returns the table as text.
 
