@@ -31,7 +31,6 @@ CLASS_COLUMNS = (
     ("dice", "images"),
     ("dice", "pixels"),
     ("nsd", "images"),
-    ("nsd", "pixels"),
 )
 """(measure, over) of the columns of the table of classes."""
 

@@ -21,7 +21,7 @@ from crista.metrics import (
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
 from crista.results.log import read_warnings
-from crista.results.outcome import Measurement, main_stage
+from crista.results.outcome import STAGES, Measurement, main_stage
 from crista.results.overlays import ERRORS, GREY, WRONG_CLASS, class_colour
 from crista.results.provenance import installed_versions, peak_memory
 from crista.results.ranking import label_next_rows
@@ -108,7 +108,7 @@ def _numbers(plan: Plan, records: Sequence[ImageRecord], measurement: Measuremen
         "estimates": measurement.estimates[stage],
         "confusion": counts,
         "rules": [
-            f"The figures are those of the stage {stage}.",
+            f"What is measured: {STAGES[stage][0]}.",
             f"Tolerance of NSD: {describe_tolerance(plan.spacing)}, by the voxel size of each image.",
             INTERVAL_RULE,
             ABSENT_CLASS_RULE,
