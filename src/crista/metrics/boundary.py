@@ -77,14 +77,16 @@ def compute_boundary(
         ignored = None
     pad = np.abs(offsets).max(axis=0)
     own = inside if inside is not None else whole(label.shape)
-    truth, guess = (_sparse(classes, known, pad, num_classes) for classes, known in ((label, ignored), (prediction, None)))
+    truth, guess = (
+        _find_edges(classes, known, own, pad, num_classes) for classes, known in ((label, ignored), (prediction, None))
+    )
     unknown = np.pad(ignored, [(int(p), int(p)) for p in pad]).ravel() if ignored is not None else None
-    strides = np.array([int(np.prod(truth.shape[axis + 1 :])) for axis in range(label.ndim)], np.int64)
-    steps = offsets @ strides
+    padded = [int(n + 2 * p) for n, p in zip(label.shape, pad, strict=True)]
+    steps = offsets @ np.array([int(np.prod(padded[axis + 1 :])) for axis in range(label.ndim)], np.int64)
     columns = [
         counts
         for one, other in ((truth, guess), (guess, truth))
-        for counts in _matched(one, other, _counted(one, own, unknown, steps), steps, num_classes)
+        for counts in _matched(one, other, _known(one.positions, unknown, steps), steps, num_classes)
     ]
     return np.stack(columns, axis=1)
 
@@ -114,32 +116,37 @@ def describe_tolerance(spacing: Sequence[float] | None, tolerance: float = TOLER
 
 
 @dataclass(frozen=True)
-class _Sparse:
+class _Edges:
     """The edges of an image, padded so that steps from them stay inside."""
 
     codes: NDArray[Any]
     """Class + 1 at edge voxels, else 0; flat."""
-    shape: tuple[int, ...]
-    """Of the padded image."""
-    places: tuple[NDArray[np.int64], ...]
-    """Coordinates of the edge voxels in the image, per axis."""
     positions: NDArray[np.int64]
-    """Their indices in `codes`."""
+    """Indices in `codes` of the edge voxels that are in the region to count."""
 
 
-def _sparse(classes: NDArray[Any], ignored: NDArray[np.bool_] | None, pad: NDArray[np.int64], num_classes: int) -> _Sparse:
-    found = np.flatnonzero(_edges(classes, ignored))
-    places = np.unravel_index(found, classes.shape)
-    shape = tuple(int(n + 2 * p) for n, p in zip(classes.shape, pad, strict=True))
-    positions = np.ravel_multi_index([place + p for place, p in zip(places, pad, strict=True)], shape).astype(np.int64)
-    codes = np.zeros(int(np.prod(shape)), np.uint8 if num_classes < 255 else np.uint32)
-    codes[positions] = classes[places].astype(codes.dtype) + 1
-    return _Sparse(codes, shape, places, positions)
+def _find_edges(
+    classes: NDArray[Any], ignored: NDArray[np.bool_] | None, own: Region, pad: NDArray[np.int64], num_classes: int
+) -> _Edges:
+    inner = tuple(slice(int(p), int(p) + n) for n, p in zip(classes.shape, pad, strict=True))
+    shape = [int(n + 2 * p) for n, p in zip(classes.shape, pad, strict=True)]
+    edge = np.zeros(shape, bool)
+    _mark_edges(classes, ignored, edge[inner])
+    padded = np.zeros(shape, np.uint8 if num_classes < 255 else np.uint32)
+    padded[inner] = classes
+    found = np.flatnonzero(edge)
+    codes = np.zeros(edge.size, padded.dtype)
+    codes[found] = padded.ravel()[found] + 1
+    if own == whole(classes.shape):
+        return _Edges(codes, found)
+    box = tuple(slice(o.start + i.start, o.stop + i.start) for o, i in zip(own, inner, strict=True))
+    counted = np.zeros(shape, bool)
+    counted[box] = edge[box]
+    return _Edges(codes, np.flatnonzero(counted))
 
 
-def _edges(classes: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Voxels with a neighbour of another class. A step to an ignored voxel is no edge."""
-    edge = np.zeros(classes.shape, bool)
+def _mark_edges(classes: NDArray[Any], ignored: NDArray[np.bool_] | None, edge: NDArray[np.bool_]) -> None:
+    """Mark the voxels with a neighbour of another class. A step to an ignored voxel is no edge."""
     for axis in range(classes.ndim):
         low = tuple(slice(None, -1) if a == axis else slice(None) for a in range(classes.ndim))
         high = tuple(slice(1, None) if a == axis else slice(None) for a in range(classes.ndim))
@@ -148,25 +155,17 @@ def _edges(classes: NDArray[Any], ignored: NDArray[np.bool_] | None) -> NDArray[
             differs &= ~(ignored[low] | ignored[high])
         edge[low] |= differs
         edge[high] |= differs
-    return edge
 
 
-def _counted(edges: _Sparse, own: Region, unknown: NDArray[np.bool_] | None, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the edge voxels in `own` with no unknown voxel nearby."""
-    keep = np.ones(edges.positions.size, bool)
-    for place, axis in zip(edges.places, own, strict=True):
-        keep &= (place >= axis.start) & (place < axis.stop)
-    positions = edges.positions[keep]
-    if unknown is None:
-        return positions
-    known = np.ones(positions.size, bool)
-    for step in steps:
-        known &= ~unknown[positions + step]
-    return positions[known]
+def _known(positions: NDArray[np.int64], unknown: NDArray[np.bool_] | None, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions with no unknown voxel nearby."""
+    for step in steps if unknown is not None else ():
+        positions = positions[~unknown[positions + step]]  # type: ignore[index]
+    return positions
 
 
 def _matched(
-    edges: _Sparse, other: _Sparse, positions: NDArray[np.int64], steps: NDArray[np.int64], num_classes: int
+    edges: _Edges, other: _Edges, positions: NDArray[np.int64], steps: NDArray[np.int64], num_classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Voxels at `positions` per class, and those with a voxel of the same code in `other` within the steps."""
     values = edges.codes[positions]
