@@ -91,7 +91,7 @@ def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: Ou
 
 def _finish_image(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
     """A whole image in memory: written, measured and filtered."""
-    labels, read = predicted.labels, _reader(task, plan)
+    labels, read = predicted.labels, _whole_reader(task, plan)
     first, *others = (stage_files(task.name, task.pair.image, plan, folders, stage) for stage in task.stages)
     files = first.write(labels, predicted.probabilities)
     files += [path for other in others for path in first.copy_to(other)]
@@ -104,17 +104,19 @@ def _finish_image(task: Task, predicted: PredictedBlock, plan: Plan, folders: Ou
         boundaries |= dict.fromkeys(task.stages, image_boundary(labels, read, plan, task.pair.image.spacing))
         score = patch_score(labels, read, plan) if "per_image" in task.stages else None
     report = TaskReport(task.key, confusions, {}, score, boundaries, tuple(map(str, files)))
-    return _filtered(report, task, predicted, plan, folders) if task.is_last and filters_of(plan) else report
+    return _filtered(report, task, predicted, plan, folders, read) if task.is_last and filters_of(plan) else report
 
 
-def _filtered(report: TaskReport, task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
+def _filtered(
+    report: TaskReport, task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders, read: ReadLabel | None
+) -> TaskReport:
     """The report with what the median filters add."""
     started, shape = time.perf_counter(), predicted.labels.shape
     source = filter_source(predicted.labels, predicted.probabilities, plan)
     cleaned = filter_region(source, whole(shape), filters_of(plan))
     seconds = {"post_processing": time.perf_counter() - started}
     written = filtered_file(task.name, task.pair.image, plan, folders).write(cleaned)
-    read, confusions, boundaries = _reader(task, plan), dict(report.confusions), dict(report.boundaries)
+    confusions, boundaries = dict(report.confusions), dict(report.boundaries)
     if read is not None:
         confusions["post_processing"] = region_confusion(cleaned, whole(shape), shape, read, plan)
         boundaries["post_processing"] = image_boundary(cleaned, read, plan, task.pair.image.spacing)
@@ -137,3 +139,12 @@ def _keep_for_stack(task: Task, predicted: PredictedBlock, plan: Plan, folders: 
 
 def _reader(task: Task, plan: Plan) -> ReadLabel | None:
     return label_reader(task.pair.label, plan) if task.pair.label is not None else None
+
+
+def _whole_reader(task: Task, plan: Plan) -> ReadLabel | None:
+    """The same of a label image that is read once and kept while its image is measured."""
+    read = _reader(task, plan)
+    if read is None:
+        return None
+    truth = read(whole(task.pair.image.spatial_shape))
+    return lambda region: truth[region]
