@@ -263,7 +263,7 @@ def test_log_tables_evaluate_and_report_say_the_same(three: Trained, tmp_path: P
         assert str(figure) in log
         if (figure.measure, figure.over) != ("nsd", "pixels"):
             assert f"<td>{figure.value:.4f}<small>[{figure.low:.4f}, {figure.high:.4f}]</small></td>" in page
-    iou, nsd = (find_estimate(found.estimates, m, "foreground", "images") for m in ("iou", "nsd"))
+    iou, nsd = (find_estimate(found.estimates, m, "all foreground", "images") for m in ("iou", "nsd"))
     assert (
         outcome.metrics["Foreground IoU, reconstructed image (mean over images)"] == iou.value == found.summary["foreground_iou"]
     )
@@ -273,7 +273,7 @@ def test_log_tables_evaluate_and_report_say_the_same(three: Trained, tmp_path: P
     assert f"<b>{iou.value:.4f}</b><i>95 % [{iou.low:.4f}, {iou.high:.4f}]</i>" in page
     assert len(table(outcome.folder.label_next)) >= 4
     assert page.count('<article class="example">') == 3
-    assert "NSD of foreground" in "".join(definitions_and_rows(found))
+    assert "NSD of all foreground" in "".join(definitions_and_rows(found))
 
 
 def definitions_and_rows(found: Evaluation) -> list[str]:

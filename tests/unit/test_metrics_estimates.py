@@ -25,17 +25,17 @@ def test_values_are_those_of_the_measures() -> None:
     found = estimate(IMAGES, NAMES)
     summary = summarise([i.confusion for i in IMAGES])
     for measure, of, over, value in (
-        ("iou", "foreground", "images", (0.8 + 0.5 + 0.9 + 0.1) / 4),
-        ("iou", "foreground", "pixels", 23 / 40),
+        ("iou", "all foreground", "images", (0.8 + 0.5 + 0.9 + 0.1) / 4),
+        ("iou", "all foreground", "pixels", 23 / 40),
         ("dice", "cell", "pixels", 46 / 63),
-        ("nsd", "foreground", "images", 0.5),
+        ("nsd", "all foreground", "images", 0.5),
     ):
         one = find_estimate(found, measure, of, over)
         assert one is not None
         assert one.value == pytest.approx(value)
         assert one.num_images == 4
-    assert find_estimate(found, "iou", "foreground", "images").value == summary["foreground_iou"]
-    assert find_estimate(found, "iou", "foreground", "pixels").value == summary["pooled_foreground_iou"]
+    assert find_estimate(found, "iou", "all foreground", "images").value == summary["foreground_iou"]
+    assert find_estimate(found, "iou", "all foreground", "pixels").value == summary["pooled_foreground_iou"]
     assert find_estimate(found, "iou", "nothing", "pixels") is None
 
 
@@ -45,7 +45,7 @@ def test_the_interval_is_that_of_all_resamples_of_four_images() -> None:
     all_pooled = [foreground_iou(sum(IMAGES[i].confusion for i in picked)) for picked in product(range(4), repeat=4)]
     found = estimate(IMAGES, NAMES)
     for over, every in (("images", all_means), ("pixels", all_pooled)):
-        one = find_estimate(found, "iou", "foreground", over)
+        one = find_estimate(found, "iou", "all foreground", over)
         low, high = np.percentile(every, [2.5, 97.5])
         assert one.low == pytest.approx(low, abs=0.03)
         assert one.high == pytest.approx(high, abs=0.03)
@@ -73,10 +73,10 @@ def test_vectorised_measures_equal_those_of_one_matrix() -> None:
 
 
 def test_fewer_than_three_images_have_no_interval() -> None:
-    two = find_estimate(estimate(IMAGES[:2], NAMES), "iou", "foreground", "images")
+    two = find_estimate(estimate(IMAGES[:2], NAMES), "iou", "all foreground", "images")
     assert not two.has_interval
     assert str(two) == "0.6500 (no interval: 2 images)"
-    assert find_estimate(estimate(IMAGES[:3], NAMES), "iou", "foreground", "images").has_interval
+    assert find_estimate(estimate(IMAGES[:3], NAMES), "iou", "all foreground", "images").has_interval
 
 
 def test_a_class_in_two_of_many_images_has_no_interval() -> None:
@@ -102,3 +102,11 @@ def test_images_without_a_counted_pixel_are_left_out() -> None:
 def test_perfect_images_have_an_interval_of_no_width() -> None:
     one = find_estimate(estimate([image(10)] * 5, NAMES), "dice", "cell", "images")
     assert (one.value, one.low, one.high) == (1, 1, 1)
+
+
+def test_a_class_called_foreground_is_not_the_mean() -> None:
+    """An image without foreground, predicted as such, has a foreground IoU of 1 and none of the class."""
+    empty = ImageCounts(np.array([[100, 0], [0, 0]]))
+    found = estimate([ImageCounts(image(8, 2).confusion), empty], ("background", "foreground"))
+    assert find_estimate(found, "iou", "all foreground", "images").value == pytest.approx(0.9)
+    assert find_estimate(found, "iou", "foreground", "images").value == pytest.approx(0.8)

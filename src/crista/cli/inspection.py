@@ -102,7 +102,7 @@ def _load(path: Path, override: Sequence[str] | None, screen: Screen) -> Config:
 
 def score_table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Header and rows: each image, their mean, and all pixels pooled; IoU of each class where there are several."""
-    from crista.metrics import find_estimate, foreground_nsd, iou
+    from crista.metrics import FOREGROUND, find_estimate, foreground_nsd, iou
     from crista.metrics.summary import IMAGE_SCORES, compute_image_scores
 
     num_classes = len(found.class_iou)
@@ -114,7 +114,7 @@ def score_table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
     ):
         scores = [*compute_image_scores(confusion).values(), foreground_nsd(boundary), *(iou(confusion) if per_class else ())]
         rows.append([name, *(f"{value:.4f}" for value in scores)])
-    nsd = find_estimate(found.estimates, "nsd", "foreground", "images")
+    nsd = find_estimate(found.estimates, "nsd", FOREGROUND, "images")
     means = [*(found.summary[key] for key in IMAGE_SCORES), nsd.value if nsd is not None else float("nan")]
     rows.insert(-1, ["mean over images", *(f"{value:.4f}" for value in means), *("" for _ in per_class)])
     return ["file", *IMAGE_SCORES, "foreground_nsd", *per_class], rows

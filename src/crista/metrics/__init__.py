@@ -12,7 +12,7 @@ from crista.metrics.boundary import (
 )
 from crista.metrics.confusion import compute_confusion
 from crista.metrics.definitions import DEFINITIONS, Definition
-from crista.metrics.estimates import INTERVAL_RULE, Estimate, ImageCounts, estimate, find_estimate
+from crista.metrics.estimates import FOREGROUND, INTERVAL_RULE, Estimate, ImageCounts, estimate, find_estimate
 from crista.metrics.overlap import (
     ABSENT_CLASS_RULE,
     ClassScores,
@@ -32,6 +32,7 @@ __all__ = [
     "ABSENT_CLASS_RULE",
     "BOUNDARY_RULE",
     "DEFINITIONS",
+    "FOREGROUND",
     "INTERVAL_RULE",
     "SUMMARY_KEYS",
     "TOLERANCE",

@@ -39,7 +39,7 @@ DEFINITIONS: dict[str, Definition] = {
         "(label edge near prediction's + prediction's near label's) / (both edges)",
     ),
     "foreground": Definition(
-        "foreground", "Mean over the classes but the background. " + ABSENT_CLASS_RULE, "with two classes: class 1"
+        "all foreground", "Mean over the classes but the background. " + ABSENT_CLASS_RULE, "with two classes: class 1"
     ),
     "images": Definition("mean over images", "Measured in each image by itself, then averaged: each image has the same say."),
     "pixels": Definition(

@@ -22,7 +22,8 @@ MIN_IMAGES = 3
 CHUNK_VALUES = 2**21
 """Numbers that are held at a time while resampling."""
 
-FOREGROUND = "foreground"
+FOREGROUND = "all foreground"
+"""What the mean over the classes but the background is called; a class may be called foreground."""
 
 INTERVAL_RULE = (
     f"[low, high]: {LEVEL:.0%} percentile bootstrap over images (Efron & Tibshirani 1993), {RESAMPLES} resamples of the images, "
@@ -51,7 +52,7 @@ class Estimate:
     measure: str
     """``iou``, ``dice`` or ``nsd``."""
     of: str
-    """``foreground`` or the name of a class."""
+    """FOREGROUND or the name of a class."""
     over: Over
     """`images`: each image has the same say; `pixels`: the counts of all images are added first."""
     value: float

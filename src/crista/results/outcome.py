@@ -13,6 +13,7 @@ from crista.inference.record import ImageRecord
 from crista.metrics import (
     ABSENT_CLASS_RULE,
     DEFINITIONS,
+    FOREGROUND,
     INTERVAL_RULE,
     Estimate,
     ImageCounts,
@@ -110,12 +111,12 @@ def _summary(mean: Mapping[str, float], estimates: Mapping[str, Sequence[Estimat
         summary["Foreground IoU per patch (mean)"] = mean["patch_iou"]
     for stage, found in estimates.items():
         ours, theirs = STAGES[stage]
-        summary[f"Foreground IoU, {ours} (mean over images)"] = _value(found, "iou", "foreground", "images")
-        summary[f"Foreground IoU, {ours} (all pixels pooled)"] = _value(found, "iou", "foreground", "pixels")
+        summary[f"Foreground IoU, {ours} (mean over images)"] = _value(found, "iou", FOREGROUND, "images")
+        summary[f"Foreground IoU, {ours} (all pixels pooled)"] = _value(found, "iou", FOREGROUND, "pixels")
         for name in plan.classes.names:
             summary[f"IoU of {name}, {ours} (all pixels pooled)"] = _value(found, "iou", name, "pixels")
         if any(figure.measure == "nsd" for figure in found):
-            summary[f"Foreground NSD, {ours} (mean over images)"] = _value(found, "nsd", "foreground", "images")
+            summary[f"Foreground NSD, {ours} (mean over images)"] = _value(found, "nsd", FOREGROUND, "images")
         summary[f"BiaPy's Test Foreground IoU ({theirs})"] = mean[f"{stage}_biapy_iou"]
     return summary
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.images.atomic import atomic_write
-from crista.metrics import DEFINITIONS, Estimate, find_estimate
+from crista.metrics import DEFINITIONS, FOREGROUND, Estimate, find_estimate
 from crista.plan.plan import Decision
 from crista.results.curves import curve_names, curve_title, draw_curve
 from crista.results.examples import Example
@@ -147,6 +147,7 @@ def render_report(content: ReportContent) -> str:
         content=content,
         definitions=DEFINITIONS,
         class_columns=CLASS_COLUMNS,
+        all_foreground=FOREGROUND,
         figure=lambda measure, of, over: find_estimate(content.estimates, measure, of, over),
         image_rows=_shown_rows(content),
         confusion=_shade_confusion(content),

@@ -11,6 +11,7 @@ from crista.images.image import ImagePair
 from crista.inference.record import ImageRecord
 from crista.metrics import (
     ABSENT_CLASS_RULE,
+    FOREGROUND,
     INTERVAL_RULE,
     Estimate,
     describe_tolerance,
@@ -134,7 +135,7 @@ def _headline(measurement: Measurement, stage: str, seconds: Mapping[str, float]
     found = measurement.estimates.get(stage, ())
     cards = []
     for measure, title in (("iou", "IoU"), ("dice", "Dice"), ("nsd", "NSD")):
-        figure = find_estimate(found, measure, "foreground", "images")
+        figure = find_estimate(found, measure, FOREGROUND, "images")
         if figure is not None and isfinite(figure.value):
             cards.append(Figure(f"{figure.value:.4f}", f"foreground {title}, mean over images", _interval_note(figure), measure))
     cards.append(Figure(str(len(records)), "image predicted" if len(records) == 1 else "images predicted"))

@@ -28,6 +28,8 @@ from crista.metrics import (
     near_offsets,
     summarise,
 )
+from crista.metrics.boundary import BoundaryCounts
+from crista.metrics.overlap import Confusion
 from crista.plan.events import Event, ImageFinished, Said, StageStarted, Warned
 
 
@@ -37,12 +39,12 @@ class Evaluation:
 
     names: tuple[str, ...]
     """One per image."""
-    confusions: tuple[NDArray[np.int64], ...]
+    confusions: tuple[Confusion, ...]
     """(K, K) counts per image, rows truth."""
     summary: Mapping[str, float]
     """Means over images and pooled values, see `crista.metrics.summarise`."""
 
-    boundaries: tuple[NDArray[np.int64], ...]
+    boundaries: tuple[BoundaryCounts, ...]
     """(K, 4) edge counts per image, see `crista.metrics.boundary`."""
     estimates: tuple[Estimate, ...]
     """Figures over all images with their intervals, see `crista.metrics.estimate`."""
@@ -105,9 +107,33 @@ def evaluate_folders(
         raise DataError("with the label images", problems)
     for warning in dict.fromkeys(warning for decision in found for warning in decision.warnings):
         yield Warned(str(warning))
+    classes = _names_of_classes(codings[0].num_classes, class_names)
+    counts = yield from _measure(opened, codings)
+    return Evaluation(
+        names=tuple(true.name for _, true in opened),
+        confusions=tuple(image.confusion for image in counts),
+        summary=summarise([image.confusion for image in counts]),
+        boundaries=tuple(image.boundary for image in counts if image.boundary is not None),
+        estimates=estimate(counts, classes),
+        class_names=classes,
+        tolerance=_tolerance([predicted for predicted, _ in opened]),
+    )
+
+
+def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    if given is not None and len(given) != num_classes:
+        what = f"has {len(given)} names, the label images have {num_classes} classes"
+        raise DataError("with the label images", [Problem("class_names", what, "give one for each, background first")])
+    return tuple(given) if given is not None else tuple(f"class {number}" for number in range(num_classes))
+
+
+def _measure(
+    opened: Sequence[tuple[Image, Image]], codings: tuple[LabelCoding, LabelCoding]
+) -> Generator[Event, None, list[ImageCounts]]:
+    """Counts of each (predicted, true) pair of images."""
     yield StageStarted("evaluate", len(opened))
-    confusions, boundaries = [], []
     for_true, for_predicted = codings
+    found = []
     for index, (predicted, true) in enumerate(opened, 1):
         counts = np.zeros((for_true.num_classes,) * 2, np.int64)
         for block in iter_slabs(true.spatial_shape):
@@ -115,23 +141,11 @@ def evaluate_folders(
                 read_label(true, for_true, block),
                 read_label(predicted, _without_ignore(for_predicted), block),
                 num_classes=for_true.num_classes,
-                ignore_index=ignore_index,
+                ignore_index=for_true.ignore_index,
             )
-        confusions.append(counts)
-        boundaries.append(_boundary(predicted, true, codings))
+        found.append(ImageCounts(counts, _boundary(predicted, true, codings)))
         yield ImageFinished(true.name, index, len(opened), summarise([counts]))
-    names = tuple(true.name for _, true in opened)
-    images = [ImageCounts(*counts) for counts in zip(confusions, boundaries, strict=True)]
-    classes = tuple(class_names or (f"class {number}" for number in range(for_true.num_classes)))
-    return Evaluation(
-        names=names,
-        confusions=tuple(confusions),
-        summary=summarise(confusions),
-        boundaries=tuple(boundaries),
-        estimates=estimate(images, classes),
-        class_names=classes,
-        tolerance=_tolerance([predicted for predicted, _ in opened]),
-    )
+    return found
 
 
 def _boundary(predicted: Image, true: Image, codings: tuple[LabelCoding, LabelCoding]) -> NDArray[np.int64]:
