@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,26 @@ def test_blocks_give_what_memory_gives(
     assert not list(expected.folder.state.rglob("*.zarr"))
     assert not list(outcome.folder.state.rglob("*.zarr"))
     assert table(outcome.folder.test_results_metrics).keys() == table(expected.folder.test_results_metrics).keys()
+
+
+def test_blocks_have_the_edges_and_the_uncertainty_of_the_whole(
+    trained: Trained, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Edges of blocks are judged by what lies around them: equal counts for equal labels."""
+    expected = trained.predict(tmp_path / "memory", FILTERED)
+    request.getfixturevalue("small_blocks")
+    outcome = trained.predict(tmp_path / "blocks", FILTERED)
+    for name in ("00", "01"):
+        one, other = (json.loads((where.folder.state / f"{name}.json").read_text()) for where in (expected, outcome))
+        assert one["boundaries"].keys() == {"per_image", "post_processing"}
+        for stage, counts in one["boundaries"].items():
+            assert np.sum(counts) > 100
+            np.testing.assert_allclose(other["boundaries"][stage], counts, atol=4)  # equal but for ties of rounding
+        assert other["uncertainty"] == pytest.approx(one["uncertainty"], abs=1e-5)
+        maps = [np.load(where.folder.state / "uncertainty" / f"{name}.npy") for where in (expected, outcome)]
+        assert maps[0].shape == tuple(-(-n // c) for n, c in zip(SHAPES[trained.ndim], (1, 4, 4)[-trained.ndim :], strict=True))
+        np.testing.assert_allclose(maps[1], maps[0], atol=1e-4)
+    assert not list(outcome.folder.state.glob("work/*"))
 
 
 def test_a_halo_that_is_not_exact_is_measured_and_said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,15 @@ from tests.jobs import (
 )
 
 import crista
+from crista.cli.inspection import definitions_of, estimate_table
 from crista.errors import CheckpointError, ConfigError, CristaError, DataError, PlanError
 from crista.geometry.spacing import Spacing
 from crista.images.open import open_image
 from crista.images.write import write_image
+from crista.metrics import DEFINITIONS, find_estimate
 from crista.results.run_report import write_run_report
 from crista.workflow.api import Outcome, run
+from crista.workflow.evaluate import Evaluation
 
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
 POOLED = "Foreground IoU, reconstructed image (all pixels pooled)"
@@ -236,6 +240,60 @@ def test_images_of_different_sizes_are_no_stack(binary: Trained, tmp_path: Path)
     with pytest.raises(CristaError, match=r"(?s)ANALIZE_2D_IMGS_AS_3D_STACK.*(48 × 40|01)"):
         binary.predict(tmp_path / "out", where, STACKED)
     assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_log_tables_evaluate_and_report_say_the_same(three: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four images, so that there are intervals; each figure, to the last digit that is shown."""
+    monkeypatch.setattr("crista.workflow.run.write_run_report", write_run_report)  # not skipped here
+    folder = write_pairs(tmp_path / "more", [(48, 56), (40, 44), (52, 60), (48, 48)], num_classes=3, seed=5)
+    where = {"DATA": {"TEST": {"PATH": str(folder / "x"), "GT_PATH": str(folder / "y")}}}
+    outcome = three.predict(tmp_path / "out", where)
+    log, page = outcome.folder.log_txt.read_text(), outcome.folder.report_html.read_text()
+    names = ("background", "class 1", "class 2")
+    found = crista.evaluate(folder / "y", outcome.folder.per_image_binarized, num_classes=3, class_names=names)
+    titles = {"iou": "IoU", "dice": "Dice", "nsd": "NSD"}
+    with outcome.folder.test_results_summary.open(newline="") as file:
+        rows = {(row["measure"], row["of"], row["over"]): row for row in csv.DictReader(file)}
+    assert len(rows) == len(found.estimates) == 3 * 4 * 2
+    for figure in found.estimates:
+        row = rows[figure.measure, figure.of, figure.over]
+        assert [row["value"], row["low"], row["high"]] == [f"{v:.6f}" for v in (figure.value, figure.low, figure.high)]
+        assert row["num_images"] == str(figure.num_images) == "4"
+        assert f"{titles[figure.measure]} of {figure.of}: " in log
+        assert str(figure) in log
+        if (figure.measure, figure.over) != ("nsd", "pixels"):
+            assert f"<td>{figure.value:.4f}<small>[{figure.low:.4f}, {figure.high:.4f}]</small></td>" in page
+    iou, nsd = (find_estimate(found.estimates, m, "all foreground", "images") for m in ("iou", "nsd"))
+    assert (
+        outcome.metrics["Foreground IoU, reconstructed image (mean over images)"] == iou.value == found.summary["foreground_iou"]
+    )
+    assert outcome.metrics["Foreground NSD, reconstructed image (mean over images)"] == nsd.value
+    mean = table(outcome.folder.test_results_metrics)["mean"]
+    assert (mean["per_image_iou"], mean["per_image_nsd"]) == (f"{iou.value:.6f}", f"{nsd.value:.6f}")
+    assert f"<b>{iou.value:.4f}</b><i>95 % [{iou.low:.4f}, {iou.high:.4f}]</i>" in page
+    assert len(table(outcome.folder.label_next)) >= 4
+    assert page.count('<article class="example">') == 3
+    assert "NSD of all foreground" in "".join(definitions_and_rows(found))
+
+
+def definitions_and_rows(found: Evaluation) -> list[str]:
+    """What `crista evaluate` prints below its table of images."""
+    headers, rows = estimate_table(found)
+    assert len(headers) == len(rows[0]) == 3
+    assert all(DEFINITIONS[key].text in " ".join(definitions_of(found)) for key in ("iou", "dice", "nsd", "interval"))
+    return [cell for row in rows for cell in row]
+
+
+def test_without_labels_the_report_ranks_by_uncertainty(binary: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crista.workflow.run.write_run_report", write_run_report)
+    folder = write_pairs(tmp_path / "more", [(48, 56)] * 4, seed=6)
+    outcome = binary.predict(tmp_path / "out", {"DATA": {"TEST": {"PATH": str(folder / "x"), "LOAD_GT": False}}})
+    page, rows = outcome.folder.report_html.read_text(), list(table(outcome.folder.label_next).values())
+    assert [word in page for word in ("least sure", "typical", "surest", "no label yet", "mean uncertainty")] == [True] * 5
+    assert {row["labelled"] for row in rows} == {"no"}
+    values = [float(row["uncertainty"]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert 0 < values[-1] <= values[0] <= 1
 
 
 def test_an_image_called_stack_does_no_harm(binary: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,3 +105,18 @@ def test_a_prediction_without_one_of_the_classes_is_not_renumbered(tmp_path: Pat
     true, found = write(tmp_path / "y", a=[[0, 1, 2, 2]]), write(tmp_path / "p", a=[[0, 2, 2, 2]])
     result = crista.evaluate(true, found)
     np.testing.assert_array_equal(result.pooled, [[1, 0, 0], [0, 0, 1], [0, 0, 2]])
+
+
+def test_intervals_edges_and_names(tmp_path: Path) -> None:
+    """Three images, one of them right; image a has 3 edge pixels of class 1 in the label, 3 in the prediction, all near."""
+    true, found = write(tmp_path / "y", a=TRUE, b=TRUE, c=TRUE), write(tmp_path / "p", a=FOUND, b=TRUE, c=FOUND)
+    result = crista.evaluate(true, found, class_names=["ground", "cell"])
+    by_key = {(e.measure, e.of, e.over): e for e in result.estimates}
+    assert by_key["iou", "cell", "images"].value == pytest.approx((0.6 + 1 + 0.6) / 3)
+    assert (by_key["iou", "cell", "images"].low, by_key["iou", "cell", "images"].high) == pytest.approx((0.6, 1))
+    assert by_key["iou", "cell", "images"].value == result.summary["foreground_iou"]
+    assert by_key["nsd", "cell", "images"].value == 1
+    assert result.boundaries[1][1].tolist() == [2, 2, 2, 2]
+    assert result.tolerance == "2 pixels"
+    with pytest.raises(DataError, match=r"class_names.*3 names.*2 classes"):
+        crista.evaluate(true, found, class_names=["a", "b", "c"])

@@ -12,21 +12,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crista.metrics import DEFINITIONS, ImageCounts, estimate
 from crista.plan.plan import Decision
-from crista.results.charts import draw_charts
-from crista.results.provenance import build_provenance, describe_input, write_provenance
+from crista.results.examples import Example, Pixels, build_slices
+from crista.results.provenance import build_provenance, describe_input, peak_memory, write_provenance
+from crista.results.ranking import UncertainRegion
 from crista.results.report import (
+    MAX_ROWS,
     ClassResult,
+    Column,
+    Figure,
     ImageResult,
     ReportContent,
-    choose_examples,
+    Suggestion,
+    format_bytes,
     format_duration,
     format_score,
     render_report,
     write_report,
 )
 from crista.results.run_folder import RunFolder
-from crista.results.run_report import middle_of
+from crista.results.run_pictures import middle_of, middle_of_region
 
 NAN = float("nan")
 
@@ -39,8 +45,11 @@ class Balanced(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, _attributes: object) -> None:
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, _attributes: object) -> None:
+        assert tag in ("circle", "line", "polyline")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -52,24 +61,39 @@ def check_html(page: str) -> None:
     assert parser.open == []
 
 
+def example(name: str, shape: tuple[int, ...] = (20, 24)) -> Example:
+    label = np.zeros(shape, np.uint8)
+    label[..., 4:9] = 1
+    cells = np.full([*shape[:-2], -(-shape[-2] // 4), -(-shape[-1] // 4)], 0.3, np.float32)
+    slices, shown = build_slices(Pixels(np.ones((1, *shape), np.uint8), 1 - label, label, cells, first_slice=7), 10**6)
+    return Example("worst", name, slices, "foreground IoU 0.1", shown)
+
+
 @pytest.fixture
-def content(tmp_path: Path) -> ReportContent:
-    chart = draw_charts([{"epoch": 1, "loss": 1.0}], tmp_path, "j")[0]
+def content() -> ReportContent:
     names = ("background", "<mito>")
+    matrix = np.array([[90, 10], [0, 20]])
+    counts = [ImageCounts(matrix + np.eye(2, dtype=int) * i, np.array([[4, 2, 4, 2]] * 2)) for i in range(5)]
     return ReportContent(
         title="my_job_1",
-        headline={"foreground IoU": "0.9100"},
+        headline=[Figure("0.9100", "foreground IoU", "95 % [0.8800, 0.9300]", "iou")],
         config_text="DATA:\n  PATH: <here> & there\n",
         decisions=[Decision(key="TRAIN.BATCH_SIZE", value="8", reason="fits the memory")],
         notices=["a.tif has no voxel size"],
-        charts=[chart],
-        num_epochs=1,
-        images=[ImageResult(f"{i}.tif", {"iou": i / 10, "dice": NAN}, chart) for i in range(5)],
+        rows=[{"epoch": e, "loss": 1 / e, "val_loss": 2 / e, "lr": 0.1} for e in range(1, 4)],
+        best_epoch=3,
+        examples=[example("first.tif"), example("volume.tif", (6, 20, 24))],
+        images=[ImageResult(f"{i}.tif", {"iou": i / 10, "dice": NAN}) for i in range(5)],
+        columns=[Column("IoU", "iou", "iou"), Column("Dice", "dice")],
         mean={"iou": 0.2},
-        classes=[ClassResult(name, 0.9, 0.95, 0.9, NAN, 12345) for name in names],
+        rank_by="iou",
+        classes=[ClassResult(name, 0.9, NAN, 12345) for name in names],
+        estimates=estimate(counts, names),
         confusion=np.array([[90, 10], [0, 0]]),
         rules=["A class that is absent is left out."],
+        suggestions=[Suggestion(UncertainRegion("u.tif", (slice(0, 8), slice(4, 12)), False, 0.42), is_labelled=False)],
         timings={"train": 96.0},
+        memory="1.4 GB",
         versions={"torch": "2.13"},
         facts={"finished": "2026-03-01T12:00:00+00:00"},
     )
@@ -79,9 +103,10 @@ def test_report_is_complete_and_self_contained(tmp_path: Path, content: ReportCo
     path = write_report(RunFolder(tmp_path, "my_job", 1), content)
     page = path.read_text(encoding="utf-8")
     check_html(page)
-    assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "http" not in re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page)
-    assert page.count("data:image/png;base64,") == 4  # three examples and one chart
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert "http" not in re.sub(r"data:image/\w+;base64,[A-Za-z0-9+/=]+", "", page)
+    assert "url(" not in page
+    assert page.count("data:image/png;base64,") == 5 + 6 * 5  # panels of an image, and of each slice
     for text in (
         "0.9100",
         "fits the memory",
@@ -89,15 +114,53 @@ def test_report_is_complete_and_self_contained(tmp_path: Path, content: ReportCo
         "12,345",
         "90.0%",
         "1 min 36 s",
+        "1.4 GB",
+        "y 0–7, x 4–11",
+        "no label yet",
         "A class that is absent",
     ):
         assert text in page
+
+
+def test_every_figure_has_its_definition_one_click_away(content: ReportContent) -> None:
+    page = render_report(content)
+    asked = set(re.findall(r'popovertarget="def-(\w+)"', page))
+    defined = set(re.findall(r'popover id="def-(\w+)"', page))
+    assert asked <= defined == set(DEFINITIONS)
+    assert {"iou", "dice", "nsd", "precision", "recall", "images", "pixels", "interval", "foreground", "confusion"} <= asked
+    assert {"uncertainty", "errors", "best_epoch", "memory", "label_next", "voxels"} <= asked
+
+
+def test_intervals_are_those_of_the_estimates(content: ReportContent) -> None:
+    page = render_report(content)
+    shown = [e for e in content.estimates if (e.measure, e.over) != ("nsd", "pixels")]
+    assert len(shown) == 15
+    for figure in shown:
+        assert f"<td>{figure.value:.4f}<small>[{figure.low:.4f}, {figure.high:.4f}]</small></td>" in page
+
+
+def test_slices_have_a_slider_that_starts_at_the_fullest(content: ReportContent) -> None:
+    page = render_report(content)
+    assert page.count('type="range"') == 1
+    assert 'max="5" value="0"' in page
+    assert page.count('class="panels"') == 7
+    assert page.count('data-title="slice 7">') == 1  # all others are hidden
+    assert page.count("hidden>\n") == 5
+
+
+def test_of_many_images_the_worst_are_listed() -> None:
+    many = [ImageResult(f"i{n}", {"iou": n / 1000}) for n in range(MAX_ROWS + 50)][::-1]
+    page = render_report(ReportContent("t", images=many, columns=[Column("IoU", "iou")], rank_by="iou"))
+    assert f"the {MAX_ROWS} worst of {MAX_ROWS + 50}" in page
+    assert "<td>i0</td>" in page
+    assert f"<td>i{MAX_ROWS}</td>" not in page
 
 
 def test_report_escapes_what_users_write(content: ReportContent) -> None:
     page = render_report(content)
     assert "&lt;here&gt; &amp; there" in page
     assert "<mito>" not in page
+    assert "&lt;mito&gt;" in page
 
 
 def test_report_of_nothing_says_that_all_was_decided() -> None:
@@ -107,18 +170,15 @@ def test_report_of_nothing_says_that_all_was_decided() -> None:
     assert "Confusion" not in page
 
 
-def test_examples_are_worst_median_and_best(content: ReportContent) -> None:
-    chosen = choose_examples([*content.images, ImageResult("no overlay", {"iou": 1.0})], "iou")
-    assert [(word, image.name) for word, image in chosen] == [("worst", "0.tif"), ("median", "2.tif"), ("best", "4.tif")]
-    two = choose_examples(content.images[:2], "iou")
-    assert [(word, image.name) for word, image in two] == [("worst", "0.tif"), ("best", "1.tif")]
-    assert [word for word, _ in choose_examples(content.images, "unknown")] == ["", "", ""]
-    assert choose_examples([], "iou") == []
-
-
 def test_numbers_as_people_read_them() -> None:
     assert [format_duration(s) for s in (0.4211, 38.2, 245.0, 7400.0)] == ["0.42 s", "38 s", "4 min 5 s", "2 h 3 min"]
     assert [format_score(v) for v in (0.91234, NAN, None)] == ["0.9123", "–", "–"]
+    assert [format_bytes(v) for v in (312e6, 1.44e9)] == ["312 MB", "1.4 GB"]
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    held = np.ones(30_000_000)
+    assert peak_memory() > held.nbytes
 
 
 def test_provenance_is_json_with_checksums(tmp_path: Path) -> None:
@@ -151,3 +211,4 @@ def test_of_a_large_image_the_middle_is_drawn() -> None:
     assert middle_of((20, 30), 600) == (slice(0, 20), slice(0, 30))
     assert middle_of((100, 20, 30), 1800) == (slice(48, 51), slice(0, 20), slice(0, 30))
     assert middle_of((100, 40, 40), 800) == (slice(49, 50), slice(10, 30), slice(0, 40))
+    assert middle_of_region((slice(10, 12), slice(100, 140), slice(0, 40)), 800) == (slice(10, 11), slice(110, 130), slice(0, 40))

@@ -60,9 +60,17 @@ def evaluate(
     screen.line("")
     headers, rows = score_table(found)
     screen.table(headers, rows)
+    screen.line("")
+    screen.table(*estimate_table(found))
+    for text in definitions_of(found):
+        screen.notice(text)
     if csv is not None:
+        from crista.results.tables import write_estimates
+
         _write_csv(csv, headers, rows)
-        screen.line(f"written: {csv}")
+        summary = csv.with_name(f"{csv.stem}_summary.csv")
+        write_estimates(summary, {"evaluate": found.estimates})
+        screen.line(f"written: {csv}, {summary}")
 
 
 def explain(
@@ -86,19 +94,45 @@ def load_settings(path: Path, override: Sequence[str] | None, screen: Screen) ->
 
 def score_table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Header and rows: each image, their mean, and all pixels pooled; IoU of each class where there are several."""
-    from crista.metrics import iou
+    from crista.metrics import FOREGROUND, find_estimate, foreground_nsd, iou
     from crista.metrics.summary import IMAGE_SCORES, compute_image_scores
 
     num_classes = len(found.class_iou)
     per_class = [f"iou_class_{index}" for index in range(num_classes)] if num_classes > 2 else []
     rows = []
-    for name, confusion in (*zip(found.names, found.confusions, strict=True), ("all pixels pooled", found.pooled)):
-        scores = compute_image_scores(confusion)
-        classes = iou(confusion) if per_class else ()
-        rows.append([name, *(f"{scores[key]:.4f}" for key in IMAGE_SCORES), *(f"{value:.4f}" for value in classes)])
-    means = [f"{found.summary[key]:.4f}" for key in IMAGE_SCORES]
-    rows.insert(-1, ["mean over images", *means, *("" for _ in per_class)])
-    return ["file", *IMAGE_SCORES, *per_class], rows
+    edges = (*found.boundaries, found.pooled_boundary)
+    for name, confusion, boundary in zip(
+        (*found.names, "all pixels pooled"), (*found.confusions, found.pooled), edges, strict=True
+    ):
+        scores = [*compute_image_scores(confusion).values(), foreground_nsd(boundary), *(iou(confusion) if per_class else ())]
+        rows.append([name, *(f"{value:.4f}" for value in scores)])
+    nsd = find_estimate(found.estimates, "nsd", FOREGROUND, "images")
+    means = [*(found.summary[key] for key in IMAGE_SCORES), nsd.value if nsd is not None else float("nan")]
+    rows.insert(-1, ["mean over images", *(f"{value:.4f}" for value in means), *("" for _ in per_class)])
+    return ["file", *IMAGE_SCORES, "foreground_nsd", *per_class], rows
+
+
+def estimate_table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: IoU, Dice and NSD of the foreground and each class, with 95 % intervals, over images and pooled."""
+    from crista.metrics import DEFINITIONS
+
+    kinds = {"images": DEFINITIONS["images"].title, "pixels": DEFINITIONS["pixels"].title}
+    cells: dict[tuple[str, str, str], str] = {(e.measure, e.of, e.over): str(e) for e in found.estimates}
+    rows = [
+        [f"{DEFINITIONS[measure].title} of {of}", *(cells[measure, of, over] for over in kinds)]
+        for measure, of, over in cells
+        if over == "images"
+    ]
+    return ["95 % intervals", *kinds.values()], rows
+
+
+def definitions_of(found: Evaluation) -> list[str]:
+    """What the numbers mean, a line each."""
+    from crista.metrics import DEFINITIONS
+
+    shown = [DEFINITIONS[key] for key in ("iou", "dice", "nsd", "foreground", "interval")]
+    lines = [f"{entry.title}: {entry.text}" + (f" ({entry.formula})" if entry.formula else "") for entry in shown]
+    return [*lines, f"tolerance of NSD: {found.tolerance}"]
 
 
 def _write_csv(path: Path, headers: list[str], rows: list[list[str]]) -> None:

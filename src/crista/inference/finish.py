@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from crista.geometry.tiles import grid_blocks
-from crista.images.atomic import remove_folder
+from crista.images.atomic import aside, remove_folder
 from crista.images.downsampling import downsample_region, iter_blocks_of_level
 from crista.images.ome_zarr import open_level, read_pyramid, write_block
 from crista.inference.clean import filter_region, filter_source
-from crista.inference.measure import image_confusion, label_reader, patch_score
+from crista.inference.measure import Counts, image_boundary, image_confusion, label_reader, patch_score
 from crista.inference.outputs import choose_format, filtered_file, stage_files
 from crista.inference.perform import filters_of
 from crista.inference.record import ImageRecord
 from crista.inference.store import Done, ImageStore, make_label_store
 from crista.inference.task import OutputFolders, Task, TaskReport, load_report
+from crista.inference.uncertainty import choose_cells, join_cells
 from crista.plan.plan import Plan
 
 
@@ -32,10 +33,31 @@ def finish_image(tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> I
     report = reduce(_add, [report for report in reports if report is not None])
     if tasks[0].block_shape is not None:
         report = _add(report, _Large(tasks, plan, folders).finish())
-    record = ImageRecord(tasks[0].name, report.key, report.seconds, report.confusions, report.patch_iou, report.files)
+    record = ImageRecord(
+        name=tasks[0].name,
+        key=report.key,
+        seconds=report.seconds,
+        confusions=report.confusions,
+        patch_iou=report.patch_iou,
+        boundaries=report.boundaries,
+        uncertainty=_join_uncertainty(tasks, folders),
+        files=report.files,
+    )
     record.save(folders.state)
     remove_folder(folders.work(tasks[0].name, tasks[0].key))
     return record
+
+
+def _join_uncertainty(tasks: Sequence[Task], folders: OutputFolders) -> float | None:
+    """Write the map of the entropy of an image; returns its mean, None where no task gathered it."""
+    kept = [(task.block, task.entropy_path(folders)) for task in tasks]
+    parts = [(block, np.load(path, allow_pickle=False)) for block, path in kept if path.is_file()]
+    if not parts:
+        return None
+    cells, mean = join_cells(choose_cells(tasks[0].pair.image.spatial_shape), parts)
+    with aside(folders.uncertainty(tasks[0].name)) as part, part.open("wb") as file:
+        np.save(file, cells, allow_pickle=False)
+    return mean if np.isfinite(mean) else None
 
 
 def _add(one: TaskReport, other: TaskReport) -> TaskReport:
@@ -46,7 +68,8 @@ def _add(one: TaskReport, other: TaskReport) -> TaskReport:
     }
     seconds = {key: one.seconds.get(key, 0.0) + other.seconds.get(key, 0.0) for key in {**one.seconds, **other.seconds}}
     score = one.patch_iou if one.patch_iou is not None else other.patch_iou
-    return TaskReport(one.key, confusions, seconds, score, one.files + other.files)  # type: ignore[arg-type]
+    boundaries = {**one.boundaries, **other.boundaries}
+    return TaskReport(one.key, confusions, seconds, score, boundaries, one.files + other.files)  # type: ignore[arg-type]
 
 
 class _Large:
@@ -83,7 +106,12 @@ class _Large:
         read = label_reader(pair.label, plan)
         cleaned = open_level(self.store.filtered_path, 0) if self.filters else None
         confusions = {"post_processing": image_confusion(cleaned, read, plan)} if cleaned is not None else {}
-        return TaskReport(self.task.key, confusions, seconds, patch_score(self.store.labels, read, plan))
+        spacing = self.image.spacing
+        boundaries: dict[str, Counts] = {}
+        boundaries |= dict.fromkeys(self.task.stages, image_boundary(self.store.labels, read, plan, spacing))
+        if cleaned is not None:
+            boundaries["post_processing"] = image_boundary(cleaned, read, plan, spacing)
+        return TaskReport(self.task.key, confusions, seconds, patch_score(self.store.labels, read, plan), boundaries)
 
     def _filter(self) -> None:
         """The median filters, block by block into a store of their own."""

@@ -1,4 +1,4 @@
-"""Measure: confusion matrices of regions of a prediction, and the score of each patch by itself."""
+"""Measure: confusion matrices and boundaries of regions of a prediction, and the score of each patch by itself."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
-from crista.geometry.tiles import grid_blocks, grid_starts, whole
+from crista.geometry.spacing import Spacing
+from crista.geometry.tiles import grid_blocks, grid_starts, shape_of, whole
 from crista.images.image import Image
 from crista.images.labels import read_label
+from crista.metrics.boundary import BoundaryCounts, boundary_reach, compute_boundary, near_offsets
 from crista.metrics.confusion import compute_confusion
 from crista.metrics.overlap import foreground_iou
 from crista.patches.prepare import coding_of
@@ -21,6 +23,7 @@ from crista.plan.plan import Plan
 Counts = NDArray[np.int64]
 ReadLabel = Callable[[Region], NDArray[np.uint8]]
 BLOCK_VOXELS = 2**24
+BOX_VOXELS = 2**23
 
 
 def label_reader(label: Image, plan: Plan) -> ReadLabel:
@@ -82,6 +85,50 @@ def image_confusion(labels: Any, read: ReadLabel, plan: Plan) -> Counts:
     for slab in iter_slabs(labels.shape):
         counts += region_confusion(np.asarray(labels[slab]), slab, labels.shape, read, plan)
     return counts
+
+
+def image_boundary(labels: Any, read: ReadLabel, plan: Plan, spacing: Spacing | None) -> BoundaryCounts:
+    """(K, 4) edge counts of a predicted label image (Z)YX against the true one, of the region that is measured; block by block.
+
+    `labels` is all of the image, in memory or on disk: an edge is judged by what lies around it.
+    """
+    offsets = near_offsets(spacing.values if spacing is not None else None, len(labels.shape))
+    return boundary_in(
+        evaluated(labels.shape, plan),
+        (read, lambda region: np.asarray(labels[region])),
+        offsets,
+        num_classes=plan.classes.num_classes,
+        ignore_index=plan.classes.ignore_index,
+    )
+
+
+def boundary_in(
+    region: Region,
+    readers: tuple[ReadLabel, ReadLabel],
+    offsets: NDArray[np.int64],
+    *,
+    num_classes: int,
+    ignore_index: int | None,
+) -> BoundaryCounts:
+    """(K, 4) edge counts of a region; `readers` give the classes of true and predicted images. What lies outside is not read."""
+    counts = np.zeros((num_classes, 4), np.int64)
+    for block in iter_boxes(shape_of(region)):
+        own = tuple(slice(b.start + r.start, b.stop + r.start) for b, r in zip(block, region, strict=True))
+        outer = tuple(slice(o.start - reach, o.stop + reach) for o, reach in zip(own, boundary_reach(offsets), strict=True))
+        outer = intersection(outer, region)
+        inside = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(own, outer, strict=True))
+        label, prediction = (read(outer) for read in readers)
+        counts += compute_boundary(label, prediction, offsets, num_classes=num_classes, ignore_index=ignore_index, inside=inside)
+    return counts
+
+
+def iter_boxes(shape: Sequence[int]) -> Iterator[Region]:
+    """Boxes of at most `BOX_VOXELS` that partition an image, with little surface: what lies around each is read too."""
+    size = list(shape)
+    while np.prod(size) > BOX_VOXELS:
+        longest = size.index(max(size))
+        size[longest] = -(-size[longest] // 2)
+    yield from grid_blocks(shape, [max(1, n) for n in size])
 
 
 def patch_score(labels: Any, read: ReadLabel, plan: Plan) -> float | None:

@@ -15,6 +15,7 @@ from crista.inference.cover import whole_image_assembler
 from crista.inference.measure import (
     Counts,
     ReadLabel,
+    image_boundary,
     intersection,
     label_reader,
     patch_score,
@@ -27,6 +28,7 @@ from crista.inference.predictor import Piece, Predictor, Progress
 from crista.inference.statistics import StatisticsCache
 from crista.inference.store import ImageStore
 from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities
+from crista.inference.uncertainty import EntropyCells, choose_cells
 from crista.plan.plan import Plan
 
 
@@ -50,7 +52,11 @@ def _piece_of(predictor: Predictor, folders: OutputFolders, task: Task, statisti
     image, plan = task.pair.image, predictor.plan
     shape = image.spatial_shape
     predicted = PredictedBlock(
-        task.block, plan.classes.num_classes, plan.config.test.threshold, keep_probabilities=keeps_probabilities(plan)
+        task.block,
+        plan.classes.num_classes,
+        plan.config.test.threshold,
+        keep_probabilities=keeps_probabilities(plan),
+        uncertainty=EntropyCells(choose_cells(shape), task.block) if "per_image" in task.stages else None,
     )
     if task.stages == ("full_image",):
         assembler = whole_image_assembler(shape, predictor.multiple)
@@ -64,6 +70,9 @@ def _piece_of(predictor: Predictor, folders: OutputFolders, task: Task, statisti
         report = finish_one(task, predicted, plan, folders)
         rest = time.perf_counter() - started - sum(report.seconds.values())
         report = replace(report, seconds={task.stages[0]: predicted.network_seconds, "writing": rest, **report.seconds})
+        if predicted.uncertainty is not None:
+            with aside(task.entropy_path(folders)) as part, part.open("wb") as file:
+                np.save(file, predicted.uncertainty.sums, allow_pickle=False)
         report.save(task.report_path(folders))
         return report
 
@@ -82,31 +91,37 @@ def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: Ou
 
 def _finish_image(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
     """A whole image in memory: written, measured and filtered."""
-    labels, read = predicted.labels, _reader(task, plan)
+    labels, read = predicted.labels, _whole_reader(task, plan)
     first, *others = (stage_files(task.name, task.pair.image, plan, folders, stage) for stage in task.stages)
     files = first.write(labels, predicted.probabilities)
     files += [path for other in others for path in first.copy_to(other)]
     _keep_for_stack(task, predicted, plan, folders)
     confusions: dict[str, Counts] = {}
+    boundaries: dict[str, Counts] = {}
     score = None
     if read is not None:
         confusions |= dict.fromkeys(task.stages, region_confusion(labels, whole(labels.shape), labels.shape, read, plan))
+        boundaries |= dict.fromkeys(task.stages, image_boundary(labels, read, plan, task.pair.image.spacing))
         score = patch_score(labels, read, plan) if "per_image" in task.stages else None
-    report = TaskReport(task.key, confusions, {}, score, tuple(map(str, files)))
-    return _filtered(report, task, predicted, plan, folders) if task.is_last and filters_of(plan) else report
+    report = TaskReport(task.key, confusions, {}, score, boundaries, tuple(map(str, files)))
+    return _filtered(report, task, predicted, plan, folders, read) if task.is_last and filters_of(plan) else report
 
 
-def _filtered(report: TaskReport, task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
+def _filtered(
+    report: TaskReport, task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders, read: ReadLabel | None
+) -> TaskReport:
     """The report with what the median filters add."""
     started, shape = time.perf_counter(), predicted.labels.shape
     source = filter_source(predicted.labels, predicted.probabilities, plan)
     cleaned = filter_region(source, whole(shape), filters_of(plan))
     seconds = {"post_processing": time.perf_counter() - started}
-    files = filtered_file(task.name, task.pair.image, plan, folders).write(cleaned)
-    read, confusions = _reader(task, plan), dict(report.confusions)
+    written = filtered_file(task.name, task.pair.image, plan, folders).write(cleaned)
+    confusions, boundaries = dict(report.confusions), dict(report.boundaries)
     if read is not None:
         confusions["post_processing"] = region_confusion(cleaned, whole(shape), shape, read, plan)
-    return replace(report, confusions=confusions, seconds=seconds, files=(*report.files, *map(str, files)))
+        boundaries["post_processing"] = image_boundary(cleaned, read, plan, task.pair.image.spacing)
+    files = (*report.files, *map(str, written))
+    return replace(report, confusions=confusions, boundaries=boundaries, seconds=seconds, files=files)
 
 
 def filters_of(plan: Plan) -> tuple[tuple[str, int], ...]:
@@ -124,3 +139,12 @@ def _keep_for_stack(task: Task, predicted: PredictedBlock, plan: Plan, folders: 
 
 def _reader(task: Task, plan: Plan) -> ReadLabel | None:
     return label_reader(task.pair.label, plan) if task.pair.label is not None else None
+
+
+def _whole_reader(task: Task, plan: Plan) -> ReadLabel | None:
+    """The same of a label image that is read once and kept while its image is measured."""
+    read = _reader(task, plan)
+    if read is None:
+        return None
+    truth = read(whole(task.pair.image.spatial_shape))
+    return lambda region: truth[region]

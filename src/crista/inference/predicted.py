@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from crista.geometry.axes import Region
 from crista.geometry.tiles import shape_of
 from crista.inference.scores import labels_of, probabilities_of
+from crista.inference.uncertainty import EntropyCells
 
 
 class PredictedBlock:
@@ -19,7 +20,15 @@ class PredictedBlock:
     Labels are made where the scores are (on a GPU: there), so that one byte per voxel comes back.
     """
 
-    def __init__(self, block: Region, num_classes: int, threshold: float, *, keep_probabilities: bool) -> None:
+    def __init__(
+        self,
+        block: Region,
+        num_classes: int,
+        threshold: float,
+        *,
+        keep_probabilities: bool,
+        uncertainty: EntropyCells | None = None,
+    ) -> None:
         self.block = block
         shape: Sequence[int] = shape_of(block)
         self.labels: NDArray[np.uint8] = np.zeros(shape, np.uint8)
@@ -28,6 +37,8 @@ class PredictedBlock:
             np.zeros((num_classes, *shape), np.float32) if keep_probabilities else None
         )
         """K(Z)YX in [0, 1], or None."""
+        self.uncertainty = uncertainty
+        """Gathers the entropy of the scores, or None."""
         self.network_seconds = 0.0
         """Time that the network took for it."""
         self._threshold = threshold
@@ -38,3 +49,5 @@ class PredictedBlock:
         self.labels[own] = labels_of(scores, self._threshold).cpu().numpy()
         if self.probabilities is not None:
             self.probabilities[(slice(None), *own)] = probabilities_of(scores).cpu().numpy()
+        if self.uncertainty is not None:
+            self.uncertainty.add(region, scores)

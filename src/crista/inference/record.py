@@ -16,6 +16,9 @@ from crista.images.atomic import atomic_write
 from crista.images.image import ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
+RECORD_FORMAT = "2: boundaries, uncertainty"
+"""Part of every key: what an earlier version kept is made anew."""
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -30,6 +33,10 @@ class ImageRecord:
     """(K, K) counts per stage: ``per_image``, ``full_image``, ``post_processing``, ``stack``; empty without label images."""
     patch_iou: float | None = None
     """Mean foreground IoU over the tiles of the image."""
+    boundaries: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """(K, 4) edge counts per stage, see `crista.metrics.boundary`."""
+    uncertainty: float | None = None
+    """Mean entropy of the scores, 0 to 1; None where it was not gathered."""
     files: tuple[str, ...] = ()
     """Every file written for it."""
 
@@ -41,6 +48,8 @@ class ImageRecord:
             "seconds": dict(self.seconds),
             "confusions": {stage: counts.tolist() for stage, counts in self.confusions.items()},
             "patch_iou": self.patch_iou,
+            "boundaries": {stage: counts.tolist() for stage, counts in self.boundaries.items()},
+            "uncertainty": self.uncertainty,
             "files": list(self.files),
         }
         atomic_write(folder / f"{self.name}.json", json.dumps(content))
@@ -54,8 +63,19 @@ def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
     content = json.loads(path.read_text())
     if content["key"] != key or not all(Path(file).exists() for file in content["files"]):
         return None
-    confusions = {stage: np.asarray(counts, np.int64) for stage, counts in content["confusions"].items()}
-    return ImageRecord(content["name"], key, content["seconds"], confusions, content["patch_iou"], tuple(content["files"]))
+    confusions, boundaries = (
+        {stage: np.asarray(counts, np.int64) for stage, counts in content[kind].items()} for kind in ("confusions", "boundaries")
+    )
+    return ImageRecord(
+        name=content["name"],
+        key=key,
+        seconds=content["seconds"],
+        confusions=confusions,
+        patch_iou=content["patch_iou"],
+        boundaries=boundaries,
+        uncertainty=content["uncertainty"],
+        files=tuple(content["files"]),
+    )
 
 
 def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
@@ -72,6 +92,7 @@ def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
     files = [pair.image.path] + ([pair.label.path] if pair.label is not None else [])
     stats = [state_of(file) for file in files]
     settings = [
+        RECORD_FORMAT,
         _tiling_key(plan.inference),
         plan.classes.model_dump_json(),
         plan.config.test.model_dump_json(exclude={"max_memory", "verbose", "reduce_memory"}),

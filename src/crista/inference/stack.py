@@ -21,7 +21,7 @@ from crista.images.image import ImagePair
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference.clean import filter_region, filter_source
-from crista.inference.measure import BLOCK_VOXELS, image_confusion, label_reader
+from crista.inference.measure import BLOCK_VOXELS, Counts, image_boundary, image_confusion, label_reader
 from crista.inference.record import ImageRecord, load_record
 from crista.inference.task import OutputFolders
 from crista.plan.events import Event, FileWritten
@@ -62,7 +62,7 @@ def finish_stack(
     shape = (len(pairs), *pairs[0].image.spatial_shape)
     stack = _Stack(pairs, names, records, _measured_whole(plan), folders, shape)
     labels = stack.labels()
-    confusions = stack.measured("stack", labels)
+    confusions, boundaries = stack.measured("stack", labels)
     before = folders.as_3d_stack / f"{NAME}.tif"
     yield _write(before, labels)
     files = [before]
@@ -73,9 +73,10 @@ def finish_stack(
         after = folders.full_post_processing / f"{NAME}.tif"
         yield _write(after, cleaned)
         written = open_image(after, ndim=3, is_label=True)
-        confusions |= stack.measured("post_processing", Slices(shape, cleaned.dtype, lambda z, r: _volume_slice(written, z, r)))
+        filtered = stack.measured("post_processing", Slices(shape, cleaned.dtype, lambda z, r: _volume_slice(written, z, r)))
+        confusions, boundaries = confusions | filtered[0], boundaries | filtered[1]
         files.append(after)
-    record = ImageRecord(name, key, {}, confusions, None, tuple(map(str, files)))
+    record = ImageRecord(name, key, {}, confusions, boundaries=boundaries, files=tuple(map(str, files)))
     record.save(folders.state)
     remove_folder(folders.slice_probabilities(name).parent)
     return record
@@ -124,13 +125,14 @@ class _Stack:
 
         return Slices((num_classes, *self.shape), np.dtype(np.float32), read)
 
-    def measured(self, stage: str, labels: Slices) -> dict[str, NDArray[np.int64]]:
-        """Counts of the volume, where every slice has a label image."""
+    def measured(self, stage: str, labels: Slices) -> tuple[dict[str, Counts], dict[str, Counts]]:
+        """Confusion matrix and edge counts of the volume, where every slice has a label image."""
         readers = [label_reader(pair.label, self.plan) for pair in self.pairs if pair.label is not None]
         if len(readers) < len(self.pairs):
-            return {}
+            return {}, {}
         truth = Slices(self.shape, np.dtype(np.uint8), lambda z, region: readers[z](region))
-        return {stage: image_confusion(labels, lambda region: truth[region], self.plan)}
+        counts = image_confusion(labels, lambda region: truth[region], self.plan)
+        return {stage: counts}, {stage: image_boundary(labels, lambda region: truth[region], self.plan, None)}
 
 
 def _filtered_slices(source: Any, shape: tuple[int, ...], filters: Sequence[tuple[str, int]]) -> ReadSlice:

@@ -48,6 +48,10 @@ class OutputFolders:
         """Where an image lies while it is not finished; `key` says what it is made with."""
         return self.state / "work" / f"{name}-{key[:12]}"
 
+    def uncertainty(self, name: str) -> Path:
+        """Where the map of the entropy of a finished image lies."""
+        return self.state / "uncertainty" / f"{name}.npy"
+
     def slice_probabilities(self, name: str) -> Path:
         """Where the probabilities of one slice lie until the stack is filtered."""
         return self.state / "stack" / f"{name}.npy"
@@ -77,6 +81,10 @@ class Task:
         """Where the report of the finished task lies."""
         return folders.work(self.name, self.key) / f"{self.stages[0]}-{self.index}.json"
 
+    def entropy_path(self, folders: OutputFolders) -> Path:
+        """Where its sums of the entropy lie (see `crista.inference.uncertainty`)."""
+        return self.report_path(folders).with_suffix(".npy")
+
 
 @dataclass(frozen=True)
 class TaskReport:
@@ -87,6 +95,8 @@ class TaskReport:
     """(K, K) counts per stage; empty without label images."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     patch_iou: float | None = None
+    boundaries: Mapping[str, Counts] = field(default_factory=dict)
+    """(K, 4) edge counts per stage, of whole images only: an edge is judged by what lies around it."""
     files: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
@@ -96,6 +106,7 @@ class TaskReport:
             "confusions": {stage: counts.tolist() for stage, counts in self.confusions.items()},
             "seconds": dict(self.seconds),
             "patch_iou": self.patch_iou,
+            "boundaries": {stage: counts.tolist() for stage, counts in self.boundaries.items()},
             "files": list(self.files),
         }
         atomic_write(path, json.dumps(content))
@@ -108,8 +119,10 @@ def load_report(path: Path, key: str) -> TaskReport | None:
     content = json.loads(path.read_text())
     if content["key"] != key or not all(Path(file).exists() for file in content["files"]):
         return None
-    confusions = {stage: np.asarray(counts, np.int64) for stage, counts in content["confusions"].items()}
-    return TaskReport(key, confusions, content["seconds"], content["patch_iou"], tuple(content["files"]))
+    confusions, boundaries = (
+        {stage: np.asarray(counts, np.int64) for stage, counts in content[kind].items()} for kind in ("confusions", "boundaries")
+    )
+    return TaskReport(key, confusions, content["seconds"], content["patch_iou"], boundaries, tuple(content["files"]))
 
 
 def bytes_per_voxel(plan: Plan) -> int:

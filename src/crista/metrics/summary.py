@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import fsum
 
 import numpy as np
 
@@ -36,6 +37,6 @@ def summarise(confusions: Sequence[Confusion]) -> dict[str, float]:
     if not counted:
         return dict.fromkeys(SUMMARY_KEYS, float("nan"))
     per_image = [compute_image_scores(confusion) for confusion in counted]
-    means = {key: float(np.mean([scores[key] for scores in per_image])) for key in IMAGE_SCORES}
+    means = {key: fsum(scores[key] for scores in per_image) / len(per_image) for key in IMAGE_SCORES}
     pooled = compute_image_scores(np.sum(counted, axis=0))
     return means | {f"pooled_{key}": value for key, value in pooled.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import singledispatch
@@ -21,6 +22,9 @@ from crista.plan.events import (
 )
 from crista.results.train_log import format_number
 
+TIME = re.compile(r"\d\d:\d\d:\d\d ")
+"""How the lines of events begin."""
+
 
 def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
     """Pass the events on and append a line for each that people would want to read; runs are separated by a rule."""
@@ -39,6 +43,27 @@ def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
             raise
 
 
+WARNING = "warning: "
+
+
+def read_warnings(path: Path) -> list[str]:
+    """What the last run in a log warned of, each once; empty without a log."""
+    if not path.is_file():
+        return []
+    warnings: list[str] = []
+    is_open = False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("---- "):
+            warnings, is_open = [], False
+        elif TIME.match(line):
+            text = line[9:]
+            is_open = text.startswith(WARNING)
+            warnings += [text.removeprefix(WARNING)] if is_open else []
+        elif is_open:  # a warning of several lines
+            warnings[-1] += f" {line.strip()}"
+    return list(dict.fromkeys(warnings))
+
+
 @singledispatch
 def describe(event: Event) -> str:  # noqa: ARG001 - the general case has no text
     """One line about an event; empty for those that are not logged."""
@@ -52,7 +77,7 @@ def _(event: Said) -> str:
 
 @describe.register
 def _(event: Warned) -> str:
-    return f"warning: {event.text}"
+    return f"{WARNING}{event.text}"
 
 
 @describe.register

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.inference.record import ImageRecord
-from crista.metrics import ABSENT_CLASS_RULE, biapy_iou, dice, foreground_dice, foreground_iou, iou, precision, recall
+from crista.metrics import (
+    ABSENT_CLASS_RULE,
+    DEFINITIONS,
+    FOREGROUND,
+    INTERVAL_RULE,
+    Estimate,
+    ImageCounts,
+    biapy_iou,
+    dice,
+    estimate,
+    find_estimate,
+    foreground_dice,
+    foreground_iou,
+    foreground_nsd,
+    iou,
+    nsd,
+    precision,
+    recall,
+)
+from crista.metrics.estimates import Over
 from crista.plan.events import Event, FileWritten, Said
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
-from crista.results.tables import write_confusion, write_runs_table, write_test_metrics
+from crista.results.tables import write_confusion, write_estimates, write_runs_table, write_test_metrics
 
 STAGES = {
     "per_image": ("reconstructed image", "merge patches"),
@@ -39,6 +59,8 @@ class Measurement:
     """Confusion matrix over all images, per stage."""
     summary: Mapping[str, float]
     """The figures that are printed, each under a name that says what it is."""
+    estimates: Mapping[str, tuple[Estimate, ...]] = field(default_factory=dict)
+    """Figures over all images with their intervals, per stage."""
 
 
 def measure(records: Sequence[ImageRecord], plan: Plan) -> Measurement:
@@ -49,12 +71,20 @@ def measure(records: Sequence[ImageRecord], plan: Plan) -> Measurement:
     for column in columns:
         values = [float(row[column]) for row in rows if column in row and np.isfinite(float(row[column]))]
         if values:
-            mean[column] = float(np.mean(values))
+            mean[column] = fsum(values) / len(values)
     pooled: dict[str, NDArray[np.int64]] = {}
     for record in records:
         for stage, counts in record.confusions.items():
             pooled[stage] = pooled.get(stage, 0) + counts
-    return Measurement(rows, mean, pooled, _summary(mean, pooled, plan))
+    estimates = {stage: estimate(counts_of(records, stage), plan.classes.names) for stage in pooled}
+    return Measurement(rows, mean, pooled, _summary(mean, estimates, plan), estimates)
+
+
+def counts_of(records: Sequence[ImageRecord], stage: str) -> list[ImageCounts]:
+    """What each image that has the stage contributes to its figures."""
+    return [
+        ImageCounts(record.confusions[stage], record.boundaries.get(stage)) for record in records if stage in record.confusions
+    ]
 
 
 def _row(record: ImageRecord, plan: Plan) -> dict[str, str | float]:
@@ -67,22 +97,33 @@ def _row(record: ImageRecord, plan: Plan) -> dict[str, str | float]:
         for measure_name, scores in CLASS_SCORES.items():
             for name, value in zip(plan.classes.names, scores(counts), strict=True):
                 row[f"{stage}_{measure_name}_{name}"] = float(value)
+        if stage in record.boundaries:
+            row[f"{stage}_nsd"] = foreground_nsd(record.boundaries[stage])
+            for name, value in zip(plan.classes.names, nsd(record.boundaries[stage]), strict=True):
+                row[f"{stage}_nsd_{name}"] = float(value)
         row[f"{stage}_biapy_iou"] = biapy_iou(counts)
     return row
 
 
-def _summary(mean: Mapping[str, float], pooled: Mapping[str, NDArray[np.int64]], plan: Plan) -> dict[str, float]:
+def _summary(mean: Mapping[str, float], estimates: Mapping[str, Sequence[Estimate]], plan: Plan) -> dict[str, float]:
     summary: dict[str, float] = {}
     if "patch_iou" in mean:
         summary["Foreground IoU per patch (mean)"] = mean["patch_iou"]
-    for stage, counts in pooled.items():
+    for stage, found in estimates.items():
         ours, theirs = STAGES[stage]
-        summary[f"Foreground IoU, {ours} (mean over images)"] = mean.get(f"{stage}_iou", float("nan"))
-        summary[f"Foreground IoU, {ours} (all pixels pooled)"] = foreground_iou(counts)
-        for name, value in zip(plan.classes.names, iou(counts), strict=True):
-            summary[f"IoU of {name}, {ours} (all pixels pooled)"] = float(value)
+        summary[f"Foreground IoU, {ours} (mean over images)"] = _value(found, "iou", FOREGROUND, "images")
+        summary[f"Foreground IoU, {ours} (all pixels pooled)"] = _value(found, "iou", FOREGROUND, "pixels")
+        for name in plan.classes.names:
+            summary[f"IoU of {name}, {ours} (all pixels pooled)"] = _value(found, "iou", name, "pixels")
+        if any(figure.measure == "nsd" for figure in found):
+            summary[f"Foreground NSD, {ours} (mean over images)"] = _value(found, "nsd", FOREGROUND, "images")
         summary[f"BiaPy's Test Foreground IoU ({theirs})"] = mean[f"{stage}_biapy_iou"]
     return summary
+
+
+def _value(estimates: Sequence[Estimate], measure: str, of: str, over: Over) -> float:
+    found = find_estimate(estimates, measure, of, over)
+    return found.value if found is not None else float("nan")
 
 
 def write_tables(folder: RunFolder, plan: Plan, measurement: Measurement) -> Iterator[Event]:
@@ -92,8 +133,13 @@ def write_tables(folder: RunFolder, plan: Plan, measurement: Measurement) -> Ite
         return
     write_test_metrics(folder.test_results_metrics, measurement.rows, measurement.mean)
     yield FileWritten(folder.test_results_metrics, "metrics of each image")
+    write_estimates(folder.test_results_summary, measurement.estimates)
+    yield FileWritten(folder.test_results_summary, "figures over all images, with intervals")
     write_confusion(folder.confusion, measurement.pooled[main_stage(measurement)], plan.classes.names)
     yield FileWritten(folder.confusion, "confusion matrix")
+    for line in describe_intervals(measurement.estimates[main_stage(measurement)]):
+        yield Said(line)
+    yield Said(INTERVAL_RULE)
     yield Said(ABSENT_CLASS_RULE)
     if write_runs_table(folder):
         yield FileWritten(folder.runs_summary, "table over the runs of this job")
@@ -102,3 +148,12 @@ def write_tables(folder: RunFolder, plan: Plan, measurement: Measurement) -> Ite
 def main_stage(measurement: Measurement) -> str:
     """The stage that stands for the run: the last that was measured (after post-processing, else the full image…)."""
     return next(stage for stage in ("post_processing", "full_image", "stack", "per_image") if stage in measurement.pooled)
+
+
+def describe_intervals(estimates: Sequence[Estimate]) -> Iterator[str]:
+    """A line for each of the figures that people look at: value and interval, as mean over images and pooled."""
+    titles = {measure: DEFINITIONS[measure].title for measure in ("iou", "dice", "nsd")}
+    for figure in estimates:
+        other = find_estimate(estimates, figure.measure, figure.of, "pixels")
+        if figure.over == "images" and other is not None:
+            yield f"{titles[figure.measure]} of {figure.of}: {figure} as mean over images, {other} of all pixels pooled"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -72,6 +73,16 @@ def build_provenance(
         seconds=round((finished - started).total_seconds(), 3),
         inputs=tuple(describe_input(path) for path in inputs),
     )
+
+
+def peak_memory() -> int | None:
+    """Most bytes that the system has on record for this process; None where it does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def installed_versions() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,8 +14,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.images.atomic import atomic_write
+from crista.metrics import DEFINITIONS, FOREGROUND, Estimate, find_estimate
 from crista.plan.plan import Decision
+from crista.results.curves import curve_names, curve_title, draw_curve
+from crista.results.examples import Example
+from crista.results.pictures import encode_file
+from crista.results.ranking import UncertainRegion
 from crista.results.run_folder import RunFolder
+
+MAX_ROWS = 200
+"""Images in the table; the table of metrics has them all."""
+
+CLASS_COLUMNS = (
+    ("iou", "images"),
+    ("iou", "pixels"),
+    ("dice", "images"),
+    ("dice", "pixels"),
+    ("nsd", "images"),
+)
+"""(measure, over) of the columns of the table of classes."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure on top of the page."""
+
+    value: str
+    name: str
+    note: str = ""
+    """Smaller, below the value: its interval."""
+    term: str = ""
+    """Key of its definition."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table of images."""
+
+    title: str
+    key: str
+    """In the metrics of an image."""
+    term: str = ""
+    """Key of its definition."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +64,13 @@ class ImageResult:
 
     name: str
     metrics: Mapping[str, float] = field(default_factory=dict)
-    overlay: Path | None = None
-    """PNG of `draw_overlay`."""
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """Figures of one class, pooled over all voxels of the test set; NaN where there is nothing to measure."""
+    """What the confusion matrix alone tells of one class, pooled over all voxels of the test set; NaN: nothing to measure."""
 
     name: str
-    iou: float
-    dice: float
     precision: float
     recall: float
     voxels: int
@@ -43,37 +78,54 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
+class Suggestion:
+    """One entry of the list of what to label next."""
+
+    region: UncertainRegion
+    is_labelled: bool
+    picture: str = ""
+    """Data URI; empty: none."""
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """All that the page shows, as plain data. A part that is empty is left out of the page."""
 
     title: str
-    headline: Mapping[str, str] = field(default_factory=dict)
-    """The few figures on top, written out: {"foreground IoU": "0.91", "training": "96 s"}."""
+    headline: Sequence[Figure] = ()
     config_text: str = ""
     """The YAML as given; empty: nothing was asked, all was decided."""
     decisions: Sequence[Decision] = ()
     notices: Sequence[str] = ()
     """Warnings of the run."""
-    charts: Sequence[Path] = ()
-    """PNGs of `draw_charts`, the first ones first."""
+    rows: Sequence[Mapping[str, float]] = ()
+    """The training log."""
+    best_epoch: int | None = None
     model_plot: Path | None = None
-    num_epochs: int = 0
-    """Epochs of the training log."""
+    examples: Sequence[Example] = ()
+    class_colours: Sequence[tuple[str, str]] = ()
+    """(name, colour) of the classes in the pictures."""
+    error_colours: Sequence[tuple[str, str]] = ()
     images: Sequence[ImageResult] = ()
+    columns: Sequence[Column] = ()
     mean: Mapping[str, float] = field(default_factory=dict)
     """Mean of each metric over the images."""
-    rank_by: str = "iou"
-    """The metric that chooses worst, median and best."""
+    rank_by: str = ""
+    """The metric by which a long table of images is cut: the worst stay."""
     classes: Sequence[ClassResult] = ()
+    estimates: Sequence[Estimate] = ()
+    """Figures of the foreground and each class with their intervals."""
     confusion: NDArray[np.int64] | None = None
     """(K, K) voxels, truth by prediction; rows and columns in the order of `classes`."""
     rules: Sequence[str] = ()
     """How the numbers are to be read: the absent-class rule, the threshold…"""
+    suggestions: Sequence[Suggestion] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each stage."""
+    memory: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Device, seed, command, start, end…"""
+    """Device, seed, command…"""
 
 
 def write_report(folder: RunFolder, content: ReportContent) -> Path:
@@ -87,34 +139,30 @@ def render_report(content: ReportContent) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = format_score
-    environment.filters["duration"] = format_duration
-    environment.filters["picture"] = data_uri
-    source = files("crista.results").joinpath("templates/report.html").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
+    environment.filters |= {"number": format_score, "duration": format_duration, "picture": encode_file, "title": curve_title}
+    folder = files("crista.results").joinpath("templates")
+    environment.loader = jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
+    main, others = curve_names(content.rows)
+    return environment.get_template("report.html").render(
         content=content,
-        examples=choose_examples(content.images, content.rank_by),
-        metrics=list(dict.fromkeys(key for image in content.images for key in image.metrics)),
+        definitions=DEFINITIONS,
+        class_columns=CLASS_COLUMNS,
+        all_foreground=FOREGROUND,
+        figure=lambda measure, of, over: find_estimate(content.estimates, measure, of, over),
+        image_rows=_shown_rows(content),
         confusion=_shade_confusion(content),
+        curves={"main": main, "others": others},
+        draw=lambda metric: draw_curve(content.rows, metric, content.best_epoch),
         crista_version=version("crista"),
     )
 
 
-def choose_examples(images: Sequence[ImageResult], rank_by: str) -> list[tuple[str, ImageResult]]:
-    """(caption, image) of the worst, median and best image that has an overlay; each image once.
-
-    Without measurement, the first three images.
-    """
-    shown = [image for image in images if image.overlay is not None]
-    measured = [image for image in shown if not isnan(image.metrics.get(rank_by, float("nan")))]
-    if not measured:
-        return [("", image) for image in shown[:3]]
-    ranked = sorted(measured, key=lambda image: image.metrics[rank_by])
-    places = {"worst": 0, "median": (len(ranked) - 1) // 2, "best": len(ranked) - 1}
-    chosen: dict[int, str] = {}
-    for word, place in places.items():
-        chosen.setdefault(place, word)
-    return [(word, ranked[place]) for place, word in sorted(chosen.items())]
+def _shown_rows(content: ReportContent) -> Sequence[ImageResult]:
+    """The rows of the table of images, of many the worst ones; none without columns."""
+    if not content.columns or len(content.images) <= MAX_ROWS:
+        return content.images if content.columns else ()
+    worst = sorted(content.images, key=lambda image: image.metrics.get(content.rank_by, float("inf")))
+    return worst[:MAX_ROWS]
 
 
 def _shade_confusion(content: ReportContent) -> list[dict[str, Any]]:
@@ -150,6 +198,6 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def data_uri(picture: Path) -> str:
-    """A PNG as text for the `src` of an image."""
-    return "data:image/png;base64," + b64encode(picture.read_bytes()).decode("ascii")
+def format_bytes(count: float) -> str:
+    """``312 MB``, ``1.4 GB`` (powers of ten)."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

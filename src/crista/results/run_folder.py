@@ -169,6 +169,16 @@ class RunFolder:
         return self.results / "test_results_metrics.csv"
 
     @property
+    def test_results_summary(self) -> Path:
+        """Figures over all test images, each with its interval."""
+        return self.results / "test_results_summary.csv"
+
+    @property
+    def label_next(self) -> Path:
+        """Regions in which the network is least sure."""
+        return self.results / "label_next.csv"
+
+    @property
     def confusion(self) -> Path:
         """Pooled confusion matrix of the test set."""
         return self.results / "test_results_confusion.csv"

@@ -1,32 +1,46 @@
-"""The report of a run: overlays of its images, and everything that report.html shows."""
+"""The report of a run: gathers what lies in its folder and in its records, and writes report.html and what goes with it."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite, prod
-from pathlib import Path
+from math import isfinite
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from crista.geometry.axes import Region
 from crista.images.image import ImagePair
-from crista.images.labels import read_label
-from crista.images.open import open_image
 from crista.inference.record import ImageRecord
-from crista.metrics import ABSENT_CLASS_RULE, dice, iou, precision, recall
-from crista.patches.prepare import coding_of
+from crista.metrics import (
+    ABSENT_CLASS_RULE,
+    FOREGROUND,
+    INTERVAL_RULE,
+    Estimate,
+    describe_tolerance,
+    find_estimate,
+    precision,
+    recall,
+)
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
-from crista.results.outcome import Measurement, main_stage
-from crista.results.overlays import OverlayText, draw_overlay
-from crista.results.provenance import installed_versions
-from crista.results.report import ClassResult, ImageResult, ReportContent, write_report
+from crista.results.log import read_warnings
+from crista.results.outcome import STAGES, Measurement, main_stage
+from crista.results.overlays import ERRORS, GREY, WRONG_CLASS, class_colour
+from crista.results.provenance import installed_versions, peak_memory
+from crista.results.ranking import label_next_rows
+from crista.results.report import (
+    ClassResult,
+    Column,
+    Figure,
+    ImageResult,
+    ReportContent,
+    format_bytes,
+    format_duration,
+    write_report,
+)
 from crista.results.run_folder import RunFolder
+from crista.results.run_pictures import build_examples, draw_overlays, rank_images, suggest, suggestion_pictures
+from crista.results.tables import write_label_next
 from crista.results.train_log import read_train_log
-
-MAX_OVERLAY_VOXELS = 2**23
-"""Of a larger image the middle is drawn, so that it need not be read whole."""
+from crista.training.selection import best_epoch
 
 
 def write_run_report(
@@ -35,86 +49,108 @@ def write_run_report(
     pairs: Mapping[str, ImagePair],
     records: Sequence[ImageRecord],
     measurement: Measurement,
+    facts: Mapping[str, str] | None = None,
 ) -> Iterator[Event]:
-    """Draw the worst, median and best image (the first ones without labels) and write report.html."""
+    """Draw the worst, median and best image (without labels: by uncertainty), rank what to label next, write report.html."""
     stage = main_stage(measurement) if measurement.pooled else "per_image"
-    rank = f"{stage}_iou"
-    overlays = {}
-    for record in choose_records(records, stage, measurement):
-        pair = pairs.get(record.name)
-        if pair is not None:
-            overlays[record.name] = _draw(folder, plan, pair, record)
-            yield FileWritten(overlays[record.name], "overlay")
-    metrics = {str(row["file"]): {k: float(v) for k, v in row.items() if k != "file"} for row in measurement.rows}
+    chosen = rank_images([record for record in records if record.name in pairs], stage, measurement)
+    yield from draw_overlays(folder, plan, pairs, [record for _, record, _ in chosen])
+    regions = suggest(folder, plan, pairs, records)
+    if regions:
+        labelled = {name: pair.label is not None for name, pair in pairs.items()}
+        write_label_next(folder.label_next, label_next_rows(regions, labelled))
+        yield FileWritten(folder.label_next, "what to label next")
     rows = read_train_log(folder.train_log) if folder.train_log.is_file() else []
-    counts = measurement.pooled.get(stage)
-    seconds = _timings(records, rows)
+    seconds, memory = _timings(records, rows), peak_memory()
     content = ReportContent(
         title=folder.job,
-        headline=_headline(measurement, stage, seconds, len(records)),
+        headline=_headline(measurement, stage, seconds, records),
         config_text=folder.config_file.read_text(encoding="utf-8"),
         decisions=plan.decisions,
-        charts=sorted(folder.charts.glob(f"{folder.job}_*.png"), key=lambda path: ("loss" not in path.name, path.name)),
+        notices=read_warnings(folder.log_txt),
+        rows=rows,
+        best_epoch=best_epoch([row["val_loss"] for row in rows]) if rows and all("val_loss" in row for row in rows) else None,
         model_plot=folder.model_plot if folder.model_plot.is_file() else None,
-        num_epochs=len(rows),
-        images=[ImageResult(r.name, metrics.get(r.name, {}), overlays.get(r.name)) for r in records],
-        mean=measurement.mean,
-        rank_by=rank,
-        classes=_classes(plan, counts),
-        confusion=counts,
-        rules=[ABSENT_CLASS_RULE, _threshold_rule(plan)] if counts is not None else [],
+        examples=build_examples(folder, plan, pairs, chosen),
+        class_colours=[(name, class_colour(k)) for k, name in enumerate(plan.classes.names) if k],
+        error_colours=_error_colours(plan) if any(pair.label is not None for pair in pairs.values()) else (),
+        rank_by=f"{stage}_iou",
         timings=seconds,
+        memory=format_bytes(memory) if memory else "",
         versions=installed_versions(),
-        facts={"seed": str(plan.config.system.seed)},
+        facts={"command": " ".join(sys.argv), "seed": str(plan.config.system.seed), **(facts or {})},
+        suggestions=suggestion_pictures(pairs, regions),
+        **_numbers(plan, records, measurement, stage),
     )
     yield FileWritten(write_report(folder, content), "report")
 
 
-def choose_records(records: Sequence[ImageRecord], stage: str, measurement: Measurement, *, count: int = 3) -> list[ImageRecord]:
-    """Worst, median and best image by foreground IoU; the first ones where nothing was measured."""
-    scores = {str(row["file"]): float(row.get(f"{stage}_iou", float("nan"))) for row in measurement.rows}
-    measured = [record for record in records if isfinite(scores.get(record.name, float("nan")))]
-    if not measured:
-        return list(records[:count])
-    ranked = sorted(measured, key=lambda record: scores[record.name])
-    places = dict.fromkeys([0, (len(ranked) - 1) // 2, len(ranked) - 1])
-    return [ranked[place] for place in places]
+def _numbers(plan: Plan, records: Sequence[ImageRecord], measurement: Measurement, stage: str) -> dict[str, Any]:
+    """The parts of the report with figures of images and classes."""
+    metrics = {str(row["file"]): {k: float(v) for k, v in row.items() if k != "file"} for row in measurement.rows}
+    unsure = {r.name: {"uncertainty": r.uncertainty} for r in records if r.uncertainty is not None}
+    images = [ImageResult(r.name, metrics.get(r.name, {}) | unsure.get(r.name, {})) for r in records]
+    mean = dict(measurement.mean)
+    if unsure:
+        mean["uncertainty"] = sum(value["uncertainty"] for value in unsure.values()) / len(unsure)
+    counts = measurement.pooled.get(stage)
+    if counts is None:
+        return {
+            "images": images,
+            "mean": mean,
+            "columns": [Column("uncertainty", "uncertainty", "uncertainty")] if unsure else [],
+        }
+    rates = zip(plan.classes.names, precision(counts), recall(counts), counts.sum(axis=1), strict=True)
+    return {
+        "images": images,
+        "mean": mean,
+        "columns": _columns(plan, stage, has_uncertainty=bool(unsure)),
+        "classes": [ClassResult(name, float(p), float(r), int(voxels)) for name, p, r, voxels in rates],
+        "estimates": measurement.estimates[stage],
+        "confusion": counts,
+        "rules": [
+            f"What is measured: {STAGES[stage][0]}.",
+            f"Tolerance of NSD: {describe_tolerance(plan.spacing)}, by the voxel size of each image.",
+            INTERVAL_RULE,
+            ABSENT_CLASS_RULE,
+            _threshold_rule(plan),
+        ],
+    }
 
 
-def _draw(folder: RunFolder, plan: Plan, pair: ImagePair, record: ImageRecord) -> Path:
-    """The overlay of one image, with the label image that stands for it (the last stage that was written)."""
-    written = [
-        Path(file) for file in record.files if Path(file).parent.name != folder.per_image.name or not plan.save_probabilities
+def _columns(plan: Plan, stage: str, *, has_uncertainty: bool) -> list[Column]:
+    shown = [
+        Column("IoU", f"{stage}_iou", "iou"),
+        Column("Dice", f"{stage}_dice", "dice"),
+        Column("NSD", f"{stage}_nsd", "nsd"),
     ]
-    shown = [file for file in written if file.parent not in (folder.per_image, folder.full_image)] or written
-    region = middle_of(pair.image.spatial_shape, MAX_OVERLAY_VOXELS)
-    prediction = open_image(shown[-1], ndim=plan.ndim, is_label=True).read(region)[0]
-    label = read_label(pair.label, coding_of(plan), region) if pair.label is not None else None
-    path = folder.overlays / f"{record.name}.png"
-    text = OverlayText(record.name, plan.classes.names, plan.classes.ignore_index, region[0].start)
-    draw_overlay(pair.image.read(region), prediction, label, path, text=text)
-    return path
+    if plan.classes.num_classes > 2:
+        shown += [Column(f"IoU {name}", f"{stage}_iou_{name}", "iou") for name in plan.classes.names[1:]]
+    if has_uncertainty:
+        shown.append(Column("uncertainty", "uncertainty", "uncertainty"))
+    return shown
 
 
-def middle_of(shape: Sequence[int], max_voxels: int) -> Region:
-    """All of an image of up to `max_voxels`; else the middle of it: fewer slices first, then less of each."""
-    size = list(shape)
-    for axis in range(len(size)):
-        rest = prod(size) // size[axis]
-        size[axis] = max(1, min(size[axis], max_voxels // rest)) if axis < len(size) - 2 else size[axis]
-    while prod(size) > max_voxels:
-        size[size.index(max(size))] //= 2
-    starts = [(n - s) // 2 for n, s in zip(shape, size, strict=True)]
-    return tuple(slice(start, start + s) for start, s in zip(starts, size, strict=True))
-
-
-def _headline(measurement: Measurement, stage: str, seconds: Mapping[str, float], num_images: int) -> dict[str, str]:
-    headline = {"images predicted": str(num_images)}
-    if measurement.pooled:
-        headline = {"foreground IoU (mean over images)": f"{measurement.mean.get(f'{stage}_iou', float('nan')):.4f}", **headline}
+def _headline(measurement: Measurement, stage: str, seconds: Mapping[str, float], records: Sequence[ImageRecord]) -> list[Figure]:
+    found = measurement.estimates.get(stage, ())
+    cards = []
+    for measure, title in (("iou", "IoU"), ("dice", "Dice"), ("nsd", "NSD")):
+        figure = find_estimate(found, measure, FOREGROUND, "images")
+        if figure is not None and isfinite(figure.value):
+            cards.append(Figure(f"{figure.value:.4f}", f"foreground {title}, mean over images", _interval_note(figure), measure))
+    cards.append(Figure(str(len(records)), "image predicted" if len(records) == 1 else "images predicted"))
     if seconds.get("training"):
-        headline["training"] = f"{seconds['training']:.0f} s"
-    return headline
+        cards.append(Figure(format_duration(seconds["training"]), "training"))
+    unsure = [record.uncertainty for record in records if record.uncertainty is not None]
+    if not found and unsure:
+        cards.append(Figure(f"{sum(unsure) / len(unsure):.3f}", "mean uncertainty", term="uncertainty"))
+    return cards
+
+
+def _interval_note(figure: Estimate) -> str:
+    if figure.has_interval:
+        return f"95 % [{figure.low:.4f}, {figure.high:.4f}]"
+    return f"no interval: {figure.num_images} image{'s' * (figure.num_images != 1)}"
 
 
 def _timings(records: Sequence[ImageRecord], rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -126,14 +162,9 @@ def _timings(records: Sequence[ImageRecord], rows: Sequence[Mapping[str, float]]
     return seconds
 
 
-def _classes(plan: Plan, counts: NDArray[np.int64] | None) -> list[ClassResult]:
-    if counts is None:
-        return []
-    columns = zip(iou(counts), dice(counts), precision(counts), recall(counts), counts.sum(axis=1), strict=True)
-    return [
-        ClassResult(name, float(i), float(d), float(p), float(r), int(voxels))
-        for name, (i, d, p, r, voxels) in zip(plan.classes.names, columns, strict=True)
-    ]
+def _error_colours(plan: Plan) -> list[tuple[str, str]]:
+    kinds = [kind for kind in ERRORS if plan.classes.num_classes > 2 or kind[0] != WRONG_CLASS]
+    return [*kinds, *([("not measured", GREY)] if plan.classes.ignore_index is not None else [])]
 
 
 def _threshold_rule(plan: Plan) -> str:

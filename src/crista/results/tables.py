@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.images.atomic import atomic_write
+from crista.metrics import Estimate
 from crista.results.run_folder import RunFolder
 
 Cell = str | float | int
 MEAN = "mean"
+ESTIMATE_COLUMNS = ("measure", "of", "over", "value", "low", "high", "num_images")
 
 
 def write_test_metrics(path: Path, rows: Sequence[Mapping[str, Cell]], mean: Mapping[str, Cell]) -> None:
@@ -43,6 +45,24 @@ def write_confusion(path: Path, confusion: NDArray[np.int64], names: Sequence[st
         {"truth": name, **{f"predicted {other}": int(count) for other, count in zip(names, counts, strict=True)}}
         for name, counts in zip(names, confusion, strict=True)
     ]
+    atomic_write(path, _render(rows))
+
+
+def write_estimates(path: Path, estimates: Mapping[str, Sequence[Estimate]]) -> None:
+    """Write figures over a set of images: one row for each stage, measure, class and way to average.
+
+    Columns: stage, measure, of, over, value, low and high (95 % interval; empty where there is none), num_images.
+    """
+    rows: list[dict[str, Cell]] = [
+        {"stage": stage, **{name: getattr(figure, name) for name in ESTIMATE_COLUMNS}}
+        for stage, found in estimates.items()
+        for figure in found
+    ]
+    atomic_write(path, _render(rows))
+
+
+def write_label_next(path: Path, rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Write the regions to label next, the most uncertain first (see `crista.results.ranking.label_next_rows`)."""
     atomic_write(path, _render(rows))
 
 

@@ -142,12 +142,14 @@ def evaluate(
     *,
     num_classes: int | None = None,
     ignore_index: int | None = None,
+    class_names: Sequence[str] | None = None,
     on_event: OnEvent = silent,
 ) -> Evaluation:
     """Compare predicted label images with true ones; see `crista.workflow.evaluate.evaluate_folders`."""
     from crista.workflow.evaluate import evaluate_folders  # torch is slow to import
 
-    events = evaluate_folders(Path(labels), Path(predictions), num_classes=num_classes, ignore_index=ignore_index)
+    counted = {"num_classes": num_classes, "ignore_index": ignore_index, "class_names": class_names}
+    events = evaluate_folders(Path(labels), Path(predictions), **counted)  # type: ignore[arg-type]
     return listen(events, on_event)
 
 

@@ -10,14 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.errors import DataError, Problem
+from crista.geometry.tiles import whole
 from crista.images.coding import CodingDecision, decide_coding
 from crista.images.image import Image
 from crista.images.labels import LabelCoding, read_label, summarise_label
 from crista.images.listing import list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
-from crista.inference.measure import iter_slabs
-from crista.metrics import compute_confusion, iou, summarise
+from crista.inference.measure import boundary_in, iter_slabs
+from crista.metrics import (
+    Estimate,
+    ImageCounts,
+    compute_confusion,
+    describe_tolerance,
+    estimate,
+    iou,
+    near_offsets,
+    summarise,
+)
+from crista.metrics.boundary import BoundaryCounts
+from crista.metrics.overlap import Confusion
 from crista.plan.events import Event, ImageFinished, Said, StageStarted, Warned
 
 
@@ -27,15 +39,29 @@ class Evaluation:
 
     names: tuple[str, ...]
     """One per image."""
-    confusions: tuple[NDArray[np.int64], ...]
+    confusions: tuple[Confusion, ...]
     """(K, K) counts per image, rows truth."""
     summary: Mapping[str, float]
     """Means over images and pooled values, see `crista.metrics.summarise`."""
+
+    boundaries: tuple[BoundaryCounts, ...]
+    """(K, 4) edge counts per image, see `crista.metrics.boundary`."""
+    estimates: tuple[Estimate, ...]
+    """Figures over all images with their intervals, see `crista.metrics.estimate`."""
+    class_names: tuple[str, ...]
+    tolerance: str
+    """Up to which distance edges count as the same, in words."""
 
     @property
     def pooled(self) -> NDArray[np.int64]:
         """Counts over all images."""
         total: NDArray[np.int64] = np.sum(self.confusions, axis=0)
+        return total
+
+    @property
+    def pooled_boundary(self) -> NDArray[np.int64]:
+        """Edge counts over all images."""
+        total: NDArray[np.int64] = np.sum(self.boundaries, axis=0)
         return total
 
     @property
@@ -45,7 +71,12 @@ class Evaluation:
 
 
 def evaluate_folders(
-    labels: Path, predictions: Path, *, num_classes: int | None = None, ignore_index: int | None = None
+    labels: Path,
+    predictions: Path,
+    *,
+    num_classes: int | None = None,
+    ignore_index: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Generator[Event, None, Evaluation]:
     """Compare two folders (or files) of label images, paired by name.
 
@@ -54,6 +85,7 @@ def evaluate_folders(
     labels, predictions : true and predicted label images
     num_classes : background included; None: counted in both folders
     ignore_index : value of true pixels that are not measured
+    class_names : one per class, background first; None: ``class 0``, ``class 1``…
 
     Raises
     ------
@@ -75,9 +107,33 @@ def evaluate_folders(
         raise DataError("with the label images", problems)
     for warning in dict.fromkeys(warning for decision in found for warning in decision.warnings):
         yield Warned(str(warning))
+    classes = _names_of_classes(codings[0].num_classes, class_names)
+    counts = yield from _measure(opened, codings)
+    return Evaluation(
+        names=tuple(true.name for _, true in opened),
+        confusions=tuple(image.confusion for image in counts),
+        summary=summarise([image.confusion for image in counts]),
+        boundaries=tuple(image.boundary for image in counts if image.boundary is not None),
+        estimates=estimate(counts, classes),
+        class_names=classes,
+        tolerance=_tolerance([predicted for predicted, _ in opened]),
+    )
+
+
+def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    if given is not None and len(given) != num_classes:
+        what = f"has {len(given)} names, the label images have {num_classes} classes"
+        raise DataError("with the label images", [Problem("class_names", what, "give one for each, background first")])
+    return tuple(given) if given is not None else tuple(f"class {number}" for number in range(num_classes))
+
+
+def _measure(
+    opened: Sequence[tuple[Image, Image]], codings: tuple[LabelCoding, LabelCoding]
+) -> Generator[Event, None, list[ImageCounts]]:
+    """Counts of each (predicted, true) pair of images."""
     yield StageStarted("evaluate", len(opened))
-    confusions = []
     for_true, for_predicted = codings
+    found = []
     for index, (predicted, true) in enumerate(opened, 1):
         counts = np.zeros((for_true.num_classes,) * 2, np.int64)
         for block in iter_slabs(true.spatial_shape):
@@ -87,10 +143,29 @@ def evaluate_folders(
                 num_classes=for_true.num_classes,
                 ignore_index=for_true.ignore_index,
             )
-        confusions.append(counts)
+        found.append(ImageCounts(counts, _boundary(predicted, true, codings)))
         yield ImageFinished(true.name, index, len(opened), summarise([counts]))
-    names = tuple(true.name for _, true in opened)
-    return Evaluation(names, tuple(confusions), summarise(confusions))
+    return found
+
+
+def _boundary(predicted: Image, true: Image, codings: tuple[LabelCoding, LabelCoding]) -> NDArray[np.int64]:
+    """Edge counts of one image; the voxel size is that of the prediction, which crista takes from the image."""
+    for_true, for_predicted = codings
+    return boundary_in(
+        whole(true.spatial_shape),
+        (
+            lambda region: read_label(true, for_true, region),
+            lambda region: read_label(predicted, _without_ignore(for_predicted), region),
+        ),
+        near_offsets(predicted.spacing.values if predicted.spacing is not None else None, predicted.ndim),
+        num_classes=for_true.num_classes,
+        ignore_index=for_true.ignore_index,
+    )
+
+
+def _tolerance(predicted: Sequence[Image]) -> str:
+    known = {image.spacing.values for image in predicted if image.spacing is not None}
+    return describe_tolerance(known.pop() if len(known) == 1 else None)
 
 
 def _decide_codings(

@@ -198,7 +198,9 @@ def test_stage(
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
     yield Measured(measurement.summary)
-    yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement)
+    yield from write_run_report(
+        folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement, {"device": str(device)}
+    )
 
 
 def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:

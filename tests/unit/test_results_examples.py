@@ -1,0 +1,125 @@
+"""Pictures of the report: panels, slices within a budget, what to label next, curves, warnings."""
+
+from __future__ import annotations
+
+import io
+import re
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crista.plan.events import Said, Warned
+from crista.results.curves import curve_names, draw_curve
+from crista.results.examples import MAX_SLICES, Pixels, build_slices, crop_cells
+from crista.results.log import read_warnings, record_log
+from crista.results.pictures import colour_uncertainty, encode_picture
+from crista.results.ranking import UncertaintyMap, label_next_rows, rank_regions
+
+
+def decode(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(b64decode(uri.split(",", 1)[1]))))
+
+
+def volume(depth: int, side: int = 40) -> Pixels:
+    rng = np.random.default_rng(0)
+    label = np.zeros((depth, side, side), np.uint8)
+    label[depth // 2, 5:30, 5:30] = 1
+    cells = rng.random((depth, -(-side // 4), -(-side // 4))).astype(np.float32)
+    return Pixels(rng.integers(0, 255, (1, depth, side, side)).astype(np.uint8), label, label, cells)
+
+
+def test_small_pictures_are_exact_and_large_ones_small() -> None:
+    rng = np.random.default_rng(0)
+    small, large = rng.random((30, 40, 3)), np.full((300, 400, 3), 0.5)
+    np.testing.assert_array_equal(decode(encode_picture(small)), np.floor(small * 255 + 0.5))
+    assert encode_picture(large).startswith("data:image/jpeg")
+    assert decode(encode_picture(large)).shape == (300, 400, 3)
+
+
+def test_panels_of_an_image_with_and_without_label() -> None:
+    image, classes = np.full((3, 700, 600), 9, np.uint16), np.zeros((700, 600), np.uint8)
+    cells = np.zeros((88, 86), np.float32)
+    (only,), shown = build_slices(Pixels(image, classes, classes, cells), 0)
+    assert [panel.name for panel in only.panels] == ["image", "label", "prediction", "errors", "uncertainty"]
+    assert (only.number, shown) == (None, 0)
+    assert {decode(panel.picture).shape for panel in only.panels} == {(350, 300, 3)}
+    (bare,), _ = build_slices(Pixels(image, classes, None, None), 0)
+    assert [panel.name for panel in bare.panels] == ["image", "prediction"]
+
+
+def test_slices_fit_the_budget_and_the_fullest_comes_first() -> None:
+    slices, shown = build_slices(volume(60), 10**9)
+    assert len(slices) == MAX_SLICES
+    assert (slices[0].number, slices[-1].number) == (0, 59)
+    full = sum(entry.size for entry in slices)
+    fewer, _ = build_slices(volume(60), full // 3)
+    assert sum(entry.size for entry in fewer) <= full // 3
+    assert len(fewer) == MAX_SLICES // 4
+    one, _ = build_slices(volume(60), 10)
+    assert len(one) == 1
+    all_of_them, shown = build_slices(volume(9), 10**9)
+    assert [entry.number for entry in all_of_them] == list(range(9))
+    assert shown == 4
+
+
+def test_cells_of_a_region_have_one_plane_per_slice() -> None:
+    """64 slices are 32 cells of 2: slices 3 to 6 lie in the cells 1, 2, 2, 3."""
+    cells = np.arange(32, dtype=np.float32)[:, None, None] * np.ones((1, 5, 5), np.float32)
+    own = crop_cells(cells, (slice(3, 7), slice(4, 12), slice(0, 20)), (64, 20, 20))
+    assert own.shape == (4, 2, 5)
+    np.testing.assert_array_equal(own[:, 0, 0], [1, 2, 2, 3])
+
+
+def test_uncertainty_is_dark_where_it_is_low_or_unknown() -> None:
+    picture = colour_uncertainty(np.array([[0, 1], [np.nan, 1]], np.float32), (40, 40))
+    assert picture.shape == (40, 40, 3)
+    assert picture[0, 0].max() < 0.05
+    assert picture[-1, 0].max() < 0.05
+    assert picture[0, -1].min() > 0.6
+
+
+def test_the_most_uncertain_regions_by_hand() -> None:
+    """Image a has two bright spots, b one that is brighter; windows of 16 pixels are 4 cells, and do not overlap."""
+    a, b = (np.full((16, 16), 0.1, np.float32) for _ in range(2))
+    a[0:4, 0:4], a[8:12, 8:12], b[4:8, 4:8] = 0.5, 0.4, 0.9
+    found = rank_regions([UncertaintyMap("a", (64, 64), a), UncertaintyMap("b", (64, 64), b)], (16, 16), 4)
+    assert [region.name for region in found[:3]] == ["b", "a", "a"]
+    assert [region.uncertainty for region in found[:3]] == pytest.approx([0.9, 0.5, 0.4])
+    assert found[0].region == (slice(16, 32), slice(16, 32))
+    assert found[1].where == "y 0–15, x 0–15"
+    assert len(found) == 4
+    rows = label_next_rows(found, {"a": True, "b": False})
+    assert rows[0] == {"rank": 1, "file": "b", "region": "y 16–31, x 16–31", "uncertainty": pytest.approx(0.9), "labelled": "no"}
+    assert rows[1]["labelled"] == "yes"
+
+
+def test_small_images_are_regions_of_their_own_and_unpredicted_ones_none() -> None:
+    small = UncertaintyMap("small", (10, 10), np.full((3, 3), 0.2, np.float32))
+    nothing = UncertaintyMap("nothing", (10, 10), np.full((3, 3), np.nan, np.float32))
+    (only,) = rank_regions([small, nothing], (64, 64), 5)
+    assert (only.name, only.where, only.is_whole) == ("small", "whole image", True)
+    assert only.region == (slice(0, 10), slice(0, 10))
+    assert rank_regions([], (64, 64), 5) == []
+
+
+def test_curves_lie_between_round_numbers() -> None:
+    rows = [{"epoch": 1, "loss": 0.93, "val_loss": 0.55, "lr": 1.0}, {"epoch": 2, "loss": 0.5, "val_loss": float("nan")}]
+    assert curve_names(rows) == (["loss"], ["lr"])
+    svg = draw_curve(rows, "loss", 1)
+    assert svg.count("<polyline") == 1  # one finite point of validation is a dot
+    assert svg.count('class="val dot"') == svg.count('class="best"') == 1
+    ticks = [float(text) for text in re.findall(r'text-anchor="end">([\d.]+)<', svg)]
+    assert (ticks[0], ticks[-1]) == (0.4, 1.0)
+    assert re.search(r'points="44.0,[\d.]+ 348.0,[\d.]+"', svg)
+    assert draw_curve([{"epoch": 1, "loss": float("nan")}], "loss", None) == ""
+
+
+def test_warnings_are_those_of_the_last_run(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    list(record_log([Warned("of an earlier run")], path))
+    list(record_log([Said("all well"), Warned("first\nsecond line"), Said("again"), Warned("twice"), Warned("twice")], path))
+    assert read_warnings(path) == ["first second line", "twice"]
+    assert read_warnings(tmp_path / "none.txt") == []
