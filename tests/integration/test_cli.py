@@ -109,10 +109,9 @@ def test_predict_refuses_what_is_no_checkpoint(data: Path, trained: Path, tmp_pa
     code, _, err = run("predict", tmp_path / "nope.pth", data / "test/x")
     assert code == 1
     assert "nope.pth: no such checkpoint" in err
-    code, _, err = run("predict", trained, data / "test/x")
+    code, _, err = run("predict", tmp_path, data / "test/x")
     assert code == 1
-    assert "is a folder, not a checkpoint\n    -> here are" in err
-    assert "cli_1-checkpoint-best.pth" in err
+    assert "is a folder without a network\n    -> a training leaves it in" in err
     (tmp_path / "text.pth").write_text("hello")
     assert "not a readable checkpoint" in run("predict", tmp_path / "text.pth", data / "test/x")[2]
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")

@@ -231,7 +231,7 @@ def test_jobscript_shows_what_would_be_submitted(capsys: pytest.CaptureFixture[s
 def test_flags_are_changes_of_keys(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     monkeypatch.setattr(jobs, "start", lambda *given: seen.append(given[-1]))
-    monkeypatch.setattr(jobs, "require_checkpoint", lambda _: None)
+    monkeypatch.setattr(jobs, "find_checkpoint", lambda path: path)
     flags = ["--workers", "4", "--queue", "pbs", "--scheduler", "tcp://h:1", "--shard", "1/3", "--set", "TRAIN.EPOCHS=2"]
     assert main([*words, *flags]) == 0
     assert main(words) == 0
