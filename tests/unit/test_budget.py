@@ -90,3 +90,11 @@ def test_given_keys_win_over_the_budget() -> None:
 def test_quality_decides_epochs(quality: str, steps: int) -> None:
     [decision] = [d for d in plan_of(f"TRAIN.QUALITY={quality}").decisions if d.key == "TRAIN.EPOCHS"]
     assert f"{steps} are aimed at (TRAIN.QUALITY: {quality})" in decision.reason
+
+
+def test_few_steps_take_a_higher_rate() -> None:
+    rates = {
+        keys: plan_of(*keys).optimizer.lr for keys in ((), ("TRAIN.MAX_MINUTES=5",), ("TRAIN.MAX_MINUTES=5", "TRAIN.LR=0.002"))
+    }
+    assert list(rates.values()) == [1e-3, 5e-3, 2e-3]
+    assert plan_of("TRAIN.MAX_MINUTES=5", "TRAIN.OPTIMIZER=SGD").optimizer.lr == 1e-2

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import MakeData, tiny_config
+from tests.unit.test_plan import facts
 
 from crista.config.load import config_from_dict
 from crista.errors import PlanError
 from crista.images.check import check_dataset
 from crista.patches.prepare import make_split, prepare_samples
+from crista.plan.effort import EFFORTS, LIGHT
 from crista.plan.events import Event, Said, Warned
 from crista.plan.make import make_plan
 from crista.training import probe
-from crista.training.probe import adopt, fit_to_memory, fit_to_time
+from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.training.state import TrainingJob
 
 
@@ -115,3 +117,60 @@ def test_a_continued_training_takes_over_what_was_measured(make_data: MakeData, 
 def test_another_training_takes_over_nothing(make_data: MakeData, tmp_path: Path) -> None:
     plan = job_of(make_data(test=0), tmp_path, FREE).plan
     assert adopt(plan, plan.model_copy(update={"patch_size": (16, 16)})) is None
+
+
+BIG = ((512, 512),) * 8
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_step", "effort", "features"),
+    [
+        ((1.0,), "full", (16, 32, 64, 128, 256)),
+        ((4.0, 1.0), "light", (16, 32, 64, 128)),
+        ((9.0, 5.0, 3.0), "least", (8, 16, 32, 64)),
+    ],
+)
+def test_a_short_training_takes_a_lighter_network(
+    monkeypatch: pytest.MonkeyPatch, seconds_per_step: tuple[float, ...], effort: str, features: tuple[int, ...]
+) -> None:
+    """300 s: 300 steps of 1 s are enough; 75 of 4 s are not; the least is taken even if 100 steps are all."""
+    costs = iter(seconds_per_step)
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: next(costs))
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5"]).config
+    events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert plan.model.feature_maps == features
+    assert len(events) == len(seconds_per_step) - 1
+    [decision] = [item for item in plan.decisions if item.key == "effort"]
+    assert decision.value == effort
+    assert next(costs, None) is None
+
+
+def test_what_is_given_is_not_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 100.0)
+    given = ["DATA.PATCH_SIZE=(256,256,1)", "MODEL.FEATURE_MAPS=[32,64]", "TRAIN.BATCH_SIZE=4"]
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5", *given]).config
+    events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert events == []
+    assert (plan.patch_size, plan.model.feature_maps, plan.batch_size) == ((256, 256), (32, 64), 4)
+
+
+def test_without_a_time_or_with_an_earlier_run_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> float:
+        raise AssertionError
+
+    monkeypatch.setattr(probe, "_time_noise", refuse)
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5"]).config
+    _, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), None, None))
+    assert plan == make_plan(config, facts(BIG))
+    previous = make_plan(config, facts(BIG), LIGHT)
+    _, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, previous))
+    assert plan == previous
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (64, 128, 128)])
+def test_each_effort_is_less_work(shape: tuple[int, ...]) -> None:
+    """By measuring real steps of all three."""
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5"]).config
+    plans = [make_plan(config, facts((shape,) * 4), effort) for effort in EFFORTS[1:]]
+    seconds = [min(probe._time_noise(plan, torch.device("cpu")) for _ in range(2)) for plan in plans]
+    assert seconds[0] > 1.2 * seconds[1] > 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from crista.training.selection import best_epoch, patience_is_over, smoothed
+from crista.training.selection import best_epoch, patience_is_over, scores, smoothed
 
 
 def test_moving_average_by_hand() -> None:
@@ -33,3 +34,31 @@ def test_patience() -> None:
     assert not patience_is_over(losses[:4], 3)
     assert patience_is_over(losses, 3)
     assert not patience_is_over(losses, None)
+
+
+def rows(*pairs: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"val_loss": loss, "val_iou": iou} for loss, iou in pairs]
+
+
+def test_epochs_are_selected_by_their_iou() -> None:
+    """The loss of a network that has found nothing is the lowest; the one that has found most is kept."""
+    log = rows((1.0, 0.0), (1.4, 0.04), (1.3, 0.26), (1.2, 0.47))
+    assert best_epoch([row["val_loss"] for row in log]) == 1
+    assert best_epoch(scores(log)) == 4
+    assert scores(log) == pytest.approx([1.0, 0.96, 0.74, 0.53])
+
+
+@pytest.mark.parametrize("iou", [0.0, float("nan")])
+def test_without_foreground_the_loss_selects(iou: float) -> None:
+    assert scores(rows((1.0, iou), (0.8, iou))) == [1.0, 0.8]
+
+
+def test_an_epoch_that_was_kept_stays_the_best() -> None:
+    """Whatever the log looks like: the last epoch that was the best of its time is the best of all."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        found = np.maximum(0, rng.normal(0.1, 0.3, 12)) * (np.arange(12) >= rng.integers(6))
+        log = rows(*zip(rng.random(12), found, strict=True))
+        kept = [epoch for epoch in range(1, 13) if best_epoch(scores(log[:epoch])) == epoch]
+        if any(found > 0):
+            assert kept[-1] == best_epoch(scores(log))

@@ -83,6 +83,6 @@ DEFINITIONS: dict[str, Definition] = {
         "The most memory that the system has on record for this process at the end of the run. crista sets the record back where "
         "it measures what a tile takes, so it can be that of the prediction alone. Worker processes have their own.",
     ),
-    "best_epoch": Definition("best epoch", "The epoch whose network is kept: the lowest moving average of the validation loss."),
+    "best_epoch": Definition("best epoch", "The epoch whose network is kept: the highest moving average of the validation IoU."),
 }
 """Short name -> definition."""

@@ -7,6 +7,7 @@ from crista.errors import PlanError
 from crista.images.fingerprint import Fingerprint
 from crista.images.labels import make_coding
 from crista.plan.budget import decide_epochs
+from crista.plan.effort import FULL, Effort
 from crista.plan.learning import (
     decide_batch_size,
     decide_class_weights,
@@ -21,8 +22,10 @@ from crista.plan.sparse_labels import decide_sparse_sampling
 from crista.plan.tiling import check_training_patches, decide_inference
 
 
-def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
+def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -> Plan:
     """Fill in everything that `config` leaves out, from the facts about the training data.
+
+    `effort` bounds network and patches where they are left out.
 
     Raises
     ------
@@ -34,10 +37,10 @@ def make_plan(config: Config, fingerprint: Fingerprint) -> Plan:
     asked_ndim = int(config.problem.ndim[0]) if config.problem.ndim else None
     ledger.settle("PROBLEM.NDIM", asked_ndim, ndim, f"the images have {ndim} spatial axes")
     classes = _decide_classes(config, fingerprint, ledger)
-    patch = decide_patch_size(config, fingerprint, ledger)
-    model = decide_model(config, fingerprint, patch, ledger)
+    patch = decide_patch_size(config, fingerprint, effort, ledger)
+    model = decide_model(config, fingerprint, patch, effort, ledger)
     check_training_patches(config, patch, ledger)
-    batch = decide_batch_size(config.train, patch, ledger)
+    batch = decide_batch_size(config.train, patch, effort, ledger)
     length = decide_epochs(config, fingerprint, patch, batch, ledger)
     if ledger.problems:
         raise PlanError("in how the configuration and the data fit together", ledger.problems)

@@ -11,14 +11,12 @@ from crista.config.model import Model
 from crista.config.root import Config
 from crista.images.consistency import LEAST_SIDE
 from crista.images.fingerprint import Fingerprint
+from crista.plan.effort import Effort
 from crista.plan.ledger import Ledger
 from crista.plan.topology import network_stride
 
 Value = TypeVar("Value")
 
-DEFAULT_FEATURES = (16, 32, 64, 128, 256)
-PATCH_VOXELS = {2: 256**2, 3: 64**3}
-"""Voxels of a decided patch: what a step of a few samples on a laptop's processor can bear."""
 FLAT_VOLUME = 3
 """Rows per slice from which a volume of unknown voxel size counts as cut in thick slices (nnU-Net asks the same of the shape).
 On the 20 slices of a ssTEM volume it raised the IoU of mitochondria from 0.34 to 0.39 (one seed)."""
@@ -28,7 +26,7 @@ MIN_BOTTLENECK = 4
 """Voxels that must be left along an axis for it to be halved (nnU-Net, doi:10.1038/s41592-020-01008-z, uses the same)."""
 
 
-def decide_patch_size(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> tuple[int, ...]:
+def decide_patch_size(config: Config, fingerprint: Fingerprint, effort: Effort, ledger: Ledger) -> tuple[int, ...]:
     """(Z)YX voxels of a training patch: given, or as large as images and budget allow."""
     ndim = fingerprint.ndim
     given = config.data.patch_size
@@ -37,11 +35,11 @@ def decide_patch_size(config: Config, fingerprint: Fingerprint, ledger: Ledger) 
         ledger.note("DATA.PATCH_SIZE", tuple(given), "given")
         return tuple(given[:ndim])
     typical = [round(median(axis)) for axis in zip(*fingerprint.shapes, strict=True)]
-    size = _fit_voxels(typical, fingerprint.spacing, PATCH_VOXELS[ndim])
+    size = _fit_voxels(typical, fingerprint.spacing, effort.patch_voxels[ndim])
     ledger.note(
         "DATA.PATCH_SIZE",
         (*size, fingerprint.num_channels),
-        f"the typical image is {' × '.join(map(str, typical))}; at most {PATCH_VOXELS[ndim]} voxels per patch",
+        f"the typical image is {' × '.join(map(str, typical))}; at most {effort.patch_voxels[ndim]} voxels per patch",
     )
     return size
 
@@ -80,17 +78,17 @@ def _check_channels(given: Sequence[int], fingerprint: Fingerprint, ledger: Ledg
         )
 
 
-def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...], ledger: Ledger) -> Model:
+def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...], effort: Effort, ledger: Ledger) -> Model:
     """Every key of the network filled in; pooling and kernels follow patch and voxel size."""
     asked, ndim = config.model, fingerprint.ndim
     in_plane = min(patch[-2:])
-    levels = len(DEFAULT_FEATURES)
+    levels = len(effort.features)
     while levels > 2 and not _can_be_halved(patch[-2:], levels - 1):
         levels -= 1
     features = ledger.settle(
         "MODEL.FEATURE_MAPS",
         asked.feature_maps,
-        DEFAULT_FEATURES[:levels],
+        effort.features[:levels],
         f"{levels} levels: the patch of {in_plane} pixels is halved to {in_plane // 2 ** (levels - 1)}",
     )
     count = len(features)

@@ -10,7 +10,7 @@ from crista.results.charts import draw_charts
 from crista.results.run_folder import RunFolder
 from crista.results.tensorboard import ScalarLog
 from crista.results.train_log import TrainLog
-from crista.training.selection import best_epoch
+from crista.training.selection import best_epoch, scores
 
 
 def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Event]:
@@ -45,8 +45,7 @@ def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Even
 
 def draw_training(rows: Sequence[Mapping[str, float]], folder: RunFolder) -> None:
     """Draw the charts of a training; the epoch of the best checkpoint is marked."""
-    losses = [row["val_loss"] for row in rows]
-    draw_charts(rows, folder.charts, folder.job, best_epoch=best_epoch(losses))
+    draw_charts(rows, folder.charts, folder.job, best_epoch=best_epoch(scores(rows)))
 
 
 class _Charts:

@@ -40,7 +40,7 @@ from crista.results.run_folder import RunFolder
 from crista.results.run_pictures import build_examples, draw_overlays, rank_images, suggest, suggestion_pictures
 from crista.results.tables import write_label_next
 from crista.results.train_log import read_train_log
-from crista.training.selection import best_epoch
+from crista.training.selection import best_epoch, scores
 
 
 def write_run_report(
@@ -69,7 +69,7 @@ def write_run_report(
         decisions=plan.decisions,
         notices=read_warnings(folder.log_txt),
         rows=rows,
-        best_epoch=best_epoch([row["val_loss"] for row in rows]) if rows and all("val_loss" in row for row in rows) else None,
+        best_epoch=best_epoch(scores(rows)) if rows and all("val_loss" in row for row in rows) else None,
         model_plot=folder.model_plot if folder.model_plot.is_file() else None,
         examples=build_examples(folder, plan, pairs, chosen),
         class_colours=[(name, class_colour(k)) for k, name in enumerate(plan.classes.names) if k],

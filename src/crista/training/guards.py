@@ -17,7 +17,7 @@ from crista.errors import UnstableTrainingError
 from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
 from crista.training.optimizer import load_optimizer_state
-from crista.training.selection import best_epoch
+from crista.training.selection import best_epoch, scores
 from crista.training.state import State
 
 MOST_ROLLBACKS = 2
@@ -76,7 +76,7 @@ class Guards:
 
     def close(self) -> Generator[Event, None, None]:
         """Warn if the best network predicts a single class."""
-        best, classes = best_epoch(self._state.losses()), self._state.guards.only_class
+        best, classes = best_epoch(scores(self._state.history)), self._state.guards.only_class
         if 0 < best <= len(classes) and classes[best - 1] >= 0:
             name = self._plan.classes.names[classes[best - 1]]
             yield Warned(

@@ -38,7 +38,7 @@ from crista.training.distributed import sum_over_processes
 from crista.training.guards import Guards
 from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
-from crista.training.selection import best_epoch, patience_is_over
+from crista.training.selection import best_epoch, patience_is_over, scores
 from crista.training.state import State, TrainingJob, preparation
 from crista.training.step import Steps
 from crista.training.validation import ValidationPatches, some_of, validate, validation_batches
@@ -95,13 +95,12 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
             yield TrainingFinished(_why_it_ended(job, epoch - 1, total), job.best_path)
             return
         row, validation_loss, confusion = done
-        losses = [*state.losses(), validation_loss]
-        is_best = best_epoch(losses) == epoch
         row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
         row["seconds"] = time.perf_counter() - started
         state.history.append(row)
+        is_best = best_epoch(scores(state.history)) == epoch
         yield from guards.watch(epoch, confusion)
-        stop = patience_is_over(losses, plan.patience)
+        stop = patience_is_over(state.losses(), plan.patience)
         total = _agreed_total(job, state, budget)
         if job.processes.is_main:
             yield from _save(job, state, is_best=is_best, finished=stop or epoch == total)
@@ -185,6 +184,7 @@ def training_key(plan: Plan) -> str:
         "inference": True,
         "decisions": True,
         "class_frequencies": True,
+        "object_diameter": True,
         "save_probabilities": True,
         "minutes": True,
         "steps_per_epoch": True,

@@ -11,13 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crista.config.root import Config
 from crista.errors import PlanError, Problem
-from crista.models.placement import memory_layout
+from crista.images.fingerprint import Fingerprint
+from crista.losses import build_loss
+from crista.models import build_model
+from crista.models.placement import memory_layout, to_layout
 from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
 from crista.plan.budget import divide_time
+from crista.plan.effort import EFFORTS, FEWEST_STEPS
 from crista.plan.events import Event, Said, Warned
 from crista.plan.machine import free_bytes
+from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
+from crista.training.cpu_layers import quicken
 from crista.training.loop import training_key
 from crista.training.memory import reused_memory
 from crista.training.state import State, TrainingJob, preparation
@@ -30,6 +37,57 @@ WORKSPACE = 1.5
 MOST_STEPS = 8
 SHARE_OF_TIME = 0.03
 """Of the time budget, for the steps that are measured."""
+
+
+def choose_plan(
+    config: Config, fingerprint: Fingerprint, device: torch.device, seconds: float | None, previous: Plan | None
+) -> Generator[Event, None, Plan]:
+    """The plan with the most effort of which enough steps fit into `seconds`; without a time, the full one.
+
+    Steps on noise are timed on this device. The `previous` run of the same training is followed without timing.
+    """
+    plans = [make_plan(config, fingerprint, effort) for effort in EFFORTS]
+    if seconds is None:
+        return plans[0]
+    for plan in plans if previous is not None else ():
+        if adopt(plan, previous) is not None:  # type: ignore[arg-type]
+            return plan
+    steps = 0
+    for number, plan in enumerate(plans):
+        steps = int(seconds / _time_noise(plan, device))
+        if steps >= FEWEST_STEPS or number == len(plans) - 1 or _equal_work(plan, plans[number + 1]):
+            break
+        yield Said(
+            f"the {EFFORTS[number].name} network would make {steps} steps in the time that is left, {FEWEST_STEPS} are wanted: "
+            f"network and patches are made smaller"
+        )
+    reason = f"about {steps} steps in the time that is left; with fewer than {FEWEST_STEPS} network and patches are made smaller"
+    return _with(plan, {}, Decision(key="effort", value=EFFORTS[number].name, reason=reason))
+
+
+def _equal_work(plan: Plan, lighter: Plan) -> bool:
+    """Whether nothing is left to be made smaller, as all is given."""
+    return (plan.patch_size, plan.model, plan.batch_size) == (lighter.patch_size, lighter.model, lighter.batch_size)
+
+
+def _time_noise(plan: Plan, device: torch.device) -> float:
+    """Seconds of a step on noise, the second of two; infinite where the memory of a GPU does not bear it."""
+    model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
+    model = to_layout(model, device, plan.ndim).train()
+    model = quicken(model) if device.type == "cpu" else model
+    loss = build_loss(plan.loss, classes=plan.classes, class_weights=plan.class_weights).to(device)
+    batch, seconds = _noise(plan, plan.batch_size, device), 0.0
+    try:
+        for _ in range(2):
+            started = time.perf_counter()
+            value = loss(model(batch.images).float(), batch.targets)
+            torch.autograd.backward(value)
+            value.item()
+            seconds = time.perf_counter() - started
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return float("inf")
+    return max(seconds, 1e-6)
 
 
 def adopt(plan: Plan, previous: Plan) -> Plan | None:

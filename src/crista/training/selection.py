@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 
 SMOOTHING = 0.3
 """Weight of the newest epoch. Chosen on one volume with a small validation block, where the epoch of the lowest single loss,
@@ -21,8 +22,21 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     return averages
 
 
+def scores(rows: Sequence[Mapping[str, float]]) -> list[float]:
+    """What selects among the epochs of a log, the lower the better: 1 - the validation's foreground IoU.
+
+    While no epoch has found any foreground, and where the validation has none, it is the validation loss. In a short training
+    with a high rate the loss of a network that has learnt nothing yet may be the lowest of all for long: on a volume, of 48 steps,
+    the lowest smoothed loss was that of the first epoch, with an IoU of 0, when the last had 0.47.
+    """
+    found = [row.get("val_iou", nan) for row in rows]
+    if all(isfinite(value) for value in found) and any(value > 0 for value in found):
+        return [1 - value for value in found]
+    return [row["val_loss"] for row in rows]
+
+
 def best_epoch(losses: Sequence[float]) -> int:
-    """The epoch (from 1) whose smoothed validation loss is the lowest, the first of equals; 0 before the first epoch."""
+    """The epoch (from 1) whose smoothed loss (or score) is the lowest, the first of equals; 0 before the first epoch."""
     averages = smoothed(losses)
     return averages.index(min(averages)) + 1 if averages else 0
 

@@ -36,7 +36,7 @@ class TrainingJob:
     train: PatchSamples
     validation: PatchSamples
     best_path: Path
-    """Checkpoint of the epoch with the lowest smoothed validation loss."""
+    """Checkpoint of the best epoch (`crista.training.selection`)."""
     last_path: Path
     """Checkpoint to resume from."""
     device: torch.device

@@ -18,6 +18,7 @@ from crista.config.root import Config
 from crista.errors import ConfigError, Problem
 from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
+from crista.images.fingerprint import Fingerprint
 from crista.images.image import ImagePair
 from crista.images.wording import plural
 from crista.inference.distribution import Executor, SerialExecutor, build_executor
@@ -30,7 +31,7 @@ from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.fine_tuning import plan_fine_tuning
-from crista.plan.make import make_plan, plan_for_prediction
+from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
 from crista.results.outcome import measure, write_tables
@@ -41,7 +42,7 @@ from crista.results.start import draw_network, start_run, write_plan, write_prov
 from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.distributed import Processes, choose_device, join_processes, leave_processes, text_of_first
 from crista.training.loop import TrainingJob, previous_of, train
-from crista.training.probe import adopt, fit_to_memory, fit_to_time
+from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.object_size import warn_of_object_size
@@ -85,12 +86,7 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     report.raise_if_problems()
     if config.train.enable:
         assert report.fingerprint is not None
-        where = config.paths.checkpoint_file or "this run's checkpoint"
-        plan = (
-            make_plan(config, report.fingerprint)
-            if trained is None
-            else plan_fine_tuning(config, report.fingerprint, trained.plan, where=where)
-        )
+        plan = yield from _plan_training(request, report.fingerprint, trained, device, processes)
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
@@ -116,6 +112,28 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
         inputs = [pair.image.path for pair in (*report.train, *report.val, *report.test)]
         yield FileWritten(write_provenance_of(folder, plan, inputs, device=device, started=started), "provenance")
     processes.barrier()
+
+
+def _plan_training(
+    request: Request, fingerprint: Fingerprint, trained: Checkpoint | None, device: torch.device, processes: Processes
+) -> Generator[Event, None, Plan]:
+    """The plan of a training from scratch, in all processes that of the first; or of one that starts from a network."""
+    config, last = request.config, request.folder.checkpoint_last
+    if trained is not None:
+        where = config.paths.checkpoint_file or "this run's checkpoint"
+        return plan_fine_tuning(config, fingerprint, trained.plan, where=where)
+    previous = load_checkpoint(last).plan if last.is_file() else None
+    minutes = config.train.max_minutes
+    seconds = None if minutes is None else 60 * minutes - (time.monotonic() - request.begun)
+    plan = yield from choose_plan(config, fingerprint, device, seconds, previous)
+    return same_plan(plan, processes, device)
+
+
+def same_plan(plan: Plan, processes: Processes, device: torch.device) -> Plan:
+    """The plan of the first process; clocks differ."""
+    if processes.world_size == 1:
+        return plan
+    return Plan.model_validate_json(text_of_first(plan.model_dump_json(by_alias=True), processes, device))
 
 
 def train_stage(
@@ -164,7 +182,7 @@ def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJ
         job = replace(job, plan=(yield from fit_to_memory(job)))
     job = replace(job, budget_seconds=_seconds_left(request, job.plan))
     plan = adopted or (yield from fit_to_time(job))
-    plan = Plan.model_validate_json(text_of_first(plan.model_dump_json(by_alias=True), job.processes, job.device))
+    plan = same_plan(plan, job.processes, job.device)
     return replace(job, plan=plan, budget_seconds=_seconds_left(request, plan))
 
 
