@@ -26,8 +26,8 @@ def scores(rows: Sequence[Mapping[str, float]]) -> list[float]:
     """What selects among the epochs of a log, the lower the better: 1 - the validation's foreground IoU.
 
     While no epoch has found any foreground, and where the validation has none, it is the validation loss. In a short training
-    with a high rate the loss of a network that has learnt nothing yet may be the lowest of all for long: on a volume, of 48 steps,
-    the lowest smoothed loss was that of the first epoch, with an IoU of 0, when the last had 0.47.
+    with a high rate the loss of a network that has learnt nothing yet may be the lowest of all for long: on a volume, of 48
+    steps, the lowest smoothed loss was that of the first epoch, with an IoU of 0, when the last had 0.47.
     """
     found = [row.get("val_iou", nan) for row in rows]
     if all(isfinite(value) for value in found) and any(value > 0 for value in found):
