@@ -11,6 +11,11 @@ BIN := $(VENV)/bin
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+# What the tests need besides: the tools, and every optional library.
+$(VENV)/.developer: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
@@ -19,20 +24,20 @@ demo: $(VENV)/.installed
 
 test: lint types layers suite
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.developer
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 
-types: $(VENV)/.installed
+types: $(VENV)/.developer
 	$(BIN)/mypy
 
-layers: $(VENV)/.installed
+layers: $(VENV)/.developer
 	$(BIN)/lint-imports
 
-suite: $(VENV)/.installed
+suite: $(VENV)/.developer
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.developer
 	$(BIN)/python -m crista.config.reference docs/configuration.md
 
 clean:
