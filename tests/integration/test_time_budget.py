@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -14,8 +15,10 @@ from tests.conftest import MakeData
 
 import crista
 import crista.workflow.run  # PyTorch is imported before a clock runs
+from crista.patches.loader import Batch
 from crista.plan.events import EpochFinished, Event, Said, TrainingFinished
 from crista.training.checkpoint import load_checkpoint
+from crista.training.step import Steps
 from crista.workflow.api import finish
 from crista.workflow.request import Request, request_automatic
 
@@ -58,6 +61,22 @@ def test_two_folders_and_a_time(make_data: MakeData, tmp_path: Path) -> None:
     assert {"steps per epoch", "TRAIN.MAX_MINUTES", "TRAIN.EMA", "DATA.TRAIN.CLASS_SHARE"} <= decided
     assert "MAX_MINUTES" in outcome.folder.config_file.read_text()
     assert len(list(outcome.folder.per_image_binarized.iterdir())) == 1  # a fifth of five
+
+
+def test_an_epoch_that_becomes_slow_is_ended(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of half a second where milliseconds were measured: the training ends with its time all the same."""
+    take = Steps.take
+
+    def slowly(self: Steps, batches: Sequence[Batch], rate: float) -> None:
+        time.sleep(0.5 if rate > 1e-3 else 0)  # the probe has a low rate
+        take(self, batches, rate)
+
+    monkeypatch.setattr(Steps, "take", slowly)
+    started = time.monotonic()
+    request = request_of(make_data(train=4, test=0), tmp_path / "out", 6, "TEST.ENABLE=False", "TRAIN.LR=0.1")
+    outcome, _ = run_it(request)
+    assert time.monotonic() - started < 15
+    assert load_checkpoint(outcome.folder.checkpoint_best).history
 
 
 def test_the_learning_rate_ends_low_when_the_time_ends(make_data: MakeData, tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def test_epochs_follow_the_clock() -> None:
     assert running.total_epochs(rows(10, 10, 40, 10, 10)) == 5
 
 
+def test_the_time_may_be_over_within_an_epoch() -> None:
+    times = clock_at(0, 99, 101)
+    running = Budget(25, seconds=100, clock=lambda: next(times)).start([])
+    assert (running.is_over, running.is_over) == (False, True)
+    assert not Budget(25, clock=lambda: 1e9).start([]).is_over
+
+
 def test_time_of_earlier_processes_counts() -> None:
     times = clock_at(1000, 1000)
     assert Budget(25, seconds=100, clock=lambda: next(times)).start(rows(10, 10, 40)).total_epochs(rows(10, 10, 40)) == 3 + 4

@@ -41,6 +41,12 @@ class RunningBudget:
     started: float
     """When the training would have begun, had it never been interrupted."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over, also in the middle of an epoch that takes longer than was foreseen."""
+        budget = self.budget
+        return budget.seconds is not None and budget.clock() - self.started > budget.seconds
+
     def total_epochs(self, rows: Rows) -> int:
         """Epochs in all: those that are done and those that fit into what is left, by the length of the last ones."""
         budget = self.budget

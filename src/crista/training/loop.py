@@ -55,6 +55,7 @@ class Course:
     """From 1."""
     total: int
     """Epochs in all, as far as that is known now."""
+    budget: RunningBudget
 
 
 def train(job: TrainingJob) -> Generator[Event, None, None]:
@@ -89,7 +90,7 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
     total = _agreed_total(job, state, budget)
     while (epoch := len(state.history) + 1) <= total:
         started = time.perf_counter()
-        course = Course(schedule, epoch, total)
+        course = Course(schedule, epoch, total, budget)
         done = yield from guards.attempt(epoch, partial(_epoch, job, state, batches, course))
         if done is None:
             yield TrainingFinished(_why_it_ended(job, epoch - 1, total), job.best_path)
@@ -229,9 +230,11 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
             state.average.update(number, horizon)
         waited += sum(seconds for _, seconds in micro)
         yield StepFinished(epoch, step + 1, steps)
-        if job.stop.is_set() and processes.world_size == 1:
-            if state.history:
-                return None
+        if processes.world_size > 1:
+            continue  # the processes count their steps together
+        if job.stop.is_set() and state.history:
+            return None
+        if job.stop.is_set() or course.budget.is_over:
             break
     loss, confusion = done.finish()
     seconds = max(time.perf_counter() - started, 1e-9)
