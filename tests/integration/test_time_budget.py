@@ -60,6 +60,9 @@ def test_two_folders_and_a_time(make_data: MakeData, tmp_path: Path) -> None:
     decided = {decision["KEY"] for decision in plan["DECISIONS"]}
     assert {"steps per epoch", "TRAIN.MAX_MINUTES", "TRAIN.EMA", "DATA.TRAIN.CLASS_SHARE"} <= decided
     assert "MAX_MINUTES" in outcome.folder.config_file.read_text()
+    report = outcome.folder.report_html.read_text()
+    assert "How good it is on the validation images" in report
+    assert "they chose the epoch that is kept" in report
     assert len(list(outcome.folder.per_image_binarized.iterdir())) == 1  # a fifth of five
 
 

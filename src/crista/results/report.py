@@ -117,6 +117,8 @@ class ReportContent:
     """Figures of the foreground and each class with their intervals."""
     confusion: NDArray[np.int64] | None = None
     """(K, K) voxels, truth by prediction; rows and columns in the order of `classes`."""
+    measured_on: str = "test images"
+    """Which images the figures are of."""
     rules: Sequence[str] = ()
     """How the numbers are to be read: the absent-class rule, the threshold…"""
     suggestions: Sequence[Suggestion] = ()

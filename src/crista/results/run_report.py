@@ -42,6 +42,11 @@ from crista.results.tables import write_label_next
 from crista.results.train_log import read_train_log
 from crista.training.selection import best_epoch, scores
 
+VALIDATION_RULE = (
+    "These images were not trained on, but they chose the epoch that is kept, so the figures are a little too good. Images that "
+    "nothing was chosen by (DATA.TEST.PATH) give independent ones."
+)
+
 
 def write_run_report(
     folder: RunFolder,
@@ -108,8 +113,10 @@ def _numbers(plan: Plan, records: Sequence[ImageRecord], measurement: Measuremen
         "classes": [ClassResult(name, float(p), float(r), int(voxels)) for name, p, r, voxels in rates],
         "estimates": measurement.estimates[stage],
         "confusion": counts,
+        "measured_on": "validation images" if plan.config.data.test.use_val_as_test else "test images",
         "rules": [
             f"What is measured: {STAGES[stage][0]}.",
+            *([VALIDATION_RULE] if plan.config.data.test.use_val_as_test else []),
             f"Tolerance of NSD: {describe_tolerance(plan.spacing)}, by the voxel size of each image.",
             INTERVAL_RULE,
             ABSENT_CLASS_RULE,
