@@ -71,7 +71,8 @@ def test_every_network_through_the_whole_workflow(architecture: str, ndim: int, 
 def test_early_stopping(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Best in epoch 2, PATIENCE 2: the fourth is the last, and the best checkpoint is that of the second."""
     losses = iter([1.0, 0.5, 0.9, 1.0, 0.1, 0.1])  # moving average: 1, 0.85, 0.865, 0.9055
-    monkeypatch.setattr(loop, "validate", lambda *_, **__: (next(losses), np.ones((2, 2), np.int64)))
+    nothing_found = np.array([[2, 0], [2, 0]])  # so the loss selects
+    monkeypatch.setattr(loop, "validate", lambda *_, **__: (next(losses), nothing_found))
     seen: list[Any] = []
     request = request_run(job(data, NO_TEST, train(EPOCHS=6, PATIENCE=2)), result_dir=tmp_path, name="job")
     seen.extend(run_events(request))
