@@ -19,6 +19,9 @@ RESERVE = 256 * 2**20
 LEAST_FOR_TILES = 64 * 2**20
 """Bytes for a tile even where nothing seems to be left: less would not finish in a lifetime."""
 
+STEP = 100_000_000
+"""Bytes for tiles are a multiple of this where there is more: two runs whose libraries take a few MB more or less cut alike."""
+
 SHARE_OF_FREE = 0.8
 """Of the memory that the machine has to give, others need some too."""
 
@@ -30,7 +33,8 @@ def bytes_for_tiles(max_memory: float) -> int:
     """
     give_back_free_memory()
     allowed = min(int(max_memory * 1e9) - resident_bytes(), int(free_bytes() * SHARE_OF_FREE))
-    return max(LEAST_FOR_TILES, allowed - RESERVE)
+    left = max(LEAST_FOR_TILES, allowed - RESERVE)
+    return left // STEP * STEP or left
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
