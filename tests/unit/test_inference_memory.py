@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crista.inference import memory
-from crista.inference.memory import LEAST_FOR_TILES, RESERVE, bytes_for_tiles, rounded_up
+from crista.inference.memory import LEAST_FOR_TILES, RESERVE, bytes_for_tiles, bytes_for_whole_image, rounded_up
 
 MB = 1_000_000
 
@@ -30,3 +30,13 @@ def test_bytes_for_tiles(monkeypatch: pytest.MonkeyPatch, held: int, free: int, 
 
 def test_what_a_voxel_takes_is_rounded_up_to_steps_of_a_fifth() -> None:
     assert [rounded_up(value) for value in (0.0, 1.0, 680.0, 684.0, 685.0, 1024.0)] == [1, 1, 725, 725, 725, 1024]
+
+
+@pytest.mark.parametrize(
+    ("free", "num_processes", "expected"),
+    [(8_000 * MB, 1, 2_000 * MB), (8_000 * MB, 8, 800 * MB), (100_000 * MB, 2, 4_000 * MB)],
+    ids=["a quarter", "shared", "never more than 4 GB"],
+)
+def test_bytes_for_a_whole_image(monkeypatch: pytest.MonkeyPatch, free: int, num_processes: int, expected: int) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: free)
+    assert bytes_for_whole_image(num_processes) == expected

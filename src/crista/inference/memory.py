@@ -16,6 +16,13 @@ PEAK_RESET = Path("/proc/self/clear_refs")
 RESERVE = 256 * 2**20
 """Bytes for everything but the tiles: decoded chunks that are kept (128 MB), the block that is written, compression."""
 
+USUAL_MEMORY = 1.5
+"""GB of the whole process where TEST.MAX_MEMORY is left out."""
+
+WHOLE_SHARE = 0.25
+MOST_FOR_WHOLE = 4_000_000_000
+"""Share of the free memory, and bytes, that an image in one piece may take where TEST.MAX_MEMORY is left out."""
+
 LEAST_FOR_TILES = 64 * 2**20
 """Bytes for a tile even where nothing seems to be left: less would not finish in a lifetime."""
 
@@ -35,6 +42,11 @@ def bytes_for_tiles(max_memory: float) -> int:
     allowed = min(int(max_memory * 1e9) - resident_bytes(), int(free_bytes() * SHARE_OF_FREE))
     left = max(LEAST_FOR_TILES, allowed - RESERVE)
     return left // STEP * STEP or left
+
+
+def bytes_for_whole_image(num_processes: int) -> int:
+    """Bytes that the network may take for an image in one piece where no limit is set; `num_processes` predict at once."""
+    return min(MOST_FOR_WHOLE, int(free_bytes() * min(WHOLE_SHARE, SHARE_OF_FREE / num_processes)))
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
