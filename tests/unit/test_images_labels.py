@@ -342,3 +342,32 @@ def test_unknown_values_name_the_file(stored: Array, axes: str, words: tuple[str
         read_label(image_of(stored, axes), LabelCoding(2, 255))
     assert str(caught.value).startswith("y/a.tif: ")
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint64, np.float16, np.float64])
+def test_the_size_of_objects_does_not_depend_on_the_dtype(dtype: Any) -> None:
+    summary = summarise_label(image_of(objects(1, 2).astype(dtype)))
+    assert summary.diameters == summarise_label(image_of(objects(1, 2))).diameters
+    assert [value for value, _ in summary.diameters] == [1, 2]
+
+
+def test_the_size_of_objects_does_not_depend_on_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (60, 8))
+    label = objects(1, 2)
+    expected = summarise_label(image_of(label)).diameters
+    one_hot = np.stack([label == index for index in range(3)]).astype(np.uint8)
+    assert summarise_label(image_of(np.stack([label] * 3), "CYX")).diameters == expected
+    assert summarise_label(image_of(one_hot, "CYX")).diameters == expected
+
+
+def test_channels_of_nan_are_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (16, 8))
+    label = np.stack([np.full((4, 4), np.nan), np.zeros((4, 4))])
+    summary = summarise_label(image_of(label, "CYX"))
+    assert (summary.channels, summary.num_nan, summary.diameters) == ("different", 16, ())
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(2**64 - 2, np.uint64), (-(2**63), np.int64), (2**31 - 2, np.int32)])
+def test_values_at_the_ends_of_a_dtype_are_counted(value: int, dtype: Any) -> None:
+    values, counts = count_values(np.array([value, value + 1, value], dtype))
+    assert (values.tolist(), counts.tolist()) == ([value, value + 1], [2, 1])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
+from crista.geometry.tiles import shape_of
 from crista.images.blocks import iter_blocks, iter_pixels
 from crista.images.counting import count_integers
 from crista.images.image import Image
@@ -155,21 +156,21 @@ def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if high - low > BINCOUNT_RANGE:
         distinct, counts = np.unique(values, return_counts=True)
         return distinct, counts.astype(np.int64)
-    shifted = values if low >= 0 and high <= BINCOUNT_RANGE else values.astype(np.int64) - low
-    offset = 0 if shifted is values else low
-    histogram = np.bincount(shifted.astype(np.intp, copy=False))
+    # In the dtype of the values: as Python numbers, those above 2⁶³ would not fit.
+    origin = values.dtype.type(low if low < 0 or high > BINCOUNT_RANGE else 0)
+    histogram = np.bincount((values - origin if origin else values).astype(np.intp, copy=False))
     distinct = np.flatnonzero(histogram)
-    return distinct + offset, histogram[distinct]
+    return distinct.astype(values.dtype) + origin, histogram[distinct]
 
 
 def summarise_label(image: Image) -> LabelSummary:
     """Count the values of a label image block by block; the whole volume is never in memory."""
     tally, argmax, middle = _Tally(), _Tally(), middle_region(image.spatial_shape)
-    sample = np.zeros([part.stop - part.start for part in middle], np.int64 if image.num_channels > 1 else image.dtype)
+    sample = np.zeros((image.num_channels, *shape_of(middle)), image.dtype)
     equal = one_hot = image.num_channels > 1
     colours: Counter[int] | None = Counter() if image.num_channels == 3 and image.dtype == np.uint8 else None
     for region, block in iter_pixels(image, iter_blocks(image)):
-        fill_middle(sample, middle, region, block.argmax(axis=0) if one_hot else block[0])
+        fill_middle(sample, middle, region, block)
         equal = equal and bool((block == block[:1]).all())
         one_hot = one_hot and _is_one_hot(block)
         tally.add(block[0])
@@ -178,10 +179,11 @@ def summarise_label(image: Image) -> LabelSummary:
         if colours is not None and not equal and len(colours) <= MAX_VALUES:
             colours.update(count_colours(block))
     channels: Channels = "different"
+    label = sample[0]
     if image.num_channels == 1 or equal:
         channels = "one" if image.num_channels == 1 else "equal"
     elif one_hot:
-        channels, tally = "one-hot", argmax
+        channels, tally, label = "one-hot", argmax, sample.argmax(axis=0)
     return LabelSummary(
         counts=dict(sorted(tally.counts.items())[:MAX_VALUES]),
         runs=dict(sorted(tally.runs.items())[:MAX_VALUES]),
@@ -195,14 +197,17 @@ def summarise_label(image: Image) -> LabelSummary:
         colours=tuple(colours.most_common(MOST_COLOURS)) if colours and channels == "different" else (),
         low=tally.low,
         high=tally.high,
-        diameters=measure_diameters(sample) if channels != "different" else (),
+        diameters=measure_diameters(label) if channels != "different" else (),
     )
 
 
 def _is_one_hot(block: Array) -> bool:
     """Whether each pixel of a C(Z)YX block has exactly one channel that is not 0, all of one value."""
     hot = block != 0
-    return bool((np.count_nonzero(hot, axis=0) == 1).all() and len(np.unique(block[hot])) == 1)
+    if not (np.count_nonzero(hot, axis=0) == 1).all():
+        return False
+    marks = np.unique(block[hot])
+    return len(marks) == 1 and bool(np.isfinite(marks[0]))
 
 
 def pack_colours(block: Array) -> NDArray[np.int64]:
@@ -231,8 +236,6 @@ def read_label(label: Image, coding: LabelCoding, region: Region | None = None) 
     values = _single_channel(label, label.read(region))
     if values.dtype.kind == "f":
         values = _require_whole(label, values)
-    if values.dtype == bool:
-        values = values.view(np.uint8)
     table = np.full(257, -1, np.int16)
     for value, index in coding.class_of.items():
         if 0 <= value <= 255:
