@@ -361,3 +361,30 @@ def test_a_nifti_time_series_of_vectors_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match="time series and vectors are not supported"):
         open_image(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"axes": 3}, {"axes": "none"}, {"element_size_um": 4.0}, {"element_size_um": ["a", "b", "c"]}]
+)
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr"])
+def test_attributes_of_another_meaning_do_not_make_a_file_unreadable(
+    name: str, attributes: dict[str, object], tmp_path: Path
+) -> None:
+    if name == "a.h5":
+        _write_hdf5(tmp_path / name, ["raw"], **attributes)
+    else:
+        array = zarr.create_array(str(tmp_path / name), shape=VOLUME.shape, dtype="u1", attributes=dict(attributes))
+        array[:] = VOLUME
+
+    image = open_image(tmp_path / name)
+
+    assert (image.axes, image.spacing) == ("ZYX", None)
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+@pytest.mark.parametrize("ome", [None, "words"])
+def test_attributes_called_ome_need_not_be_those_of_ome(ome: object, tmp_path: Path) -> None:
+    group = zarr.create_group(str(tmp_path / "a.zarr"), attributes={"ome": ome})
+    group.create_array("raw", shape=VOLUME.shape, dtype="u1")[:] = VOLUME
+
+    np.testing.assert_array_equal(open_image(tmp_path / "a.zarr").read()[0], VOLUME)

@@ -48,9 +48,10 @@ def axes_from_attributes(attributes: Mapping[str, Any], num_axes: int) -> str | 
 
 def spacing_from_attributes(attributes: Mapping[str, Any]) -> dict[str, float]:
     """Micrometres per voxel along the spatial axes, from ``element_size_um`` in (z, y, x) order."""
-    if SPACING_ATTRIBUTE not in attributes:
-        return {}
-    values = [float(value) for value in attributes[SPACING_ATTRIBUTE]]
+    try:
+        values = [float(value) for value in attributes.get(SPACING_ATTRIBUTE, ())]
+    except (TypeError, ValueError):
+        return {}  # not what it is elsewhere
     return dict(zip("ZYX"[-len(values) :], values, strict=True)) if len(values) in (2, 3) else {}
 
 
@@ -65,6 +66,8 @@ def _letters(value: Any) -> str | None:
             return None
     if isinstance(value, Mapping):
         value = value.get("axes", ())
+    if not isinstance(value, Iterable):
+        return None
     names = [_name_of(entry) for entry in value]
     letters = "".join(name.strip()[:1].upper() for name in names)
     return letters if len(letters) == len(names) and set(letters) <= set("TCZYX") else None

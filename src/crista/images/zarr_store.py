@@ -99,8 +99,8 @@ def _iter_arrays(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _ome(group: Any) -> Mapping[str, Any]:
     """OME metadata: under ``ome`` since version 0.5, at the top before."""
     attributes = dict(group.attrs)
-    ome: Mapping[str, Any] = attributes.get("ome", attributes)
-    return ome
+    ome = attributes.get("ome")
+    return ome if isinstance(ome, Mapping) else attributes
 
 
 def _multiscale_of(group: Any) -> Mapping[str, Any]:
