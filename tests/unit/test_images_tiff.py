@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 
@@ -258,3 +259,20 @@ def test_a_page_that_points_to_itself_ends(tmp_path: Path) -> None:
     path.write_bytes(content)
 
     np.testing.assert_array_equal(open_image(path, ndim=2).read()[0], STACK[0])
+
+
+def test_alpha_beside_grey_is_dropped_as_in_a_png(tmp_path: Path) -> None:
+    pixels = np.stack([STACK[0], STACK[1]], axis=-1)
+    for name in ("a.tif", "a.png"):
+        PIL.Image.fromarray(pixels, mode="LA").save(tmp_path / name)
+    tiff, png = open_image(tmp_path / "a.tif"), open_image(tmp_path / "a.png")
+
+    assert tiff.notes == png.notes == ("the alpha channel is dropped",)
+    np.testing.assert_array_equal(tiff.read(), STACK[:1])
+    np.testing.assert_array_equal(png.read(), STACK[:1])
+
+
+def test_two_channels_are_not_taken_for_grey_and_alpha(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([STACK[0], STACK[1]], axis=-1), photometric="minisblack", planarconfig="contig")
+
+    np.testing.assert_array_equal(open_image(tmp_path / "a.tif", ndim=2).read(), STACK[:2])

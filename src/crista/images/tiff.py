@@ -155,13 +155,13 @@ def _check_strips(path: Path, page: Any, size: int) -> None:
 
 
 def _without_alpha(stored: Stored, keyframe: Any) -> Stored:
-    """RGBA as RGB, so that a picture gives the same numbers as TIFF and as PNG.
+    """RGBA as RGB and grey with alpha as grey, so that a picture gives the same numbers as TIFF and as PNG.
 
     Four separate planes stay four channels: old versions of tifffile called any four planes a picture with alpha.
     """
     extra = tuple(int(value) for value in keyframe.extrasamples)
     position = stored.axes.find("C")
-    is_picture = int(keyframe.photometric) == 2 and int(keyframe.planarconfig) == 1 and extra in ((1,), (2,))
+    is_picture = int(keyframe.photometric) in (1, 2) and int(keyframe.planarconfig) == 1 and extra in ((1,), (2,))
     if not is_picture or position < 0 or stored.shape[position] != keyframe.samplesperpixel:
         return stored
     shape = tuple(n - 1 if i == position else n for i, n in enumerate(stored.shape))
