@@ -20,11 +20,11 @@ def digest_files(paths: Iterable[Path]) -> str:
     """
     digest = blake2b(digest_size=16)
     for path in paths:
-        digest.update(path.name.encode())
+        digest.update(os.fsencode(path.name))
         if path.is_dir():
             for file in sorted(file for file in path.rglob("*") if file.is_file()):
                 stat = file.stat()
-                digest.update(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}".encode())
+                digest.update(os.fsencode(file.relative_to(path)) + f" {stat.st_size} {stat.st_mtime_ns}".encode())
         else:
             _add_file(digest, path)
     return digest.hexdigest()

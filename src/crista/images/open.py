@@ -10,11 +10,9 @@ import numpy as np
 from crista.geometry.axes import Array, Region, spatial_axes
 from crista.geometry.spacing import Spacing
 from crista.images.axes_choice import AxesChoice, AxesError, choose_axes
-from crista.images.content import SUPPORTED_EXTENSIONS, identify_content, note_on_extension
+from crista.images.content import identify_content, note_on_extension
 from crista.images.image import Image, PixelSource
 from crista.images.stored import Stored, decoding_errors, read_error
-
-__all__ = ["SUPPORTED_EXTENSIONS", "open_image"]
 
 
 def open_image(
