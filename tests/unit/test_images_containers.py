@@ -138,7 +138,7 @@ def test_a_damaged_hdf5_chunk_names_file_and_dataset(tmp_path: Path) -> None:
 def test_an_hdf5_without_images(tmp_path: Path) -> None:
     _write_hdf5(tmp_path / "a.h5", [])
 
-    with pytest.raises(ImageReadError, match="no numeric dataset of at least two axes"):
+    with pytest.raises(ImageReadError, match="no numeric array of at least two axes"):
         open_image(tmp_path / "a.h5")
 
 

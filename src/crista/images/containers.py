@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,26 @@ AXES_ATTRIBUTES = ("axes", "axistags", "DIMENSION_LABELS", "_ARRAY_DIMENSIONS", 
 SPACING_ATTRIBUTE = "element_size_um"
 
 
-def normalise_inner(inner: str) -> str:
-    """``volumes.raw`` and ``/volumes/raw`` as ``volumes/raw``."""
+Found = Sequence[tuple[str, tuple[int, ...]]]
+"""Name and shape of each array of a file."""
+
+
+def spellings_of(inner: str) -> tuple[str, str]:
+    """What ``/volumes.raw/`` may mean: an array of that name, or ``volumes/raw``."""
     inner = inner.strip().strip("/")
-    return inner if "/" in inner else inner.replace(".", "/")
+    return inner, inner if "/" in inner else inner.replace(".", "/")
 
 
-def several_arrays_error(path: Path, found: Iterable[tuple[str, tuple[int, ...]]], is_label: bool) -> ImageReadError:
+def choose_only_array(path: Path, found: Found, is_label: bool) -> str:
+    """The name of the one array that there is."""
+    if not found:
+        raise read_error(path, "holds no numeric array of at least two axes", "export the image again")
+    if len(found) > 1:
+        raise _several_arrays_error(path, found, is_label)
+    return found[0][0]
+
+
+def _several_arrays_error(path: Path, found: Found, is_label: bool) -> ImageReadError:
     """Several arrays and none named: list them and the key that names one."""
     listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found)
     key = "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_" + ("GT_PATH" if is_label else "RAW_PATH")
@@ -30,7 +43,7 @@ def several_arrays_error(path: Path, found: Iterable[tuple[str, tuple[int, ...]]
     return read_error(path, f"holds several arrays: {listed}", f"name one with {key} ({other})")
 
 
-def missing_array_error(path: Path, inner: str, found: Iterable[tuple[str, tuple[int, ...]]]) -> ImageReadError:
+def missing_array_error(path: Path, inner: str, found: Found) -> ImageReadError:
     """The named array is not there: list those that are."""
     listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found) or "none"
     return read_error(path, f"holds no array {inner!r}; found: {listed}", "correct …_RAW_PATH or …_GT_PATH")

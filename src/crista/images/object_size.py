@@ -66,7 +66,7 @@ def fill_middle(sample: Array, wanted: Region, region: Region, block: Array) -> 
     if all(start < stop for start, stop in shared):
         target = tuple(slice(start - w.start, stop - w.start) for (start, stop), w in zip(shared, wanted, strict=True))
         source = tuple(slice(start - r.start, stop - r.start) for (start, stop), r in zip(shared, region, strict=True))
-        sample[(..., *target)] = block[(..., *source)]
+        sample[:, *target] = block[:, *source]
 
 
 def median_diameter(

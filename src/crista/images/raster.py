@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,9 +11,8 @@ import imagecodecs
 import numpy as np
 from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin
 
-from crista.geometry.axes import Array, Region
-from crista.images.open_files import DECODED, file_version
-from crista.images.stored import Stored, check_claimed_size, decoding_errors, read_error
+from crista.geometry.axes import Array
+from crista.images.stored import Stored, WholePixels, check_claimed_size, decoding_errors, read_error
 
 MAX_PIXELS = 2**28
 """Largest picture that is opened (268 megapixels): these formats can only be decoded as a whole."""
@@ -69,7 +67,7 @@ def read_raster_header(path: Path, kind: str, is_label: bool) -> Stored:
         notes.append("CMYK is converted to RGB")
     dtype = np.dtype(np.uint16 if layout.bits == 16 else np.uint8)
     shape = (layout.height, layout.width) if channels == 1 else (layout.height, layout.width, channels)
-    source = _RasterPixels(path, kind, layout, channels)
+    source = WholePixels(path, _decode, (kind, layout, channels))
     return Stored(shape, dtype, "YX" if channels == 1 else "YXC", source, notes=tuple(notes))
 
 
@@ -119,36 +117,22 @@ def _check_pixels(path: Path, layout: _Layout) -> None:
     check_claimed_size(path, pixels * bits // 8, path.stat().st_size, BEST_COMPRESSION)
 
 
-@dataclass(frozen=True)
-class _RasterPixels:
-    """Pixels of a picture, decoded as a whole; the last ones stay at hand."""
-
-    path: Path
-    kind: str
-    layout: _Layout
-    channels: int
-
-    def read(self, region: Region) -> Array:
-        pixels = DECODED.get((file_version(self.path), self.channels), partial(_decode, self))
-        return np.array(pixels[region])
-
-
-def _decode(source: _RasterPixels) -> Array:
-    with decoding_errors(source.path, "its pixels"), source.path.open("rb") as file:
-        if source.layout.bits == 16:
+def _decode(path: Path, kind: str, layout: _Layout, channels: int) -> Array:
+    with decoding_errors(path, "its pixels"), path.open("rb") as file:
+        if layout.bits == 16:
             # Pillow would cut 16-bit colour down to 8 bits.
             pixels: Array = imagecodecs.png_decode(file.read())
-            pixels = pixels if pixels.ndim == 2 else pixels[..., : source.channels]
-            return pixels[..., 0] if source.channels == 1 and pixels.ndim == 3 else pixels
-        return _to_array(_PLUGINS[source.kind](file), source)
+            pixels = pixels if pixels.ndim == 2 else pixels[..., :channels]
+            return pixels[..., 0] if channels == 1 and pixels.ndim == 3 else pixels
+        return _to_array(_PLUGINS[kind](file), layout, channels)
 
 
-def _to_array(picture: ImageFile.ImageFile, source: _RasterPixels) -> Array:
-    if source.channels == 3:
+def _to_array(picture: ImageFile.ImageFile, layout: _Layout, channels: int) -> Array:
+    if channels == 3:
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     pixels = np.asarray(picture)
     pixels = pixels[..., 0] if pixels.ndim == 3 else pixels
-    if source.layout.mode == "L" and source.layout.bits in (2, 4):
+    if layout.mode == "L" and layout.bits in (2, 4):
         # Pillow stretches 2 and 4 bits over 0-255; here are the values as stored.
-        pixels = pixels // np.uint8(255 // (2**source.layout.bits - 1))
+        pixels = pixels // np.uint8(255 // (2**layout.bits - 1))
     return pixels.astype(np.uint8)

@@ -16,18 +16,24 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
-from crista.geometry.spacing import spacing_from_units
 from crista.images.chunked import ChunkGrid, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
+    choose_only_array,
     missing_array_error,
-    normalise_inner,
-    several_arrays_error,
     spacing_from_attributes,
+    spellings_of,
 )
-from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, note_on_pieces, num_bytes, read_error
+from crista.images.stored import (
+    DECODING_ERRORS,
+    Stored,
+    decoding_errors,
+    micrometres_by_axis,
+    note_on_pieces,
+    num_bytes,
+    read_error,
+)
 
 MAX_COUNTED_FILES = 50_000
 """Chunk files are counted, to tell of missing ones, in stores of at most so many: in half a second."""
@@ -59,14 +65,8 @@ def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     if multiscale:
         level = str(multiscale["datasets"][0]["path"])
         return _describe(path, node[level], _join(name, level), multiscale, notes, level)
-    found = [(key, array.shape) for key, array in _iter_arrays(node)]
-    if len(found) != 1:
-        raise (
-            several_arrays_error(path, found, is_label)
-            if found
-            else read_error(path, "zarr group without arrays", "export the image again")
-        )
-    return _describe(path, node[found[0][0]], _join(name, found[0][0]), {}, notes)
+    only = choose_only_array(path, [(key, array.shape) for key, array in _iter_arrays(node)], is_label)
+    return _describe(path, node[only], _join(name, only), {}, notes)
 
 
 def _open_node(path: Path, name: str) -> Any:
@@ -77,7 +77,7 @@ def _open_node(path: Path, name: str) -> Any:
 
 
 def _named_node(path: Path, root: Any, inner: str) -> tuple[str, Any]:
-    for name in (inner.strip("/"), normalise_inner(inner)):
+    for name in spellings_of(inner):
         if name in root:
             return name, root[name]
     raise missing_array_error(path, inner, [(key, array.shape) for key, array in _iter_arrays(root)])
@@ -141,13 +141,11 @@ def _ome_spacing(multiscale: Mapping[str, Any], level: str) -> dict[str, float]:
         if transform.get("type") == "scale" and len(transform.get("scale", ())) == len(axes):
             scale = [a * float(b) for a, b in zip(scale, transform["scale"], strict=True)]
             found = True
-    spacing: dict[str, float] = {}
-    for axis, size in zip(axes, scale, strict=True) if found else ():
-        if isinstance(axis, Mapping) and axis.get("type", "space") == "space" and "unit" in axis:
-            converted = spacing_from_units((size,), (str(axis["unit"]),))
-            if converted is not None:
-                spacing[str(axis["name"])[:1].upper()] = converted.values[0]
-    return spacing
+    if not found:
+        return {}
+    named = [axis if isinstance(axis, Mapping) else {} for axis in axes]
+    units = [str(axis.get("unit", "")) if axis.get("type", "space") == "space" else "" for axis in named]
+    return micrometres_by_axis("".join(str(axis.get("name", "?"))[:1] for axis in named), scale, units)
 
 
 def _missing_chunks(folder: Path, array: Any) -> tuple[str, ...]:
@@ -195,17 +193,14 @@ class _ZarrPixels:
         try:
             return read_through_cache((self, version), grid, region, lambda box: np.asarray(array[box]))
         except DECODING_ERRORS as error:
-            raise self._name_chunk(array, region, error) from error
+            with decoding_errors(self.path, self._damaged_part(array, grid, region)):
+                raise error
 
-    def _name_chunk(self, array: Any, region: Region, error: Exception) -> ImageReadError:
-        """The error with the chunk that cannot be decoded."""
-        touched = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, array.chunks, strict=True)]
-        where = f"array {self.name}" if self.name else "the array"
-        for position in product(*touched):
+    def _damaged_part(self, array: Any, grid: ChunkGrid, region: Region) -> str:
+        """The chunk that cannot be decoded, in words."""
+        for position in product(*grid.chunks_of(region)):
             try:
-                array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(position, array.chunks, strict=True))]
+                array[grid.box_of([range(i, i + 1) for i in position])]
             except DECODING_ERRORS:
-                where = f"chunk {'.'.join(map(str, position))}" + (f" of array {self.name}" if self.name else "")
-                break
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        return read_error(self.path, f"{where} cannot be decoded ({reason})", "copy the store again")
+                return f"chunk {'.'.join(map(str, position))}" + (f" of array {self.name}" if self.name else "")
+        return f"array {self.name}" if self.name else "the array"
