@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
@@ -51,22 +51,17 @@ def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     if isinstance(root, zarr.Array):
         if inner:
             raise read_error(path, f"is one array and holds no {inner!r}", "leave the inner path out")
-        return _describe(path, root, "", {}, ())
+        return _describe(path, root, "", {}, (), "")
     notes: tuple[str, ...] = ()
     name, node = _named_node(path, root, inner) if inner else ("", root)
-    if isinstance(node, zarr.Array):
-        group, _, level = name.rpartition("/")
-        parent = root[group] if group else root
-        return _describe(path, node, name, _multiscale_of(parent), notes, level)
-    if not _multiscale_of(node) and "0" in node and "bioformats2raw.layout" in _ome(node):
-        node, name = node["0"], _join(name, "0")
+    if isinstance(node, zarr.Group) and "bioformats2raw.layout" in _ome(node) and not _multiscale_of(node) and "0" in node:
+        name, node = _join(name, "0"), node["0"]
         notes = ("several images may lie in this store: the first is used",)
-    multiscale = _multiscale_of(node)
-    if multiscale:
-        level = str(multiscale["datasets"][0]["path"])
-        return _describe(path, node[level], _join(name, level), multiscale, notes, level)
-    only = choose_only_array(path, [(key, array.shape) for key, array in _iter_arrays(node)], is_label)
-    return _describe(path, node[only], _join(name, only), {}, notes)
+    if isinstance(node, zarr.Group):
+        finest = _levels_of(_multiscale_of(node))[:1]
+        name = _join(name, finest[0] if finest else choose_only_array(path, _list_arrays(node), is_label))
+    multiscale, level = _multiscale_around(root, name)
+    return _describe(path, root[name], name, multiscale, notes, level)
 
 
 def _open_node(path: Path, name: str) -> Any:
@@ -80,20 +75,20 @@ def _named_node(path: Path, root: Any, inner: str) -> tuple[str, Any]:
     for name in spellings_of(inner):
         if name in root:
             return name, root[name]
-    raise missing_array_error(path, inner, [(key, array.shape) for key, array in _iter_arrays(root)])
+    raise missing_array_error(path, inner, _list_arrays(root))
 
 
 def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _iter_arrays(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, node in sorted(group.members()):
-        if isinstance(node, zarr.Array):
-            if node.ndim >= 2:
-                yield prefix + key, node
-        else:
-            yield from _iter_arrays(node, f"{prefix}{key}/")
+def _list_arrays(group: Any) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and shape of all arrays of two axes or more; of a pyramid the finest level alone."""
+    nodes = {"": group, **dict(group.members(max_depth=None))}
+    groups = [(name, node) for name, node in nodes.items() if isinstance(node, zarr.Group)]
+    coarse = {_join(name, level) for name, node in groups for level in _levels_of(_multiscale_of(node))[1:]}
+    arrays = [(name, node.shape) for name, node in nodes.items() if isinstance(node, zarr.Array) and node.ndim >= 2]
+    return sorted((name, shape) for name, shape in arrays if name not in coarse)
 
 
 def _ome(group: Any) -> Mapping[str, Any]:
@@ -109,9 +104,22 @@ def _multiscale_of(group: Any) -> Mapping[str, Any]:
     return multiscale
 
 
-def _describe(
-    path: Path, array: Any, name: str, multiscale: Mapping[str, Any], notes: tuple[str, ...], level: str = ""
-) -> Stored:
+def _levels_of(multiscale: Mapping[str, Any]) -> list[str]:
+    """The names of its arrays, finest first."""
+    return [str(dataset["path"]) for dataset in multiscale.get("datasets", ())]
+
+
+def _multiscale_around(root: Any, name: str) -> tuple[Mapping[str, Any], str]:
+    """The pyramid that the array `name` is a level of, and its name there; empty where there is none."""
+    parts = name.split("/")
+    for cut in reversed(range(len(parts))):
+        multiscale, level = _multiscale_of(root["/".join(parts[:cut])] if cut else root), "/".join(parts[cut:])
+        if level in _levels_of(multiscale):
+            return multiscale, level
+    return {}, ""
+
+
+def _describe(path: Path, array: Any, name: str, multiscale: Mapping[str, Any], notes: tuple[str, ...], level: str) -> Stored:
     attributes = dict(array.attrs)
     dimension_names = getattr(array.metadata, "dimension_names", None)
     if dimension_names and None not in dimension_names:
@@ -200,7 +208,7 @@ class _ZarrPixels:
         """The chunk that cannot be decoded, in words."""
         for position in product(*grid.chunks_of(region)):
             try:
-                array[grid.box_of([range(i, i + 1) for i in position])]
+                array[grid.chunk_at(position)]
             except DECODING_ERRORS:
                 return f"chunk {'.'.join(map(str, position))}" + (f" of array {self.name}" if self.name else "")
         return f"array {self.name}" if self.name else "the array"
