@@ -453,7 +453,8 @@ def test_the_pixel_size_of_the_test_is_held_against_that_of_the_training(tmp_pat
         made.add(split, name, None, label())
         write_image(tmp_path / split / "x" / f"{name}.tif", picture(), "YX", spacing=Spacing((size, size)))
     (found,) = made.check(test=True).findings
-    assert found.seen == "t.tif: pixel size 0.005 × 0.005 µm, training was 0.008 × 0.008 µm (a factor of 0.625)"
+    assert found.seen == "pixel size 0.005 × 0.005 µm, training was 0.008 × 0.008 µm (a factor of 0.625)"
+    assert found.files.endswith("t.tif")
     assert found.effect == "objects are 1.6 times as large in pixels as those learnt"
     assert "t.tif becomes 30 × 40" in found.fix
     assert "scipy.ndimage.zoom(image, (0.625, 0.625), order=1)" in found.fix

@@ -12,10 +12,10 @@ import pytest
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
 from crista.images import blocks
-from crista.images.coding import CodingDecision, class_counts, decide_coding
+from crista.images.coding import CodingDecision, decide_coding
 from crista.images.image import Image
 from crista.images.label_faults import check_values
-from crista.images.labels import MAX_VALUES, LabelCoding, count_values, read_label, summarise_label
+from crista.images.labels import MAX_VALUES, LabelCoding, class_counts, count_values, read_label, summarise_label
 
 
 @dataclass(frozen=True)
@@ -371,3 +371,10 @@ def test_channels_of_nan_are_no_classes(monkeypatch: pytest.MonkeyPatch) -> None
 def test_values_at_the_ends_of_a_dtype_are_counted(value: int, dtype: Any) -> None:
     values, counts = count_values(np.array([value, value + 1, value], dtype))
     assert (values.tolist(), counts.tolist()) == ([value, value + 1], [2, 1])
+
+
+@pytest.mark.parametrize("value", [10**9 * 4, 2**62, 2**64 - 1])
+def test_two_values_however_far_apart_are_two_classes(value: int) -> None:
+    decision = decide(objects(1).astype(np.uint64) * np.uint64(value))
+    assert f"looks like 0/{value}" in warnings_of(decision)
+    assert decision.coding == LabelCoding(2, None, ((0, 0), (value, 1)))

@@ -15,13 +15,11 @@ from crista.images.image import Image, ImagePair
 from crista.images.listing import is_store, list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
-from crista.images.wording import list_files, list_names
+from crista.images.wording import LEFT_OUT, list_files, list_names
 
 Role = Literal["train", "val", "test"]
 PathPair = tuple[Path, Path | None]
 Pairing = Callable[[Sequence[Path], Sequence[Path]], tuple[list[tuple[Path, Path]], list[str]]]
-LEFT_OUT = "image and label are left out"
-"""What the fix does about files that cannot be used."""
 CONTAINER_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".zarr")
 
 

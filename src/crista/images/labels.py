@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +54,15 @@ class LabelCoding:
         if self.ignore_index is None:
             return dict(pairs)
         return dict(pairs) | dict.fromkeys(self.ignored_values, self.ignore_index)
+
+
+def class_counts(labels: Iterable[Mapping[int, int]], coding: LabelCoding) -> tuple[int, ...]:
+    """Pixels of each class over label images given as {stored value: pixels}; ignored pixels are left out."""
+    counts, class_of = Counter[int](), coding.class_of
+    for label in labels:
+        for value, count in label.items():
+            counts[class_of[value]] += count
+    return tuple(counts[index] for index in range(coding.num_classes))
 
 
 def make_coding(num_classes: int, ignored: Sequence[int], mapping: tuple[tuple[int, int], ...] | None = None) -> LabelCoding:
