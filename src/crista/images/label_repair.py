@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
 from crista.images.coding import MAX_UNSTATED_CLASSES, decide_coding, is_lossy
-from crista.images.label_faults import NOT_ANNOTATED, Summaries, fix_of
-from crista.images.labels import MAX_VALUES, LabelSummary, pack_colours
+from crista.images.label_faults import Summaries, fix_of
+from crista.images.labels import IGNORED, MAX_VALUES, LabelSummary, pack_colours
 from crista.images.wording import show_values
 
 LEAST_SHARE = 0.005
@@ -80,7 +80,7 @@ def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None
     """
     everything = [*train, *others]
     colours = _decide_colours([summary for _, summary in everything], num_classes)
-    ignored = NOT_ANNOTATED if ignore_index is None else ignore_index
+    ignored = IGNORED if ignore_index is None else ignore_index
     snapped = _true_values(everything, num_classes, ignore_index)
     rewritings: dict[Path, _Rewriting] = {}
     hopeless: dict[Path, str] = {}
@@ -136,30 +136,34 @@ def _recolour(summary: LabelSummary, colours: dict[int, int]) -> _Rewriting | No
         return None
     packed = np.array(sorted(colours))
     classes = np.array([colours[colour] for colour in packed.tolist()])
-    parts = _unpack(packed)
-    counts: Counter[int] = Counter()
-    for colour, count in summary.colours:
-        counts[_nearest_colour(colour, colours)] += count
+
+    def classify(found: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(classes[_squared_distances(found, packed).argmin(axis=1)])
 
     def rewrite(block: Array) -> Array:
-        values, inverse = np.unique(pack_colours(block), return_inverse=True)
-        distance = np.square(_unpack(values)[:, None, :] - parts[None]).sum(axis=2)
-        return np.asarray(classes[distance.argmin(axis=1)][inverse].reshape(block.shape[1:]))
+        found, inverse = np.unique(pack_colours(block), return_inverse=True)
+        return classify(found)[inverse].reshape(block.shape[1:])
 
+    stored, numbers = zip(*summary.colours, strict=True)
+    counts = _add_up(classify(np.array(stored)), numbers)
     exact = all(colour in colours for colour, _ in summary.colours) and (summary.num_colours or 0) <= len(summary.colours)
     done = f"each of {len(colours)} colours becomes a class (colours.csv)"
     done += "" if exact else "; other colours go to the nearest of them"
-    return _Rewriting((f"colour-coded, {summary.num_colours} colours",), (done,), rewrite, dict(counts))
+    return _Rewriting((f"colour-coded, {summary.num_colours} colours",), (done,), rewrite, counts)
 
 
-def _unpack(colours: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=-1)
+def _squared_distances(colours: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each packed colour from each of `others`, in red, green and blue."""
+    first, second = (np.stack([packed >> 16, (packed >> 8) & 255, packed & 255], axis=-1) for packed in (colours, others))
+    return np.asarray(np.square(first[:, None, :] - second[None]).sum(axis=2))
 
 
-def _nearest_colour(colour: int, colours: dict[int, int]) -> int:
-    known = np.array(list(colours))
-    distance = np.square(_unpack(known) - _unpack(np.array([colour]))).sum(axis=1)
-    return colours[int(known[distance.argmin()])]
+def _add_up(values: NDArray[np.int64], numbers: Iterable[int]) -> dict[int, int]:
+    """The sum of the numbers of equal values."""
+    counts: Counter[int] = Counter()
+    for value, number in zip(values.tolist(), numbers, strict=True):
+        counts[value] += number
+    return dict(counts)
 
 
 def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) -> dict[int, int]:
@@ -171,18 +175,14 @@ def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) 
     exact = len(counts) <= most and all((summary.num_colours or 0) <= most for summary in summaries)
     chosen: list[int] = []
     for colour, count in counts.most_common():
-        far = all(_distance(colour, other) >= LEAST_COLOUR_DISTANCE for other in chosen)
+        distances = _squared_distances(np.array([colour]), np.array(chosen, np.int64))
+        far = bool((distances >= LEAST_COLOUR_DISTANCE**2).all())
         if len(chosen) < most and (exact or (far and count >= LEAST_SHARE * counts.total())):
             chosen.append(colour)
     if len(chosen) < 2:
         return {}
     background = 0 if 0 in chosen else chosen[0]
     return {colour: index for index, colour in enumerate([background, *sorted(set(chosen) - {background})])}
-
-
-def _distance(one: int, other: int) -> float:
-    first, second = _unpack(np.array([one, other]))
-    return float(np.sqrt(np.square(first - second).sum()))
 
 
 def _make_whole(found: _Rewriting, summary: LabelSummary, ignored: int) -> _Rewriting:
@@ -220,15 +220,12 @@ def _snap(found: _Rewriting, summary: LabelSummary, known: tuple[int, ...]) -> _
     seen = f"{summary.num_values} distinct values, {summary.values[0]} to {summary.values[-1]}: JPEG, smoothing or interpolation"
     done = f"each pixel gets the nearest of {show_values(known)}"
     true = np.array(known)
-    counts: Counter[int] = Counter()
-    for value, count in summary.counts.items():
-        counts[int(_nearest(np.array([float(value)]), true)[0])] += count
-    return _Rewriting(
-        (*found.seen, seen),
-        (*found.done, done),
-        lambda block: _nearest(found.rewrite(block).astype(np.float64), true),
-        dict(counts),
-    )
+    counts = _add_up(_nearest(np.array(list(summary.counts), np.float64), true), summary.counts.values())
+
+    def rewrite(block: Array) -> Array:
+        return _nearest(found.rewrite(block).astype(np.float64), true)
+
+    return _Rewriting((*found.seen, seen), (*found.done, done), rewrite, counts)
 
 
 def _nearest(pixels: NDArray[np.float64], known: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array, Region
+from crista.images.regions import overlap
 
 SAMPLED = 2**19
 """Voxels of the middle of an image that are looked at."""
@@ -62,11 +63,8 @@ def middle_region(shape: tuple[int, ...], most: int = SAMPLED) -> Region:
 
 def fill_middle(sample: Array, wanted: Region, region: Region, block: Array) -> None:
     """Copy what the block C(Z)YX at `region` holds of the region `wanted` to `sample`, the C(Z)YX pixels of `wanted`."""
-    shared = [(max(r.start, w.start), min(r.stop, w.stop)) for r, w in zip(region, wanted, strict=True)]
-    if all(start < stop for start, stop in shared):
-        target = tuple(slice(start - w.start, stop - w.start) for (start, stop), w in zip(shared, wanted, strict=True))
-        source = tuple(slice(start - r.start, stop - r.start) for (start, stop), r in zip(shared, region, strict=True))
-        sample[:, *target] = block[:, *source]
+    source, target = overlap(region, wanted)
+    sample[:, *target] = block[:, *source]
 
 
 def median_diameter(

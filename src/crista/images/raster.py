@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +40,8 @@ class _Layout:
     """Bits per sample."""
     samples: int = 1
     """Samples per pixel as stored, alpha included."""
+    orientation: int = 1
+    """Of EXIF: 1 as stored, others mirrored or turned."""
 
 
 def read_raster_header(path: Path, kind: str, is_label: bool) -> Stored:
@@ -50,37 +52,37 @@ def read_raster_header(path: Path, kind: str, is_label: bool) -> Stored:
     ImageReadError
         If the file is truncated, or larger than `MAX_PIXELS`.
     """
-    notes: list[str] = []
     with path.open("rb") as file:
-        layout = _read_layout(path, kind, file, notes)
+        layout = _read_layout(path, kind, file)
     _check_pixels(path, layout)
     keeps_indices = layout.mode == "P" and is_label
-    channels = {"1": 1, "L": 1, "LA": 1, "I;16": 1, "I": 1, "P": 3}.get(layout.mode, 3)
-    channels = 1 if keeps_indices else channels
-    if layout.bits == 16:
-        channels = 3 if layout.samples >= 3 else 1
-    if layout.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
-        notes.append("the alpha channel is dropped")
-    if layout.mode == "P":
-        notes.append("palette indices are used as classes" if keeps_indices else "the palette is expanded to RGB")
-    if layout.mode in ("CMYK", "YCCK"):
-        notes.append("CMYK is converted to RGB")
+    is_grey = layout.samples < 3 if layout.bits == 16 else keeps_indices or layout.mode in ("1", "L", "LA", "I;16", "I")
+    channels = 1 if is_grey else 3
+    shape = (layout.height, layout.width) if is_grey else (layout.height, layout.width, 3)
     dtype = np.dtype(np.uint16 if layout.bits == 16 else np.uint8)
-    shape = (layout.height, layout.width) if channels == 1 else (layout.height, layout.width, channels)
     source = WholePixels(path, _decode, (kind, layout, channels))
-    return Stored(shape, dtype, "YX" if channels == 1 else "YXC", source, notes=tuple(notes))
+    return Stored(shape, dtype, "YX" if is_grey else "YXC", source, notes=tuple(_iter_notes(layout, keeps_indices)))
 
 
-def _read_layout(path: Path, kind: str, file: BinaryIO, notes: list[str]) -> _Layout:
+def _iter_notes(layout: _Layout, keeps_indices: bool) -> Iterator[str]:
+    if layout.orientation != 1:
+        yield f"EXIF orientation {layout.orientation} is ignored: pixels are used as stored"
+    if layout.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
+        yield "the alpha channel is dropped"
+    if layout.mode == "P":
+        yield "palette indices are used as classes" if keeps_indices else "the palette is expanded to RGB"
+    if layout.mode in ("CMYK", "YCCK"):
+        yield "CMYK is converted to RGB"
+
+
+def _read_layout(path: Path, kind: str, file: BinaryIO) -> _Layout:
     if kind == "PNG":
         width, height, bits, samples = _walk_png(path, file)
         file.seek(0)
         return _Layout(width, height, PngImagePlugin.PngImageFile(file).mode, bits, samples)
     picture = _PLUGINS[kind](file)
     orientation = picture.getexif().get(_EXIF_ORIENTATION, 1) if kind == "JPEG" else 1
-    if orientation != 1:
-        notes.append(f"EXIF orientation {orientation} is ignored: pixels are used as stored")
-    return _Layout(picture.width, picture.height, picture.mode)
+    return _Layout(picture.width, picture.height, picture.mode, orientation=orientation)
 
 
 def _walk_png(path: Path, file: BinaryIO) -> tuple[int, int, int, int]:

@@ -18,6 +18,7 @@ from tifffile import TiffFile
 from crista.geometry.axes import Array, Region
 from crista.geometry.tiles import shape_of
 from crista.images.open_files import DECODED, FILES, file_version
+from crista.images.regions import overlap
 from crista.images.stored import decoding_errors, num_bytes
 
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
@@ -140,13 +141,9 @@ def segment_bytes(keyframe: Any) -> int:
 def _piece(keyframe: Any, index: int, box: Region) -> _Piece:
     # Decoding nothing tells where the segment lies.
     _, (sample, *start, _), shape = keyframe.decode(None, index)
-    source: list[slice] = []
-    target: list[slice | int] = [sample - box[0].start]
-    for first, length, part in zip(start, shape[:3], box[1:4], strict=True):
-        low, high = max(first, part.start), min(first + length, part.stop)
-        source.append(slice(low - first, high - first))
-        target.append(slice(low - part.start, high - part.start))
-    return _Piece(index, (*source, box[4]), tuple(target), num_bytes(shape, keyframe.dtype))
+    segment = tuple(slice(first, first + length) for first, length in zip(start, shape[:3], strict=True))
+    source, target = overlap(segment, box[1:4])
+    return _Piece(index, (*source, box[4]), (sample - box[0].start, *target), num_bytes(shape, keyframe.dtype))
 
 
 class _Pages:
