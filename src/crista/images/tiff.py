@@ -127,12 +127,12 @@ def _check_size(path: Path, tif: TiffFile, series: Any) -> None:
     keyframe, pages = series.keyframe, series.pages
     if tif.is_imagej and series.kind not in ("imagej", "lsm"):
         raise read_error(path, "truncated: fewer slices than its ImageJ metadata name", "copy or export it again")
-    if series.is_multifile:
-        return
-    if any(page is None for page in pages):
-        missing = sum(page is None for page in pages)
+    missing = sum(page is None for page in pages)
+    if missing:
         what = f"{missing} of {len(pages)} planes are missing (truncated, or they lie in files that are not here)"
         raise read_error(path, what, "copy all files of the set, or export one file per image")
+    if series.is_multifile:
+        return
     if keyframe.dtype is None:
         what = f"pixels of {keyframe.bitspersample} bits in sample format {keyframe.sampleformat} are not supported"
         raise read_error(path, what, "export it with 8, 16 or 32 bits")

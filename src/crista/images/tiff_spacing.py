@@ -44,18 +44,21 @@ def _imagej_spacing(metadata: dict[str, Any], pixels_per_unit: dict[str, float])
         sizes["Z"] = abs(float(metadata["spacing"]))
     # ImageJ names a unit of its own for y and z where they differ from x.
     units = [str(metadata.get(f"{letter.lower()}unit", metadata.get("unit", ""))) for letter in sizes]
+    if units and units[0] == "inch" and _is_of_a_screen(pixels_per_unit, "inch"):
+        return {}  # taken over from a picture
     return micrometres_by_axis("".join(sizes), list(sizes.values()), [unit.replace("\\u00B5", "µ") for unit in units])
 
 
 def _tag_spacing(page: Any) -> dict[str, float]:
-    unit = _UNIT_OF_TAG.get(int(page.resolutionunit), "")
-    pixels_per_unit = _pixels_per_unit(page)
-    if unit not in MICROMETRES_PER_UNIT:
-        return {}
-    inches = 25400.0 / MICROMETRES_PER_UNIT[unit]
-    if any(abs(value * inches - dots) < 0.51 for value in pixels_per_unit.values() for dots in SCREEN_RESOLUTIONS):
+    unit, pixels_per_unit = _UNIT_OF_TAG.get(int(page.resolutionunit), ""), _pixels_per_unit(page)
+    if not unit or _is_of_a_screen(pixels_per_unit, unit):
         return {}
     return micrometres_by_axis("".join(pixels_per_unit), [1 / value for value in pixels_per_unit.values()], unit)
+
+
+def _is_of_a_screen(pixels_per_unit: dict[str, float], unit: str) -> bool:
+    dots_per_inch = [value * 25400.0 / MICROMETRES_PER_UNIT[unit] for value in pixels_per_unit.values()]
+    return any(abs(found - dots) < 0.51 for found in dots_per_inch for dots in SCREEN_RESOLUTIONS)
 
 
 def _pixels_per_unit(page: Any) -> dict[str, float]:
