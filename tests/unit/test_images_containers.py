@@ -422,3 +422,13 @@ def test_of_several_pyramids_the_finest_levels_are_listed(tmp_path: Path) -> Non
 
     with pytest.raises(ImageReadError, match=r"several arrays: labels/level/0 \(30, 20, 6\), raw/level/0 \(30, 20, 6\)\n"):
         open_image(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("inner", ["nothing", "number", "meta"])
+def test_what_is_named_and_holds_no_pixels_is_told(inner: str, tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", ["raw"])
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["nothing"], file["number"] = h5py.Empty("f"), 3
+
+    with pytest.raises(ImageReadError, match=rf"holds no array '{inner}'; found: raw \(6, 20, 30\)"):
+        open_image(tmp_path / "a.h5", inner=inner)

@@ -25,6 +25,9 @@ EXTENSIONS_OF_FORMAT = {
     "N5": (".n5",),
     "NIfTI": (".nii", ".nii.gz"),
 }
+CONTAINERS = ("Zarr", "HDF5", "N5")
+"""Formats of which one file may hold several arrays."""
+
 SUPPORTED_EXTENSIONS = tuple(extension for extensions in EXTENSIONS_OF_FORMAT.values() for extension in extensions)
 """Extensions of the files that are looked for in a folder, lower case."""
 

@@ -62,7 +62,7 @@ def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) ->
     file.visititems(visit)
     if inner:
         for name in spellings_of(inner):
-            if isinstance(file.get(name), h5py.Dataset):
+            if getattr(file.get(name), "shape", None):
                 return name
         raise missing_array_error(path, inner, found)
     return choose_only_array(path, found, is_label)
