@@ -378,3 +378,33 @@ def test_two_values_however_far_apart_are_two_classes(value: int) -> None:
     decision = decide(objects(1).astype(np.uint64) * np.uint64(value))
     assert f"looks like 0/{value}" in warnings_of(decision)
     assert decision.coding == LabelCoding(2, None, ((0, 0), (value, 1)))
+
+
+def test_the_range_of_soft_values_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.zeros((8, 8), np.float32)
+    label[0], label[-1] = 0.5, 3
+    whole = summarise_label(image_of(label))
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (16, 8))
+    assert (whole.low, whole.high) == (0, 3)
+    assert summarise_label(image_of(label)) == whole
+
+
+def test_the_commonest_colours_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 64), dtype=np.uint8)
+    red, green = (np.zeros((3, 20, 64), np.uint8) for _ in range(2))
+    red[0], green[1] = 250, 250
+    label = np.concatenate([noise, red, green], axis=1)
+    whole = summarise_label(image_of(label, "CYX"))
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (3 * 64 * 30, 8))
+    cut = summarise_label(image_of(label, "CYX"))
+    assert whole.colours[:2] == cut.colours[:2] == ((250 << 8, 1280), (250 << 16, 1280))
+    assert whole.num_colours == cut.num_colours == MAX_VALUES + 1
+
+
+def test_grey_at_the_top_of_a_colour_coded_label_is_a_colour_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.zeros((3, 40, 8), np.uint8)
+    label[:, 10:20], label[0, 20:30], label[1, 30:] = 255, 250, 250
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (3 * 8 * 10, 8))
+    summary = summarise_label(image_of(label, "CYX"))
+    assert summary.colours == ((0, 80), (250 << 8, 80), (250 << 16, 80), (0xFFFFFF, 80))
+    assert summary.num_colours == 4

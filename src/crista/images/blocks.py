@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from math import prod
 
 from crista.geometry.axes import Array, Region
-from crista.geometry.tiles import grid_blocks
+from crista.geometry.tiles import grid_blocks, round_up
 from crista.images.image import Image
 
 BLOCK_VALUES = 2**23
@@ -31,7 +31,7 @@ def iter_blocks(image: Image, max_values: int = BLOCK_VALUES, row_unit: int = RO
 def choose_block(shape: Sequence[int], chunks: Sequence[int] | None, budget: int, row_unit: int = ROW_UNIT) -> tuple[int, ...]:
     """The shape of a block of at most `budget` voxels (at least `row_unit` of one row): whole chunks, x filled first."""
     unit = list(chunks) if chunks is not None else [1] * len(shape)
-    unit[-1] = -(-unit[-1] // row_unit) * row_unit
+    unit[-1] = round_up(unit[-1], row_unit)
     unit = [min(step, n) for step, n in zip(unit, shape, strict=True)]
     while prod(unit) > budget and max(unit[:-1]) > 1:
         longest = unit.index(max(unit[:-1]))

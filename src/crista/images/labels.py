@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ MAX_VALUES = 1024
 """Distinct values (and colours) that are counted; beyond it a file cannot hold classes anyway."""
 BINCOUNT_RANGE = 2**17
 MOST_COLOURS = 64
+MOST_COUNTED_COLOURS = 16 * MAX_VALUES
+"""When so many have been met, only the commonest are counted on."""
 
 IGNORED = 255
 """What every pixel without annotation is inside crista, whatever the files say; classes end below it."""
@@ -119,19 +122,23 @@ class _Tally:
     num_nan: int = 0
     num_fractional: int = 0
     example: float | None = None
-    low: float | None = None
-    high: float | None = None
+    low: float = inf
+    high: float = -inf
 
     def add(self, block: Array) -> None:
         """Count the values of one (Z)YX block."""
-        block = self._whole_numbers(block) if block.dtype.kind == "f" else block
         starts = np.ones(block.shape, bool)
         np.not_equal(block[..., 1:], block[..., :-1], out=starts[..., 1:])
-        self._count(self.counts, block.ravel())
-        self._count(self.runs, block[starts])
+        if block.dtype.kind == "f":
+            whole = self._find_whole(block)
+            self._count(self.counts, block[whole].astype(np.int64))
+            self._count(self.runs, block[starts & whole].astype(np.int64))
+        else:
+            self._count(self.counts, block.ravel())
+            self._count(self.runs, block[starts])
 
-    def _whole_numbers(self, block: Array) -> Array:
-        """The block as integers; what is none is counted apart and left out (as one flat row)."""
+    def _find_whole(self, block: Array) -> NDArray[np.bool_]:
+        """Where the numbers are whole; the others are counted apart."""
         block = block.astype(np.float32) if block.dtype.itemsize < 4 else block
         finite = np.isfinite(block)
         whole = finite & (block == np.trunc(block)) & (np.abs(np.where(finite, block, 0)) < 2.0**62)
@@ -140,11 +147,10 @@ class _Tally:
         self.num_fractional += fractional.size
         if fractional.size and self.example is None:
             self.example = float(fractional[0])
-        if fractional.size:
-            low, high = float(block[finite].min()), float(block[finite].max())
-            self.low = low if self.low is None else min(self.low, low)
-            self.high = high if self.high is None else max(self.high, high)
-        return block.astype(np.int64) if whole.all() else block[whole].astype(np.int64)
+        if finite.any():
+            self.low = min(self.low, float(block[finite].min()))
+            self.high = max(self.high, float(block[finite].max()))
+        return np.asarray(whole)
 
     def _count(self, counter: Counter[int], values: Array) -> None:
         if self.overflow or not values.size:
@@ -180,13 +186,17 @@ def summarise_label(image: Image) -> LabelSummary:
     colours: Counter[int] | None = Counter() if image.num_channels == 3 and image.dtype == np.uint8 else None
     for region, block in iter_pixels(image, iter_blocks(image)):
         fill_middle(sample, middle, region, block)
-        equal = equal and bool((block == block[:1]).all())
+        was_equal, equal = equal, equal and bool((block == block[:1]).all())
         one_hot = one_hot and _is_one_hot(block)
+        if colours is not None and not equal:
+            if was_equal:
+                colours.update({value * 0x010101: count for value, count in tally.counts.items()})  # grey until here
+            colours.update(count_colours(block))
+            if len(colours) > MOST_COUNTED_COLOURS:
+                colours = Counter(dict(_commonest(colours, MAX_VALUES + 1)))
         tally.add(block[0])
         if one_hot:
             argmax.add(block.argmax(axis=0))
-        if colours is not None and not equal and len(colours) <= MAX_VALUES:
-            colours.update(count_colours(block))
     channels: Channels = "different"
     label = sample[0]
     if image.num_channels == 1 or equal:
@@ -203,9 +213,9 @@ def summarise_label(image: Image) -> LabelSummary:
         channels=channels,
         num_channels=image.num_channels,
         num_colours=min(len(colours), MAX_VALUES + 1) if colours and channels == "different" else None,
-        colours=tuple(colours.most_common(MOST_COLOURS)) if colours and channels == "different" else (),
-        low=tally.low,
-        high=tally.high,
+        colours=_commonest(colours, MOST_COLOURS) if colours and channels == "different" else (),
+        low=tally.low if tally.num_fractional else None,
+        high=tally.high if tally.num_fractional else None,
         diameters=measure_diameters(label) if channels != "different" else (),
     )
 
@@ -229,6 +239,11 @@ def count_colours(block: Array) -> dict[int, int]:
     distinct, counts = np.unique(pack_colours(block), return_counts=True)
     first = np.argsort(-counts, kind="stable")[: MAX_VALUES + 1]
     return dict(zip(distinct[first].tolist(), counts[first].tolist(), strict=True))
+
+
+def _commonest(colours: Counter[int], most: int) -> tuple[tuple[int, int], ...]:
+    """Of equally frequent ones the darkest first, whichever was met first."""
+    return tuple(sorted(colours.items(), key=lambda item: (-item[1], item[0]))[:most])
 
 
 def read_label(label: Image, coding: LabelCoding, region: Region | None = None) -> NDArray[np.uint8]:

@@ -173,14 +173,14 @@ class _Pages:
         return WORTH_A_THREAD <= num_bytes <= DECODED_TOGETHER // 2 and not is_jpeg
 
     def _decode_together(self, pool: ThreadPoolExecutor, group: list[tuple[int, int]]) -> list[Array]:
-        kept = {place: DECODED.find((self.version, *place)) for place in group}
-        missing = [place for place, segment in kept.items() if segment is None]
+        kept = {place: found for place in group if (found := DECODED.find((self.version, *place))) is not None}
+        missing = [place for place in group if place not in kept]
         # Bytes are read here, in turn: the threads share one file position.
         stored = [self._read(number, index) for number, index in missing]
         decoded = dict(zip(missing, pool.map(self._decode, missing, stored), strict=True))
         for place, segment in decoded.items():
             DECODED.keep((self.version, *place), segment)
-        return [decoded[place] if segment is None else segment for place in group for segment in (kept[place],)]
+        return [(kept | decoded)[place] for place in group]
 
     def _read(self, number: int, index: int) -> bytes:
         """The stored bytes of one strip or tile; none where it was left out of the file."""
