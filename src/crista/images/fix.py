@@ -202,7 +202,7 @@ def changed_keys(report: DatasetReport, folder: Path, plan: RepairPlan, *, ignor
             **({"GT_PATH": str(folder / split.role / "y")} if labels else {}),
         }
     tree: dict[str, Any] = {"DATA": data}
-    if plan.ignore_index is not None and ignore_index is None:
+    if plan.ignore_index != ignore_index:
         tree["LOSS"] = {"IGNORE_INDEX": plan.ignore_index}
     return tree
 

@@ -28,6 +28,11 @@ LEAST_DISTANCE = 16
 LEAST_COLOUR_DISTANCE = 48.0
 """The same of colours, as distance in red, green and blue of 0 to 255."""
 
+NOT_ANNOTATED = -1
+"""What pixels without annotation are between the two steps; the values that files hold are not below 0 there."""
+ANY_OBJECT = -2
+"""As a key of a mapping: every value above 0."""
+
 Values = Mapping[int, int]
 """Pixels of each value."""
 
@@ -80,32 +85,35 @@ def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None
     """
     everything = [*train, *others]
     colours = _decide_colours([summary for _, summary in everything], num_classes)
-    ignored = IGNORED if ignore_index is None else ignore_index
     snapped = _true_values(everything, num_classes, ignore_index)
     rewritings: dict[Path, _Rewriting] = {}
     hopeless: dict[Path, str] = {}
     for path, summary in everything:
-        found = _rewrite(path, summary, colours, snapped, ignored, num_classes)
+        found = _rewrite(path, summary, colours, snapped, num_classes)
         if found is None:
             hopeless[path] = "no class values can be told from what is in it"
         else:
             rewritings[path] = found
-    if any(found.marks_ignored for found in rewritings.values()):
-        ignore_index = ignored
     learnt = [(path, rewritings[path]) for path, _ in train if path in rewritings]
     mapping = _decide_mapping(learnt, num_classes, ignore_index)
-    repairs = {}
+    mappings: dict[Path, dict[int, int]] = {}
     for path, found in rewritings.items():
         known = _mapping_of(found, mapping, num_classes, ignore_index) if mapping is not None else None
         if known is None:
             hopeless[path] = f"the values {show_values(sorted(found.counts))} do not say which classes they are"
         else:
-            repairs[path] = _complete(found, known, ignore_index)
-    return RepairPlan(repairs, hopeless, ignore_index, colours)
+            mappings[path] = known
+    # Classes that are written anew could meet the value that is ignored, which is then written as one that is no class.
+    is_changed = any(rewritings[path].seen or _moved(rewritings[path], known, ignore_index) for path, known in mappings.items())
+    keeps = ignore_index is not None and ignore_index <= IGNORED and not is_changed
+    written = ignore_index if ignore_index is not None and keeps else IGNORED
+    repairs = {path: _complete(rewritings[path], known, ignore_index, written) for path, known in mappings.items()}
+    has_ignored = ignore_index is not None or any(found.marks_ignored for found in rewritings.values())
+    return RepairPlan(repairs, hopeless, written if has_ignored else None, colours)
 
 
 def _rewrite(
-    path: Path, summary: LabelSummary, colours: dict[int, int], snapped: tuple[int, ...], ignored: int, num_classes: int | None
+    path: Path, summary: LabelSummary, colours: dict[int, int], snapped: tuple[int, ...], num_classes: int | None
 ) -> _Rewriting | None:
     """The first step for one file, or None."""
     if summary.channels == "different":
@@ -113,7 +121,7 @@ def _rewrite(
     found = _reduce(summary)
     faulty = summary.num_nan or summary.num_fractional or any(value < 0 for value in summary.values)
     if faulty:
-        return _make_whole(found, summary, ignored) if fix_of(summary) else None
+        return _make_whole(found, summary) if fix_of(summary) else None
     if is_lossy(path, summary, num_classes or 2):
         return _snap(found, summary, snapped) if len(snapped) > 1 else None
     return found
@@ -185,8 +193,8 @@ def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) 
     return {colour: index for index, colour in enumerate([background, *sorted(set(chosen) - {background})])}
 
 
-def _make_whole(found: _Rewriting, summary: LabelSummary, ignored: int) -> _Rewriting:
-    """NaN and negative values become the ignored value, soft values the nearest class value."""
+def _make_whole(found: _Rewriting, summary: LabelSummary) -> _Rewriting:
+    """NaN and negative values become `NOT_ANNOTATED`, soft values the nearest class value."""
     negative = [value for value in summary.values if value < 0]
     soft = bool(summary.num_fractional)
     values = [value for value in summary.values if value >= 0]
@@ -201,19 +209,17 @@ def _make_whole(found: _Rewriting, summary: LabelSummary, ignored: int) -> _Rewr
     ):
         if count:
             seen.append(f"{count} {what}")
-            done.append(f"written as {ignored} (not annotated)")
+            done.append(f"written as {IGNORED} (not annotated)")
 
     def rewrite(block: Array) -> Array:
         pixels = found.rewrite(block)
         finite = np.isfinite(pixels)
         filled = np.where(finite, pixels, 0).astype(np.float64)
         whole = _nearest(filled, known) if soft else filled.astype(np.int64)
-        return np.asarray(np.where(finite & (filled >= 0), whole, ignored))
+        return np.asarray(np.where(finite & (filled >= 0), whole, NOT_ANNOTATED))
 
     counts = {value: summary.counts.get(value, 0) for value in (known.tolist() if soft else values)}
-    marks = bool(summary.num_nan or negative)
-    counts |= {ignored: summary.num_nan + sum(summary.counts[value] for value in negative)} if marks else {}
-    return _Rewriting(tuple(seen), tuple(done), rewrite, counts, marks)
+    return _Rewriting(tuple(seen), tuple(done), rewrite, counts, bool(summary.num_nan or negative))
 
 
 def _snap(found: _Rewriting, summary: LabelSummary, known: tuple[int, ...]) -> _Rewriting:
@@ -260,7 +266,7 @@ def _true_values(summaries: Summaries, num_classes: int | None, ignore_index: in
 def _decide_mapping(
     learnt: Sequence[tuple[Path, _Rewriting]], num_classes: int | None, ignore_index: int | None
 ) -> dict[int, int] | None:
-    """Class of each value of the training labels; a key of -1 stands for "anything above 0"."""
+    """Class of each value of the training labels; or `ANY_OBJECT`."""
     if not learnt:
         return None
     summaries = [(path, _as_summary(found.counts)) for path, found in learnt]
@@ -270,7 +276,7 @@ def _decide_mapping(
     values = {value for _, found in learnt for value in found.counts} - {ignore_index}
     binary = num_classes in (None, 2)
     if binary and (_differ_in_their_foreground(learnt, ignore_index) or _are_instances(values, learnt)):
-        return {0: 0, -1: 1}
+        return {0: 0, ANY_OBJECT: 1}
     return None
 
 
@@ -287,7 +293,7 @@ def _mapping_of(
 ) -> dict[int, int] | None:
     """The mapping that serves one file: the one of the training, or, with two classes, its own foreground value."""
     values = set(found.counts) - {ignore_index}
-    if -1 in mapping or values <= set(mapping):
+    if ANY_OBJECT in mapping or values <= set(mapping):
         return mapping
     count = len(set(mapping.values()) - {ignore_index})
     if count == 2 and len(values - {0}) == 1:
@@ -296,30 +302,37 @@ def _mapping_of(
     return plain if values <= set(plain) else None
 
 
-def _complete(found: _Rewriting, mapping: dict[int, int], ignore_index: int | None) -> LabelRepair:
-    """Both steps as one."""
+def _moved(found: _Rewriting, mapping: dict[int, int], ignore_index: int | None) -> bool:
+    """Whether a value is not its class already."""
+    return any(mapping.get(value, int(value > 0)) != value for value in found.counts if value != ignore_index)
+
+
+def _complete(found: _Rewriting, mapping: dict[int, int], ignore_index: int | None, written: int) -> LabelRepair:
+    """Both steps as one; `written` is what pixels without annotation become."""
     values = sorted(set(found.counts) - {ignore_index})
-    moved = {value: mapping.get(value, 1) for value in values if mapping.get(value, int(value > 0)) != value}
-    seen, done = found.seen, found.done
-    if -1 in mapping and moved:
-        seen, done = (*seen, _describe(values)), (*done, "every value above 0 becomes class 1")
-    elif moved:
-        arrows = ", ".join(f"{value} -> {mapping[value]}" for value in values)
-        seen, done = (*seen, _describe(values)), (*done, arrows)
+    seen, done = list(found.seen), list(found.done)
+    if _moved(found, mapping, ignore_index):
+        seen.append(_describe(values))
+        arrows = ", ".join(f"{value} -> {mapping.get(value, 1)}" for value in values)
+        done.append("every value above 0 becomes class 1" if ANY_OBJECT in mapping else arrows)
+    if ignore_index in found.counts and ignore_index != written:
+        seen.append(f"{ignore_index} where nothing is annotated")
+        done.append(f"written as {written}")
 
     def apply(block: Array) -> NDArray[np.uint8]:
         numbers = found.rewrite(block)
-        if -1 in mapping:
-            classes = (numbers > 0).astype(np.uint8)
+        classes = np.zeros(numbers.shape, np.uint8)
+        if ANY_OBJECT in mapping:
+            classes[numbers > 0] = 1
         else:
-            classes = np.zeros(numbers.shape, np.uint8)
             for value, index in mapping.items():
                 classes[numbers == value] = index
-        if ignore_index is not None:
-            classes[numbers == ignore_index] = ignore_index
+        for ignored in (NOT_ANNOTATED, ignore_index):
+            if ignored is not None:
+                classes[numbers == ignored] = written
         return classes
 
-    return LabelRepair(seen, done, apply)
+    return LabelRepair(tuple(seen), tuple(done), apply)
 
 
 def _describe(values: Sequence[int]) -> str:
