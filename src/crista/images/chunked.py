@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -40,6 +42,16 @@ class ChunkGrid:
     def chunk_at(self, place: tuple[int, ...]) -> Region:
         """The voxels of one chunk."""
         return self.box_of([range(number, number + 1) for number in place])
+
+
+@dataclass(frozen=True)
+class OpenedArray:
+    """One array of a store; a reader's own class reads it."""
+
+    path: Path
+    name: str
+    opened: str = field(default_factory=lambda: uuid4().hex)
+    """Tells one opening from the next: chunks may be written anew in between, which the metadata do not show."""
 
 
 def read_through_cache(key: Hashable, grid: ChunkGrid, region: Region, read: Callable[[Region], Array]) -> Array:

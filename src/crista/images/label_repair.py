@@ -105,8 +105,9 @@ def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None
             mappings[path] = known
     # Classes that are written anew could meet the value that is ignored, which is then written as one that is no class.
     is_changed = any(rewritings[path].seen or _moved(rewritings[path], known, ignore_index) for path, known in mappings.items())
-    keeps = ignore_index is not None and ignore_index <= IGNORED and not is_changed
-    written = ignore_index if ignore_index is not None and keeps else IGNORED
+    written = IGNORED
+    if ignore_index is not None and ignore_index < IGNORED and not is_changed:
+        written = ignore_index
     repairs = {path: _complete(rewritings[path], known, ignore_index, written) for path, known in mappings.items()}
     has_ignored = ignore_index is not None or any(found.marks_ignored for found in rewritings.values())
     return RepairPlan(repairs, hopeless, written if has_ignored else None, colours)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from crista.geometry.axes import Array, Region
-from crista.images.chunked import ChunkGrid, read_through_cache
+from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
 from crista.images.containers import axes_from_attributes, choose_only_array, missing_array_error, spellings_of
 from crista.images.stored import Stored, decoding_errors, micrometres_by_axis, note_on_pieces, num_bytes, read_error
 
@@ -147,13 +146,8 @@ def _open_dataset(path: Path, name: str, version: int) -> tuple[Any, ChunkGrid]:
 
 
 @dataclass(frozen=True)
-class _N5Pixels:
+class _N5Pixels(OpenedArray):
     """Pixels of one dataset. tensorstore keeps threads, so a process must not fork once it has read N5; spawned ones are fine."""
-
-    path: Path
-    name: str
-    opened: str = field(default_factory=lambda: uuid4().hex)
-    """Tells one opening from the next: blocks may be written anew in between, which the attributes do not show."""
 
     def read(self, region: Region) -> Array:
         """The pixels of `region`; blocks that are not stored are 0."""

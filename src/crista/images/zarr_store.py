@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
 from crista.geometry.axes import Array, Region
-from crista.images.chunked import ChunkGrid, read_through_cache
+from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
     choose_only_array,
@@ -186,13 +185,8 @@ def _version(path: Path, name: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _ZarrPixels:
+class _ZarrPixels(OpenedArray):
     """Pixels of one array."""
-
-    path: Path
-    name: str
-    opened: str = field(default_factory=lambda: uuid4().hex)
-    """Tells one opening from the next: chunks may be written anew in between, which the metadata do not show."""
 
     def read(self, region: Region) -> Array:
         version = _version(self.path, self.name)
