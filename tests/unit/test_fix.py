@@ -13,7 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 import crista
-from crista.config.load import config_from_dict
+from crista.config.load import config_from_dict, load_config
 from crista.errors import ConfigError, DataError
 from crista.geometry.axes import Array
 from crista.geometry.spacing import Spacing
@@ -306,3 +306,20 @@ def test_several_ignored_values_are_refused(tmp_path: Path) -> None:
         ConfigError, match=r"LOSS\.IGNORE_INDEX: has 2 values \(254, 255\), and corrected copies are written with one"
     ):
         _ignore_index(config)
+
+
+@pytest.mark.parametrize(("ignored", "values"), [(0, (0, 1, 5)), (1000, (1000, 0, 5)), (3, (3, 0, 5)), (255, (255, 0, 5))])
+def test_the_ignored_value_never_meets_a_class(tmp_path: Path, ignored: int, values: tuple[int, int, int]) -> None:
+    write_set(tmp_path, {"a.npy": np.array(values, np.uint16)[truth(3)]})
+    report = crista.fix(
+        tmp_path / "train/x", tmp_path / "train/y", out=tmp_path / "out", overrides=[f"LOSS.IGNORE_INDEX={ignored}"]
+    )
+    np.testing.assert_array_equal(written(tmp_path, "a"), np.array([255, 0, 1], np.uint8)[truth(3)])
+    assert load_config(report.config).config.loss.ignored_values == (255,)
+    assert report.after.problems == ()
+
+
+def test_nan_beside_the_value_255_stays_apart(tmp_path: Path) -> None:
+    write_set(tmp_path, {"a.npy": np.array([0, 255, np.nan], np.float32)[truth(3)]})
+    mend(tmp_path)
+    np.testing.assert_array_equal(written(tmp_path, "a"), np.array([0, 1, 255], np.uint8)[truth(3)])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -453,7 +454,19 @@ def test_the_pixel_size_of_the_test_is_held_against_that_of_the_training(tmp_pat
         made.add(split, name, None, label())
         write_image(tmp_path / split / "x" / f"{name}.tif", picture(), "YX", spacing=Spacing((size, size)))
     (found,) = made.check(test=True).findings
-    assert found.seen == "t.tif: pixel size 0.005 × 0.005 µm, training was 0.008 × 0.008 µm (a factor of 0.625)"
+    assert found.seen == "pixel size 0.005 × 0.005 µm, training was 0.008 × 0.008 µm (a factor of 0.625)"
+    assert found.files.endswith("t.tif")
     assert found.effect == "objects are 1.6 times as large in pixels as those learnt"
     assert "t.tif becomes 30 × 40" in found.fix
     assert "scipy.ndimage.zoom(image, (0.625, 0.625), order=1)" in found.fix
+
+
+def test_inner_paths_serve_hdf5_files_of_any_name(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "experiment.mat", "w") as file:
+        file["raw"], file["label"] = picture(), label()
+    keys = {"INPUT_ZARR_MULTIPLE_DATA": True, "INPUT_ZARR_MULTIPLE_DATA_RAW_PATH": "raw"}
+    made = Folders(tmp_path)
+    made.data["TRAIN"] = {"PATH": str(tmp_path), "INPUT_ZARR_MULTIPLE_DATA_GT_PATH": "label", **keys}
+    report = made.check()
+    assert report.problems == ()
+    assert [(pair.image.inner, pair.label and pair.label.inner) for pair in report.train] == [("raw", "label")]

@@ -138,7 +138,7 @@ def test_a_damaged_hdf5_chunk_names_file_and_dataset(tmp_path: Path) -> None:
 def test_an_hdf5_without_images(tmp_path: Path) -> None:
     _write_hdf5(tmp_path / "a.h5", [])
 
-    with pytest.raises(ImageReadError, match="no numeric dataset of at least two axes"):
+    with pytest.raises(ImageReadError, match="no numeric array of at least two axes"):
         open_image(tmp_path / "a.h5")
 
 
@@ -361,3 +361,74 @@ def test_a_nifti_time_series_of_vectors_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match="time series and vectors are not supported"):
         open_image(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"axes": 3}, {"axes": "none"}, {"element_size_um": 4.0}, {"element_size_um": ["a", "b", "c"]}]
+)
+@pytest.mark.parametrize("name", ["a.h5", "a.zarr"])
+def test_attributes_of_another_meaning_do_not_make_a_file_unreadable(
+    name: str, attributes: dict[str, object], tmp_path: Path
+) -> None:
+    if name == "a.h5":
+        _write_hdf5(tmp_path / name, ["raw"], **attributes)
+    else:
+        array = zarr.create_array(str(tmp_path / name), shape=VOLUME.shape, dtype="u1", attributes=dict(attributes))
+        array[:] = VOLUME
+
+    image = open_image(tmp_path / name)
+
+    assert (image.axes, image.spacing) == ("ZYX", None)
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+@pytest.mark.parametrize("ome", [None, "words"])
+def test_attributes_called_ome_need_not_be_those_of_ome(ome: object, tmp_path: Path) -> None:
+    group = zarr.create_group(str(tmp_path / "a.zarr"), attributes={"ome": ome})
+    group.create_array("raw", shape=VOLUME.shape, dtype="u1")[:] = VOLUME
+
+    np.testing.assert_array_equal(open_image(tmp_path / "a.zarr").read()[0], VOLUME)
+
+
+def _write_multiscale(group: zarr.Group, num_levels: int) -> None:
+    axes = [{"name": letter, "type": "space", "unit": "nanometer"} for letter in "xyz"]
+    scales = [[{"type": "scale", "scale": [4.0 * 2**level, 8.0 * 2**level, 40.0]}] for level in range(num_levels)]
+    datasets = [{"path": f"level/{number}", "coordinateTransformations": scale} for number, scale in enumerate(scales)]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    for number in range(num_levels):
+        group.create_array(f"level/{number}", shape=VOLUME.T[:: 2**number].shape, dtype="u1")[:] = VOLUME.T[:: 2**number]
+
+
+@pytest.mark.parametrize("num_levels", [1, 3])
+@pytest.mark.parametrize("inner", [None, "volumes/raw", "volumes/raw/level/0"])
+def test_a_pyramid_in_a_group_is_one_array_with_its_axes_and_voxel_size(
+    inner: str | None, num_levels: int, tmp_path: Path
+) -> None:
+    root = zarr.create_group(str(tmp_path / "a.zarr"), zarr_format=2)
+    _write_multiscale(root.create_group("volumes/raw"), num_levels)
+
+    image = open_image(tmp_path / "a.zarr", inner=inner)
+
+    assert (image.inner, image.axes) == ("volumes/raw/level/0", "XYZ")
+    assert image.spacing is not None
+    assert image.spacing.values == pytest.approx((0.04, 0.008, 0.004))
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+def test_of_several_pyramids_the_finest_levels_are_listed(tmp_path: Path) -> None:
+    root = zarr.create_group(str(tmp_path / "a.zarr"), zarr_format=2)
+    for name in ("raw", "labels"):
+        _write_multiscale(root.create_group(name), 2)
+
+    with pytest.raises(ImageReadError, match=r"several arrays: labels/level/0 \(30, 20, 6\), raw/level/0 \(30, 20, 6\)\n"):
+        open_image(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("inner", ["nothing", "number", "meta"])
+def test_what_is_named_and_holds_no_pixels_is_told(inner: str, tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", ["raw"])
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["nothing"], file["number"] = h5py.Empty("f"), 3
+
+    with pytest.raises(ImageReadError, match=rf"holds no array '{inner}'; found: raw \(6, 20, 30\)"):
+        open_image(tmp_path / "a.h5", inner=inner)

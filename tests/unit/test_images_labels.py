@@ -12,10 +12,10 @@ import pytest
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
 from crista.images import blocks
-from crista.images.coding import CodingDecision, class_counts, decide_coding
+from crista.images.coding import CodingDecision, decide_coding
 from crista.images.image import Image
 from crista.images.label_faults import check_values
-from crista.images.labels import MAX_VALUES, LabelCoding, count_values, read_label, summarise_label
+from crista.images.labels import MAX_VALUES, LabelCoding, class_counts, count_values, read_label, summarise_label
 
 
 @dataclass(frozen=True)
@@ -342,3 +342,69 @@ def test_unknown_values_name_the_file(stored: Array, axes: str, words: tuple[str
         read_label(image_of(stored, axes), LabelCoding(2, 255))
     assert str(caught.value).startswith("y/a.tif: ")
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint64, np.float16, np.float64])
+def test_the_size_of_objects_does_not_depend_on_the_dtype(dtype: Any) -> None:
+    summary = summarise_label(image_of(objects(1, 2).astype(dtype)))
+    assert summary.diameters == summarise_label(image_of(objects(1, 2))).diameters
+    assert [value for value, _ in summary.diameters] == [1, 2]
+
+
+def test_the_size_of_objects_does_not_depend_on_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (60, 8))
+    label = objects(1, 2)
+    expected = summarise_label(image_of(label)).diameters
+    one_hot = np.stack([label == index for index in range(3)]).astype(np.uint8)
+    assert summarise_label(image_of(np.stack([label] * 3), "CYX")).diameters == expected
+    assert summarise_label(image_of(one_hot, "CYX")).diameters == expected
+
+
+def test_channels_of_nan_are_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (16, 8))
+    label = np.stack([np.full((4, 4), np.nan), np.zeros((4, 4))])
+    summary = summarise_label(image_of(label, "CYX"))
+    assert (summary.channels, summary.num_nan, summary.diameters) == ("different", 16, ())
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(2**64 - 2, np.uint64), (-(2**63), np.int64), (2**31 - 2, np.int32)])
+def test_values_at_the_ends_of_a_dtype_are_counted(value: int, dtype: Any) -> None:
+    values, counts = count_values(np.array([value, value + 1, value], dtype))
+    assert (values.tolist(), counts.tolist()) == ([value, value + 1], [2, 1])
+
+
+@pytest.mark.parametrize("value", [10**9 * 4, 2**62, 2**64 - 1])
+def test_two_values_however_far_apart_are_two_classes(value: int) -> None:
+    decision = decide(objects(1).astype(np.uint64) * np.uint64(value))
+    assert f"looks like 0/{value}" in warnings_of(decision)
+    assert decision.coding == LabelCoding(2, None, ((0, 0), (value, 1)))
+
+
+def test_the_range_of_soft_values_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.zeros((8, 8), np.float32)
+    label[0], label[-1] = 0.5, 3
+    whole = summarise_label(image_of(label))
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (16, 8))
+    assert (whole.low, whole.high) == (0, 3)
+    assert summarise_label(image_of(label)) == whole
+
+
+def test_the_commonest_colours_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 64), dtype=np.uint8)
+    red, green = (np.zeros((3, 20, 64), np.uint8) for _ in range(2))
+    red[0], green[1] = 250, 250
+    label = np.concatenate([noise, red, green], axis=1)
+    whole = summarise_label(image_of(label, "CYX"))
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (3 * 64 * 30, 8))
+    cut = summarise_label(image_of(label, "CYX"))
+    assert whole.colours[:2] == cut.colours[:2] == ((250 << 8, 1280), (250 << 16, 1280))
+    assert whole.num_colours == cut.num_colours == MAX_VALUES + 1
+
+
+def test_grey_at_the_top_of_a_colour_coded_label_is_a_colour_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.zeros((3, 40, 8), np.uint8)
+    label[:, 10:20], label[0, 20:30], label[1, 30:] = 255, 250, 250
+    monkeypatch.setattr(blocks.iter_blocks, "__defaults__", (3 * 8 * 10, 8))
+    summary = summarise_label(image_of(label, "CYX"))
+    assert summary.colours == ((0, 80), (250 << 8, 80), (250 << 16, 80), (0xFFFFFF, 80))
+    assert summary.num_colours == 4

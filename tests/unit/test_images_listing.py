@@ -122,3 +122,8 @@ def test_a_folder_without_permission_is_told(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert f"{tmp_path}: no permission to list it" in message_of(tmp_path)
+
+
+def test_compressed_volumes_in_subfolders_are_seen(tmp_path: Path) -> None:
+    make(tmp_path, "patient 1/scan.nii.gz")
+    assert "but some in subfolders: patient 1\n" in message_of(tmp_path)

@@ -12,7 +12,8 @@ import tifffile
 from PIL import Image as Picture
 
 from crista.errors import ImageReadError
-from crista.images.open import SUPPORTED_EXTENSIONS, open_image
+from crista.images.content import SUPPORTED_EXTENSIONS
+from crista.images.open import open_image
 
 
 @pytest.mark.parametrize(

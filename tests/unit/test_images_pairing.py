@@ -9,7 +9,7 @@ import pytest
 
 from crista.errors import DataError
 from crista.images.listing import sort_naturally
-from crista.images.pairing import pair_files
+from crista.images.pairing import pair_files, pair_what_matches
 
 
 def paths(folder: str, *names: str) -> list[Path]:
@@ -135,3 +135,9 @@ def test_long_lists_are_shortened() -> None:
     images = tuple(f"{chr(97 + i // 26)}{chr(97 + i % 26)}q.tif" for i in range(30))
     message = message_of(images, ("zzz.tif", "yyy.tif"))
     assert "and 10 more" in message
+
+
+def test_names_that_differ_in_leading_zeros_only_are_never_guessed() -> None:
+    images, labels = paths("x", "img_1.tif", "img_01.tif", "img_2.tif"), paths("y", "mask_1.tif", "mask_01.tif", "mask_2.tif")
+    pairs, _ = pair_what_matches(images, labels)
+    assert [(image.name, label.name) for image, label in pairs] == [("img_2.tif", "mask_2.tif")]

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 
@@ -66,24 +67,36 @@ def test_planes_in_files_that_are_not_here(tmp_path: Path) -> None:
         open_image(path)
 
 
-def test_an_ome_image_of_several_files_is_one_image(tmp_path: Path) -> None:
-    uuid = ["urn:uuid:00000000-0000-0000-0000-00000000000" + digit for digit in "12"]
+def _write_ome_set(folder: Path, num_planes: int) -> Path:
+    """One image of several files, a plane in each; the first file."""
+    uuid = [f"urn:uuid:00000000-0000-0000-0000-00000000000{z}" for z in range(num_planes)]
     planes = "".join(
         f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{z}.ome.tif">{uuid[z]}</UUID></TiffData>'
-        for z in range(2)
+        for z in range(num_planes)
     )
-    for z in range(2):
+    for z in range(num_planes):
         xml = (
             f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuid[z]}"><Image ID="Image:0">'
-            '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="2" SizeC="1" '
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="{num_planes}" SizeC="1" '
             f'SizeT="1">{planes}</Pixels></Image></OME>'
         )
-        tifffile.imwrite(tmp_path / f"{z}.ome.tif", STACK[z], description=xml, metadata=None)
+        tifffile.imwrite(folder / f"{z}.ome.tif", STACK[z], description=xml, metadata=None)
+    return folder / "0.ome.tif"
 
-    image = open_image(tmp_path / "0.ome.tif")
+
+def test_an_ome_image_of_several_files_is_one_image(tmp_path: Path) -> None:
+    image = open_image(_write_ome_set(tmp_path, 2))
 
     assert image.notes == ("its OME metadata joins several files into one image",)
     np.testing.assert_array_equal(image.read()[0], STACK[:2])
+
+
+def test_a_missing_file_of_several_is_no_black_plane(tmp_path: Path) -> None:
+    path = _write_ome_set(tmp_path, 3)
+    (tmp_path / "1.ome.tif").unlink()
+
+    with pytest.raises(ImageReadError, match="1 of 3 planes are missing"):
+        open_image(path)
 
 
 def test_a_damaged_strip_names_file_and_page(tmp_path: Path) -> None:
@@ -258,3 +271,31 @@ def test_a_page_that_points_to_itself_ends(tmp_path: Path) -> None:
     path.write_bytes(content)
 
     np.testing.assert_array_equal(open_image(path, ndim=2).read()[0], STACK[0])
+
+
+def test_alpha_beside_grey_is_dropped_as_in_a_png(tmp_path: Path) -> None:
+    pixels = np.stack([STACK[0], STACK[1]], axis=-1)
+    for name in ("a.tif", "a.png"):
+        PIL.Image.fromarray(pixels, mode="LA").save(tmp_path / name)
+    tiff, png = open_image(tmp_path / "a.tif"), open_image(tmp_path / "a.png")
+
+    assert tiff.notes == png.notes == ("the alpha channel is dropped",)
+    np.testing.assert_array_equal(tiff.read(), STACK[:1])
+    np.testing.assert_array_equal(png.read(), STACK[:1])
+
+
+def test_two_channels_are_not_taken_for_grey_and_alpha(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([STACK[0], STACK[1]], axis=-1), photometric="minisblack", planarconfig="contig")
+
+    np.testing.assert_array_equal(open_image(tmp_path / "a.tif", ndim=2).read(), STACK[:2])
+
+
+@pytest.mark.parametrize(("resolution", "unit", "expected"), [(72, "inch", None), (4, "micron", 0.25), (25400, "inch", 1.0)])
+def test_the_resolution_of_a_screen_is_no_voxel_size_of_imagej(
+    resolution: int, unit: str, expected: float | None, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], imagej=True, resolution=(resolution, resolution), metadata={"unit": unit})
+
+    spacing = open_image(tmp_path / "a.tif").spacing
+
+    assert (None if spacing is None else spacing.values) == (None if expected is None else pytest.approx((expected, expected)))

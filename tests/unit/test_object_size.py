@@ -66,11 +66,11 @@ def test_the_middle_is_bounded_and_put_together_from_blocks() -> None:
     assert sizes[0] == 40
     assert all(abs((part.start + part.stop) / 2 - n / 2) <= 1 for part, n in zip(region, (40, 2000, 3000), strict=True))
     image, wanted = np.arange(96).reshape(8, 12), (slice(2, 7), slice(3, 9))
-    sample = np.zeros((5, 6), int)
+    sample = np.zeros((1, 5, 6), int)
     for rows in (slice(0, 4), slice(4, 8)):
         for columns in (slice(0, 8), slice(8, 12)):
-            fill_middle(sample, wanted, (rows, columns), image[rows, columns])
-    assert np.array_equal(sample, image[wanted])
+            fill_middle(sample, wanted, (rows, columns), image[None, rows, columns])
+    assert np.array_equal(sample[0], image[wanted])
 
 
 def test_half_of_the_foreground_lies_below_the_median() -> None:

@@ -15,9 +15,9 @@ from crista.config.data import ValidationData
 from crista.config.load import config_from_dict
 from crista.config.loss import Loss
 from crista.errors import ConfigError, DataError
-from crista.images.coding import CodingDecision, class_counts
+from crista.images.coding import CodingDecision
 from crista.images.image import ImagePair
-from crista.images.labels import LabelCoding, make_coding, read_label
+from crista.images.labels import LabelCoding, class_counts, make_coding, read_label
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.patches.annotated import BalancedPlacer, Redrawn, annotated_only

@@ -127,7 +127,6 @@ def _guess(naming: _Naming, ndim: int | None, key: str) -> _Naming:
         what = f"{len(naming.shape)} axes without names, shape {naming.shape}: cannot guess which is which"
         raise AxesError(what, f"{key}: one letter of T C Z Y X per axis")
     why = ""
-    position, letter = -1, ""
     roles: dict[int, str] = {}
     if surplus == 2:
         channel = _shortest(unnamed, naming.shape)
@@ -142,7 +141,8 @@ def _guess(naming: _Naming, ndim: int | None, key: str) -> _Naming:
     spelled = ", ".join(letters.lower())
     reason = f"guessed ({spelled}): no axis metadata, {len(letters)} axes{task}{why}"
     # A long stack of unnamed pages can hardly be anything but slices; everything else may be meant otherwise.
-    is_plain = surplus == 0 or (surplus == 1 and naming.shape[position] > MAX_OBVIOUS_CHANNELS and letter == "Z")
+    long = [letter for position, letter in roles.items() if naming.shape[position] > MAX_OBVIOUS_CHANNELS]
+    is_plain = not roles or (long == ["Z"] and len(roles) == 1)
     notes = () if is_plain else (f"axes {reason}; if that is wrong, set {key}",)
     return replace(naming, letters=letters, reason=reason, notes=naming.notes + notes)
 

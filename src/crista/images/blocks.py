@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import product
 from math import prod
 
 from crista.geometry.axes import Array, Region
+from crista.geometry.tiles import grid_blocks, round_up
 from crista.images.image import Image
 
 BLOCK_VALUES = 2**23
@@ -25,18 +25,13 @@ def iter_blocks(image: Image, max_values: int = BLOCK_VALUES, row_unit: int = RO
     of whole rows and planes as they lie in the file. Rows are cut on multiples of `row_unit`, if at all.
     """
     budget = max(1, max_values // image.num_channels)
-    size = choose_block(image.spatial_shape, image.chunks, budget, row_unit)
-    axes = [
-        [slice(start, min(start + step, length)) for start in range(0, length, step)]
-        for length, step in zip(image.spatial_shape, size, strict=True)
-    ]
-    yield from product(*axes)
+    yield from grid_blocks(image.spatial_shape, choose_block(image.spatial_shape, image.chunks, budget, row_unit))
 
 
 def choose_block(shape: Sequence[int], chunks: Sequence[int] | None, budget: int, row_unit: int = ROW_UNIT) -> tuple[int, ...]:
     """The shape of a block of at most `budget` voxels (at least `row_unit` of one row): whole chunks, x filled first."""
     unit = list(chunks) if chunks is not None else [1] * len(shape)
-    unit[-1] = -(-unit[-1] // row_unit) * row_unit
+    unit[-1] = round_up(unit[-1], row_unit)
     unit = [min(step, n) for step, n in zip(unit, shape, strict=True)]
     while prod(unit) > budget and max(unit[:-1]) > 1:
         longest = unit.index(max(unit[:-1]))

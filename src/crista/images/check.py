@@ -9,7 +9,7 @@ from crista.config.data import TestData, TrainData, ValidationData
 from crista.config.root import Config
 from crista.errors import DataError, Problem
 from crista.images.class_names import find_class_names
-from crista.images.coding import class_counts, decide_coding
+from crista.images.coding import decide_coding
 from crista.images.consistency import (
     check_channels,
     check_dtypes,
@@ -22,17 +22,17 @@ from crista.images.consistency import (
     gather_notes,
 )
 from crista.images.copies import check_copies
-from crista.images.dataset import LEFT_OUT, OpenedPairs, Pairing, Role, open_pairs
+from crista.images.dataset import OpenedPairs, Pairing, Role, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
 from crista.images.image import ImagePair
 from crista.images.label_faults import check_summaries, check_values, empty_label_warnings, rare_class_warnings
-from crista.images.labels import LabelCoding, make_coding
+from crista.images.labels import LabelCoding, class_counts, make_coding
 from crista.images.look_cache import forget_oldest
 from crista.images.object_size import median_diameter
 from crista.images.pairing import pair_files
 from crista.images.pixel_faults import check_pixels, check_swapped, check_unlike
 from crista.images.split import Split, read_split
-from crista.images.wording import list_files
+from crista.images.wording import LEFT_OUT, list_files
 
 SCAN_LIMIT = 2**31
 """Test images above so many bytes are not read in advance; prediction meets their pixels tile by tile."""
@@ -171,12 +171,8 @@ def _open_splits(config: Config, wanted: list[Role], pairing: Pairing, findings:
 
 
 def _section(config: Config, role: Role) -> TrainData | ValidationData | TestData:
-    sections: dict[Role, TrainData | ValidationData | TestData] = {
-        "train": config.data.train,
-        "val": config.data.val,
-        "test": config.data.test,
-    }
-    return sections[role]
+    section: TrainData | ValidationData | TestData = getattr(config.data, role)
+    return section
 
 
 def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Findings) -> None:

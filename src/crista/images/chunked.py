@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
 from crista.geometry.axes import Array, Region
 from crista.geometry.tiles import shape_of
 from crista.images.open_files import DECODED
+from crista.images.regions import overlap
 
 CACHED_PART = 4
 """A read that touches more than this part of the cache goes past it: large blocks are not read twice."""
@@ -36,6 +39,20 @@ class ChunkGrid:
             for some, n, length in zip(numbers, self.chunks, self.shape, strict=True)
         )
 
+    def chunk_at(self, place: tuple[int, ...]) -> Region:
+        """The voxels of one chunk."""
+        return self.box_of([range(number, number + 1) for number in place])
+
+
+@dataclass(frozen=True)
+class OpenedArray:
+    """One array of a store; a reader's own class reads it."""
+
+    path: Path
+    name: str
+    opened: str = field(default_factory=lambda: uuid4().hex)
+    """Tells one opening from the next: chunks may be written anew in between, which the metadata do not show."""
+
 
 def read_through_cache(key: Hashable, grid: ChunkGrid, region: Region, read: Callable[[Region], Array]) -> Array:
     """The pixels of `region`, by way of the chunks decoded last; whole chunks and large regions go past them.
@@ -57,7 +74,8 @@ def read_through_cache(key: Hashable, grid: ChunkGrid, region: Region, read: Cal
         DECODED.keep((key, place), chunk)
     pixels = np.empty(shape_of(region), grid.dtype)
     for place, chunk in (decoded | kept).items():
-        _paste(chunk, [number * n for number, n in zip(place, grid.chunks, strict=True)], region, pixels)
+        source, target = overlap(grid.chunk_at(place), region)
+        pixels[target] = chunk[source]
     return pixels
 
 
@@ -66,21 +84,4 @@ def _decode_box(grid: ChunkGrid, places: list[tuple[int, ...]], read: Callable[[
     numbers = [range(min(along), max(along) + 1) for along in zip(*places, strict=True)]
     box = grid.box_of(numbers)
     pixels = read(box)
-    decoded = {}
-    for place in product(*numbers):
-        inside = tuple(
-            slice(number * n - part.start, (number + 1) * n - part.start)
-            for number, n, part in zip(place, grid.chunks, box, strict=True)
-        )
-        decoded[place] = pixels[inside].copy()
-    return decoded
-
-
-def _paste(chunk: Array, start: list[int], region: Region, pixels: Array) -> None:
-    """Copy what a chunk that begins at `start` shares with `region`, of which `pixels` are the pixels."""
-    source, target = [], []
-    for first, length, part in zip(start, chunk.shape, region, strict=True):
-        low, high = max(first, part.start), min(first + length, part.stop)
-        source.append(slice(low - first, high - first))
-        target.append(slice(low - part.start, high - part.start))
-    pixels[tuple(target)] = chunk[tuple(source)]
+    return {place: pixels[overlap(box, grid.chunk_at(place))[0]].copy() for place in product(*numbers)}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from crista.errors import Problem
 from crista.images.label_faults import Summaries, channel_warnings, check_summaries, empty_label_warnings
-from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary, make_coding
+from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary, class_counts, make_coding
 from crista.images.wording import list_names, show_values
 
 MAX_UNSTATED_CLASSES = 8
@@ -83,15 +83,7 @@ def decide_coding(
     seen = _Seen(tuple(sorted(union - set(ignored))), summaries, num_classes, ignored, where)
     if broken or not summaries:
         return CodingDecision(None, tuple(broken))
-    for attempt in (
-        _no_foreground,
-        _plain_classes,
-        _ignore_suspected,
-        _mixed_codings,
-        _lossy,
-        _instances,
-        _mapped,
-    ):
+    for attempt in (_no_foreground, _plain_classes, _ignore_suspected, _mixed_codings, _lossy, _instances, _mapped):
         decision = attempt(seen)
         if decision is not None:
             extra = (*channel_warnings(summaries), *_set_warnings(seen, decision))
@@ -117,7 +109,7 @@ def _plain_classes(seen: _Seen) -> CodingDecision | None:
     if seen.num_classes is not None:
         fits = count <= seen.num_classes
         return CodingDecision(make_coding(seen.num_classes, seen.ignored)) if fits else None
-    consecutive = seen.values == tuple(range(count)) or seen.values == (1,)
+    consecutive = len(seen.values) == count or seen.values == (1,)
     if not consecutive or count > MAX_UNSTATED_CLASSES:
         return None
     return CodingDecision(make_coding(max(2, count), seen.ignored))
@@ -267,32 +259,16 @@ def _set_warnings(seen: _Seen, decision: CodingDecision) -> list[Problem]:
     if coding is None:
         return []
     warnings = []
-    counts: Counter[int] = Counter()
-    for _, summary in seen.summaries:
-        for value, count in summary.counts.items():
-            counts[coding.class_of[value]] += count
-    absent = [index for index in range(coding.num_classes) if not counts[index]]
+    counts = class_counts([summary.counts for _, summary in seen.summaries], coding)
+    absent = [str(index) for index, count in enumerate(counts) if not count]
     if absent:
-        what = f"class {list_names([str(index) for index in absent])} occurs in no label image"
+        what = f"class {list_names(absent)} occurs in no label image"
         warnings.append(Problem(seen.where, what, "check DATA.N_CLASSES", "it cannot be learnt, and is never predicted"))
-    absent = [value for value in seen.ignored if not any(value in summary.counts for _, summary in seen.summaries)]
+    absent = [str(value) for value in seen.ignored if not any(value in summary.counts for _, summary in seen.summaries)]
     if absent:
         nothing = ": nothing is ignored" if len(absent) == len(seen.ignored) else ""
-        warnings.append(
-            Problem("LOSS.IGNORE_INDEX", f"{list_names([str(value) for value in absent])} occurs in no label image{nothing}")
-        )
+        warnings.append(Problem("LOSS.IGNORE_INDEX", f"{list_names(absent)} occurs in no label image{nothing}"))
     return warnings + empty_label_warnings(seen.summaries, coding)
-
-
-def class_counts(summaries: Sequence[Mapping[int, int]], coding: LabelCoding) -> tuple[int, ...]:
-    """Pixels of each class over label images given as {stored value: pixels}; ignored pixels are left out."""
-    counts = [0] * coding.num_classes
-    for summary in summaries:
-        for value, count in summary.items():
-            index = coding.class_of[value]
-            if index != coding.ignore_index:
-                counts[index] += count
-    return tuple(counts)
 
 
 def _first(summaries: Summaries, wanted: Callable[[int], bool]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from statistics import median
 from typing import Any
 
 from crista.config.data import Data
 from crista.errors import Problem
 from crista.geometry.spacing import Spacing
+from crista.images.fingerprint import median_spacing
 from crista.images.image import Image, ImagePair
-from crista.images.wording import list_files, plural, show_shape
+from crista.images.wording import LEFT_OUT, list_files, place_of, plural, show_shape
 
 LEAST_SIDE = 32
 """Images with a shorter y or x side are smaller than any patch the plan would choose, pixels."""
@@ -29,7 +29,7 @@ def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
         if sorted(image) == sorted(label):
             what += ": it looks transposed"
             next_step = "transpose one of them, or name its axes with INPUT_MASK_AXES_ORDER (e.g. XY)"
-        yield Problem(str(pair.label.path), what, next_step, fix="image and label are left out")
+        yield Problem(str(pair.label.path), what, next_step, fix=LEFT_OUT)
 
 
 def effective_channels(image: Image, data: Data) -> int:
@@ -43,13 +43,13 @@ def check_channels(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
     groups = _group(images, lambda image: effective_channels(image, data))
     if len(groups) > 1:
         listed = "; ".join(
-            f"{list_files([image.path for image in group])} {'has' if len(group) == 1 else 'have'} {plural(count, 'channel')}"
+            f"{_names(group)} {'has' if len(group) == 1 else 'have'} {plural(count, 'channel')}"
             for count, group in sorted(groups.items())
         )
         next_step = "convert them to the same number of channels"
         if set(groups) == {1, 3} and not data.force_rgb:
             next_step += ", or set DATA.FORCE_RGB: True to repeat single channels three times"
-        yield Problem(_folder(images), f"images with different numbers of channels: {listed}", next_step)
+        yield Problem(_place(images), f"images with different numbers of channels: {listed}", next_step)
         return
     if data.patch_size is None or not images:
         return
@@ -84,12 +84,11 @@ def check_sizes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
     least = (1, LEAST_SIDE, LEAST_SIDE)[-ndim:]
     if data.patch_size is not None and len(data.patch_size) == ndim + 1:
         least = data.patch_size[:-1]
-    small = [
-        pair.image for pair in pairs if any(length < size for length, size in zip(pair.image.spatial_shape, least, strict=True))
-    ]
+    images = [pair.image for pair in pairs]
+    small = [image for image in images if any(n < size for n, size in zip(image.spatial_shape, least, strict=True))]
     if not small:
         return
-    where = str(small[0].path) if len(small) == 1 else _folder(small)
+    where = _place(small)
     shape = show_shape(small[0].spatial_shape)
     who = f"{shape} is" if len(small) == 1 else f"{len(small)} images (e.g. {small[0].path.name}, {shape}) are"
     named = "the patch" if data.patch_size is not None else "any patch"
@@ -106,12 +105,12 @@ def check_dtypes(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
     groups = _group([pair.image for pair in pairs], lambda image: image.dtype.name)
     if len(groups) < 2:
         return
-    listed = "; ".join(f"{dtype} ({list_files([image.path for image in group])})" for dtype, group in sorted(groups.items()))
+    listed = "; ".join(f"{dtype} ({_names(group)})" for dtype, group in sorted(groups.items()))
     fixed = data.normalization.type == "zero_mean_unit_variance" and data.normalization.zero_mean_unit_var.given
     how = "the same fixed mean and standard deviation serve all" if fixed else "each image is normalised by itself"
     next_step = "use images of one dtype, or leave the statistics to each image" if fixed else ""
     images = [pair.image for pair in pairs]
-    yield Problem(_folder(images), f"images of different dtypes: {listed}; {how}", next_step)
+    yield Problem(_place(images), f"images of different dtypes: {listed}; {how}", next_step)
 
 
 def check_spacings(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
@@ -124,27 +123,26 @@ def check_spacings(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
             what = f"voxel sizes differ: {low.path.name} {low.spacing}, {high.path.name} {high.spacing}"
             next_step = "images are used as they are; resample them to one voxel size if objects look different"
             effect = "the same object has several sizes in pixels, and the network has to learn them all"
-            yield Problem(_folder(images), what, next_step, effect)
+            yield Problem(_place(images), what, next_step, effect)
             return
 
 
 def check_test_spacing(learnt: Sequence[ImagePair], test: Sequence[ImagePair]) -> Iterator[Problem]:
     """A warning where the voxels of test images are not of the size of those that are trained on."""
-    known = [pair.image.spacing for pair in learnt if pair.image.spacing is not None]
-    if not known:
+    known = median_spacing([pair.image.spacing for pair in learnt])
+    if known is None:
         return
-    median_size = Spacing(tuple(median(axis) for axis in zip(*(size.values for size in known), strict=True)))
     found: dict[str, list[Image]] = defaultdict(list)
     for pair in test:
-        if pair.image.spacing is not None and spacing_factors(pair.image.spacing, median_size.values):
+        if pair.image.spacing is not None and spacing_factors(pair.image.spacing, known):
             found[str(pair.image.spacing)].append(pair.image)
     for size, images in found.items():
         assert images[0].spacing is not None
-        factors = spacing_factors(images[0].spacing, median_size.values)
-        named = images[0].path.name if len(images) == 1 else f"{len(images)} images ({list_files([i.path for i in images])})"
-        what = f"{named}: pixel size {size}, training was {median_size} (a factor of {show_factors(factors)})"
+        factors = spacing_factors(images[0].spacing, known)
+        named = f"{len(images)} images ({_names(images)}): " if len(images) > 1 else ""
+        what = f"{named}pixel size {size}, training was {Spacing(known)} (a factor of {show_factors(factors)})"
         effect = f"objects are {show_factors([1 / factor for factor in factors])} times as large in pixels as those learnt"
-        yield Problem(_folder(images), what, rescaling_step(images[0], factors), effect)
+        yield Problem(_place(images), what, rescaling_step(images[0], factors), effect)
 
 
 def spacing_factors(own: Spacing, learnt: Sequence[float]) -> tuple[float, ...]:
@@ -171,8 +169,7 @@ def rescaling_step(image: Image, factors: Sequence[float]) -> str:
 
 
 def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
-    """What the readers tell: warnings (equal ones of several files as one), and notices about guessed
-    axes."""
+    """What the readers tell: warnings (equal ones of several files as one), and notices about guessed axes."""
     images = [image for pair in pairs for image in (pair.image, pair.label) if image is not None]
     notes: dict[str, list[Image]] = defaultdict(list)
     guesses: dict[str, list[Image]] = defaultdict(list)
@@ -183,12 +180,10 @@ def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
         if image.axes_reason not in ("metadata", "given") and not told:
             guesses[image.axes_reason].append(image)
     warnings = [
-        Problem(str(group[0].path), note)
-        if len(group) == 1
-        else Problem(_folder(group), f"{note} ({len(group)} files: {list_files([image.path for image in group])})")
+        Problem(_place(group), note if len(group) == 1 else f"{note} ({len(group)} files: {_names(group)})")
         for note, group in notes.items()
     ]
-    notices = [f"{list_files([image.path for image in group])}: axes {guess}" for guess, group in guesses.items()]
+    notices = [f"{_names(group)}: axes {guess}" for guess, group in guesses.items()]
     return warnings, notices
 
 
@@ -199,6 +194,9 @@ def _group(images: Sequence[Image], key: Callable[[Image], Any]) -> dict[Any, li
     return groups
 
 
-def _folder(images: Sequence[Image]) -> str:
-    """The folder of the images; several folders are all named."""
-    return ", ".join(dict.fromkeys(str(image.path.parent) for image in images))
+def _place(images: Sequence[Image]) -> str:
+    return place_of([image.path for image in images])
+
+
+def _names(images: Sequence[Image]) -> str:
+    return list_files([image.path for image in images])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,26 @@ AXES_ATTRIBUTES = ("axes", "axistags", "DIMENSION_LABELS", "_ARRAY_DIMENSIONS", 
 SPACING_ATTRIBUTE = "element_size_um"
 
 
-def normalise_inner(inner: str) -> str:
-    """``volumes.raw`` and ``/volumes/raw`` as ``volumes/raw``."""
+Found = Sequence[tuple[str, tuple[int, ...]]]
+"""Name and shape of each array of a file."""
+
+
+def spellings_of(inner: str) -> tuple[str, str]:
+    """What ``/volumes.raw/`` may mean: an array of that name, or ``volumes/raw``."""
     inner = inner.strip().strip("/")
-    return inner if "/" in inner else inner.replace(".", "/")
+    return inner, inner if "/" in inner else inner.replace(".", "/")
 
 
-def several_arrays_error(path: Path, found: Iterable[tuple[str, tuple[int, ...]]], is_label: bool) -> ImageReadError:
+def choose_only_array(path: Path, found: Found, is_label: bool) -> str:
+    """The name of the one array that there is."""
+    if not found:
+        raise read_error(path, "holds no numeric array of at least two axes", "export the image again")
+    if len(found) > 1:
+        raise _several_arrays_error(path, found, is_label)
+    return found[0][0]
+
+
+def _several_arrays_error(path: Path, found: Found, is_label: bool) -> ImageReadError:
     """Several arrays and none named: list them and the key that names one."""
     listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found)
     key = "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_" + ("GT_PATH" if is_label else "RAW_PATH")
@@ -30,7 +43,7 @@ def several_arrays_error(path: Path, found: Iterable[tuple[str, tuple[int, ...]]
     return read_error(path, f"holds several arrays: {listed}", f"name one with {key} ({other})")
 
 
-def missing_array_error(path: Path, inner: str, found: Iterable[tuple[str, tuple[int, ...]]]) -> ImageReadError:
+def missing_array_error(path: Path, inner: str, found: Found) -> ImageReadError:
     """The named array is not there: list those that are."""
     listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found) or "none"
     return read_error(path, f"holds no array {inner!r}; found: {listed}", "correct …_RAW_PATH or …_GT_PATH")
@@ -48,9 +61,10 @@ def axes_from_attributes(attributes: Mapping[str, Any], num_axes: int) -> str | 
 
 def spacing_from_attributes(attributes: Mapping[str, Any]) -> dict[str, float]:
     """Micrometres per voxel along the spatial axes, from ``element_size_um`` in (z, y, x) order."""
-    if SPACING_ATTRIBUTE not in attributes:
-        return {}
-    values = [float(value) for value in attributes[SPACING_ATTRIBUTE]]
+    try:
+        values = [float(value) for value in attributes.get(SPACING_ATTRIBUTE, ())]
+    except (TypeError, ValueError):
+        return {}  # not what it is elsewhere
     return dict(zip("ZYX"[-len(values) :], values, strict=True)) if len(values) in (2, 3) else {}
 
 
@@ -65,6 +79,8 @@ def _letters(value: Any) -> str | None:
             return None
     if isinstance(value, Mapping):
         value = value.get("axes", ())
+    if not isinstance(value, Iterable):
+        return None
     names = [_name_of(entry) for entry in value]
     letters = "".join(name.strip()[:1].upper() for name in names)
     return letters if len(letters) == len(names) and set(letters) <= set("TCZYX") else None

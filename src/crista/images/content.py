@@ -10,44 +10,26 @@ from crista.errors import ImageReadError
 from crista.images.n5 import is_n5_store
 from crista.images.stored import read_error
 
-SUPPORTED_EXTENSIONS: tuple[str, ...] = (
-    ".ome.tif",
-    ".ome.tiff",
-    ".tif",
-    ".tiff",
-    ".btf",
-    ".tf8",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".npy",
-    ".ome.zarr",
-    ".zarr",
-    ".h5",
-    ".hdf5",
-    ".hdf",
-    ".n5",
-    ".nii",
-    ".nii.gz",
-)
-"""Extensions of the files that are looked for in a folder, lower case."""
-
 SUPPORTED_FORMATS = (
     "TIFF (.tif .tiff .ome.tif .btf), PNG, JPEG, BMP, NumPy .npy, Zarr and OME-Zarr, HDF5 (.h5), N5, NIfTI (.nii .nii.gz)"
 )
 
 EXTENSIONS_OF_FORMAT = {
-    "TIFF": (".tif", ".tiff", ".btf", ".tf8"),
+    "TIFF": (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".btf", ".tf8"),
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg"),
     "BMP": (".bmp",),
     "NPY": (".npy",),
+    "Zarr": (".ome.zarr", ".zarr"),
     "HDF5": (".h5", ".hdf5", ".hdf"),
-    "NIfTI": (".nii", ".nii.gz"),
-    "Zarr": (".zarr",),
     "N5": (".n5",),
+    "NIfTI": (".nii", ".nii.gz"),
 }
+CONTAINERS = ("Zarr", "HDF5", "N5")
+"""Formats of which one file may hold several arrays."""
+
+SUPPORTED_EXTENSIONS = tuple(extension for extensions in EXTENSIONS_OF_FORMAT.values() for extension in extensions)
+"""Extensions of the files that are looked for in a folder, lower case."""
 
 _MAGIC = {
     b"II*\0": "TIFF",
@@ -83,7 +65,7 @@ _FOREIGN = {
     b"NRRD": "an NRRD file",
 }
 
-_ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup")
+ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup")
 _HDF5_OFFSETS = (512, 1024, 2048)
 
 
@@ -117,15 +99,14 @@ def identify_content(path: Path) -> str:
 
 def note_on_extension(path: Path, kind: str) -> tuple[str, ...]:
     """A note where the extension promises another format than the content is; nothing otherwise."""
-    extensions = [suffix for values in EXTENSIONS_OF_FORMAT.values() for suffix in values]
     name = path.name.lower()
-    if name.endswith(EXTENSIONS_OF_FORMAT[kind]) or not name.endswith(tuple(extensions)):
+    if name.endswith(EXTENSIONS_OF_FORMAT[kind]) or not name.endswith(SUPPORTED_EXTENSIONS):
         return ()
     return (f"named {path.suffix} but is a {kind} file; read as {kind}",)
 
 
 def _identify_folder(path: Path) -> str:
-    if any((path / name).exists() for name in _ZARR_METADATA):
+    if any((path / name).exists() for name in ZARR_METADATA):
         return "Zarr"
     if is_n5_store(path):
         return "N5"

@@ -14,7 +14,7 @@ from crista.images.image import ImagePair
 from crista.images.pixel_sample import read_sample
 from crista.images.scan import ImageScan
 from crista.images.split import Split
-from crista.images.wording import list_files, list_names
+from crista.images.wording import list_files, list_names, place_of
 
 ALIKE = 0.9
 """Correlation of the differences between neighbouring points above which two images are one. Measured on fluorescence and
@@ -31,28 +31,26 @@ def check_copies(splits: Mapping[Role, Split]) -> list[Problem]:
     learnt = splits.get("train", Split("train"))
     warnings = []
     for group in exact_copies(learnt):
-        what = f"identical images (duplicates): {list_files([pair.image.path for pair in group])}"
+        paths = [pair.image.path for pair in group]
+        what = f"identical images (duplicates): {list_files(paths)}"
         next_step = "keep one of each: copies in training and validation make the validation look too good"
         effect = "one copy may be trained on and the other validate it: the validation looks too good"
-        warnings.append(
-            Problem(str(group[0].image.path.parent), what, next_step, effect, "the first is kept, the others left out")
-        )
+        warnings.append(Problem(place_of(paths), what, next_step, effect, "the first is kept, the others left out"))
     for role in ("val", "test"):
         split = splits.get(role, Split(role))
         word = "validation" if role == "val" else "test"
         found = list(shared_images(learnt, split))
         if found:
             fix = f"they are left out of the {word} images" if len(found) < len(split.pairs) else ""
-            warnings.append(_leak(found, f"{word} images are training images too", word, fix))
+            warnings.append(_leak(found, "=", f"{word} images are training images too", word, fix))
         alike = list(near_copies(learnt.scanned, split.scanned))
         if alike:
             what = f"{word} images look like training images that were saved anew, changed in brightness, mirrored or turned"
-            warnings.append(_leak(alike, what, word, ""))
+            warnings.append(_leak(alike, "~", what, word, ""))
     return warnings
 
 
-def _leak(found: Sequence[tuple[ImagePair, ImagePair]], what: str, word: str, fix: str) -> Problem:
-    sign = "=" if "too" in what else "~"
+def _leak(found: Sequence[tuple[ImagePair, ImagePair]], sign: str, what: str, word: str, fix: str) -> Problem:
     listed = list_names([f"{copy.image.path.name} {sign} {pair.image.path.name}" for copy, pair in found])
     where = str(found[0][0].image.path.parent)
     step = f"the {word} figures will be too good: use other images"

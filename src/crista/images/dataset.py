@@ -11,18 +11,16 @@ from typing import Literal
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.errors import DataError, ImageReadError, Problem
 from crista.geometry.spacing import Spacing
+from crista.images.content import CONTAINERS, identify_content
 from crista.images.image import Image, ImagePair
-from crista.images.listing import is_store, list_images
+from crista.images.listing import list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
-from crista.images.wording import list_files, list_names
+from crista.images.wording import LEFT_OUT, list_files, list_names
 
 Role = Literal["train", "val", "test"]
 PathPair = tuple[Path, Path | None]
 Pairing = Callable[[Sequence[Path], Sequence[Path]], tuple[list[tuple[Path, Path]], list[str]]]
-LEFT_OUT = "image and label are left out"
-"""What the fix does about files that cannot be used."""
-CONTAINER_EXTENSIONS = (".h5", ".hdf5", ".hdf", ".zarr")
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,10 @@ def _with_spacing(pair: ImagePair, spacing: Spacing) -> ImagePair:
 
 
 def _is_container(path: Path) -> bool:
-    return path.suffix.lower() in CONTAINER_EXTENSIONS or is_store(path)
+    try:
+        return identify_content(path) in CONTAINERS
+    except ImageReadError:
+        return False  # opening it says why
 
 
 def _vote(pair: ImagePair) -> int | None:

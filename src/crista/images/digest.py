@@ -12,6 +12,11 @@ WHOLE_BYTES = 2**26
 END_BYTES = 2**20
 
 
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or every file of a store (Zarr, N5) in order."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
 def digest_files(paths: Iterable[Path]) -> str:
     """A digest of names and contents, in the order given.
 
@@ -20,11 +25,11 @@ def digest_files(paths: Iterable[Path]) -> str:
     """
     digest = blake2b(digest_size=16)
     for path in paths:
-        digest.update(path.name.encode())
+        digest.update(os.fsencode(path.name))
         if path.is_dir():
-            for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            for file in files_of(path):
                 stat = file.stat()
-                digest.update(f"{file.relative_to(path)} {stat.st_size} {stat.st_mtime_ns}".encode())
+                digest.update(os.fsencode(file.relative_to(path)) + f" {stat.st_size} {stat.st_mtime_ns}".encode())
         else:
             _add_file(digest, path)
     return digest.hexdigest()

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from crista.geometry.axes import Array, Region
-from crista.geometry.tiles import shape_of
+from crista.geometry.tiles import grid_blocks, shape_of
 from crista.images.ome_zarr import is_label_store, open_level, read_pyramid, write_block
-from crista.images.pyramid import PyramidLevel
 
 _EIGHT = "02 13 46 57 04 15 26 37 01 23 45 67 24 35 14 36 12 34 56"
 SORTING_NETWORKS = {
@@ -47,12 +46,11 @@ def downsample_region(path: Path, level: int, region: Region) -> None:
     factors = tuple(a // b for a, b in zip(target.factors, layout.levels[level - 1].factors, strict=True))
     source, reduce = open_level(path, level - 1), take_majority if is_label_store(path) else take_mean
     block = np.empty(shape_of(region), layout.dtype)
-    for part in _iter_chunks(target, region):
+    for inside in grid_blocks(block.shape, target.chunks):
         above = tuple(
-            slice(piece.start * factor, min(piece.stop * factor, n))
-            for piece, factor, n in zip(part, factors, source.shape, strict=True)
+            slice((part.start + piece.start) * factor, min((part.start + piece.stop) * factor, n))
+            for part, piece, factor, n in zip(region, inside, factors, source.shape, strict=True)
         )
-        inside = tuple(slice(piece.start - r.start, piece.stop - r.start) for piece, r in zip(part, region, strict=True))
         block[inside] = reduce(np.asarray(source[above]), factors)
     write_block(path, level, region, block)
 
@@ -62,16 +60,6 @@ def build_pyramid(path: Path) -> None:
     for level in range(1, len(read_pyramid(path).levels)):
         for region in iter_blocks_of_level(path, level):
             downsample_region(path, level, region)
-
-
-def _iter_chunks(level: PyramidLevel, region: Region) -> Iterator[Region]:
-    """The region chunk by chunk."""
-    yield from product(
-        *(
-            [slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step)]
-            for part, step in zip(region, level.chunks, strict=True)
-        )
-    )
 
 
 def take_majority(voxels: Array, factors: tuple[int, ...]) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.errors import DataError
-from crista.geometry.axes import Array, canonical_axes, spatial_axes
+from crista.geometry.axes import Array, canonical_axes
+from crista.geometry.tiles import shape_of
 from crista.images.check import DatasetReport
 from crista.images.copies import exact_copies, shared_images
 from crista.images.dataset import Role
@@ -21,6 +22,7 @@ from crista.images.label_repair import LabelRepair, RepairPlan
 from crista.images.listing import list_images
 from crista.images.scan import ImageScan
 from crista.images.split import Split
+from crista.images.wording import show_shape
 from crista.images.write import write_image
 
 WHOLE = 2**29
@@ -48,13 +50,12 @@ class CopyJob:
     left_out: Mapping[Path, str]
     """Images that are not copied, with the reason."""
     repairs: RepairPlan
-    changes: list[Change] = field(default_factory=list)
 
 
 def choose_left_out(report: DatasetReport) -> dict[Path, str]:
     """Images that cannot be used, or that must not be twice in the data, with the reason."""
     out: dict[Path, str] = {}
-    splits = {split.role: split for split in report.splits}
+    splits = splits_of(report)
     for split in report.splits:
         out |= dict(_unusable(split))
     learnt = splits.get("train", Split("train"))
@@ -75,7 +76,7 @@ def _unusable(split: Split) -> Iterator[tuple[Path, str]]:
         if broken:
             yield pair.image.path, f"{broken[0].path.name} cannot be read"
         elif pair.label is not None and pair.label.spatial_shape != pair.image.spatial_shape:
-            shapes = " and ".join(" × ".join(map(str, side.spatial_shape)) for side in (pair.image, pair.label))
+            shapes = " and ".join(show_shape(side.spatial_shape) for side in (pair.image, pair.label))
             yield pair.image.path, f"image and label {pair.label.path.name} have different shapes, {shapes}"
         elif scan is not None and scan.is_empty_of_values:
             yield pair.image.path, "no finite value in the image"
@@ -112,12 +113,12 @@ def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[
     target = job.folder / "x"
     if scan is not None and scan.num_nonfinite:
         means = [channel.mean for channel in scan.channels]
-        _rewrite(image, target, lambda block: _fill(block, means), with_channels=True)
+        _rewrite(image, target, lambda block: _fill(block, means))
         shown = ", ".join(f"{mean:.6g}" for mean in means)
         done = f"replaced by the mean of the finite pixels of the channel ({shown})"
         yield Change(str(image.path), f"{scan.num_nonfinite} NaN or infinite pixels", done)
     elif _must_be_rewritten(job.section, is_label=False):
-        _rewrite(image, target, lambda block: block, with_channels=True)
+        _rewrite(image, target, lambda block: block)
     else:
         _copy_file(image.path, target)
 
@@ -135,10 +136,10 @@ def _copy_label(job: CopyJob, label: Image) -> Iterator[Change]:
     if repair is None and path in job.repairs.hopeless:
         yield Change(str(path), job.repairs.hopeless[path], "copied as it is: `crista check` says what you can do")
     if repair is not None and (repair.seen or label.dtype.kind == "f"):
-        _rewrite(label, target, repair.apply, with_channels=False)
+        _rewrite(label, target, repair.apply)
         yield from _list_changes(path, label, repair)
     elif _must_be_rewritten(job.section, is_label=True):
-        _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0], with_channels=False)
+        _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0])
     else:
         _copy_file(path, target)
 
@@ -164,35 +165,31 @@ def _copy_file(path: Path, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _rewrite(image: Image, folder: Path, change: Callable[[Array], Array], *, with_channels: bool) -> None:
-    """Write as TIFF with the axes and the voxel size of the image; `change` takes C(Z)YX."""
-    channels = with_channels and image.num_channels > 1
-    axes = canonical_axes(image.ndim) if channels else spatial_axes(image.ndim)
-    lazy = _Changed(image, change, with_channels=with_channels, squeezed=not channels)
-    array = lazy if image.nbytes > WHOLE else lazy[(slice(None),) * len(axes)]
-    if not isinstance(array, _Changed) and array.dtype.kind in "iu" and array.dtype.itemsize > 4:
-        array = array.astype(np.float64)
+def _rewrite(image: Image, folder: Path, change: Callable[[Array], Array]) -> None:
+    """Write as TIFF with the axes and the voxel size of the image; `change` makes C(Z)YX or (Z)YX of C(Z)YX."""
+    lazy = _Changed(image, change)
+    array = lazy if image.nbytes > WHOLE else lazy[(slice(None),) * len(lazy.shape)]
+    axes = canonical_axes(image.ndim)[-len(lazy.shape) :]
     write_image(folder / f"{image.name}.tif", array, axes, spacing=image.spacing)
 
 
 class _Changed:
-    """An image whose pixels are changed when they are read, as `write_image` takes it."""
+    """An image whose pixels are changed when they are read, as `write_image` takes it; a single channel is no axis."""
 
-    def __init__(self, image: Image, change: Callable[[Array], Array], *, with_channels: bool, squeezed: bool) -> None:
+    def __init__(self, image: Image, change: Callable[[Array], Array]) -> None:
         self._image, self._change = image, change
-        self._with_channels, self._squeezed = with_channels, squeezed
-        self.shape = image.spatial_shape if squeezed else (image.num_channels, *image.spatial_shape)
-        self.chunks = (*(() if squeezed else (image.num_channels,)), *(image.chunks or (1,) * image.ndim))
-        start = tuple(slice(0, 1) for _ in image.spatial_shape)
-        self.dtype = change(image.read(start)).dtype
+        first = change(image.read(tuple(slice(0, 1) for _ in image.spatial_shape)))
+        # TIFF holds no integers of 64 bits.
+        self.dtype = np.dtype(np.float64) if first.dtype.kind in "iu" and first.dtype.itemsize > 4 else first.dtype
+        channels = (len(first),) if first.ndim > image.ndim and len(first) > 1 else ()
+        self.shape = (*channels, *image.spatial_shape)
+        self.chunks = (*channels, *(image.chunks or (1,) * image.ndim))
 
     def __getitem__(self, index: tuple[slice, ...]) -> Array:
         spatial = index[-self._image.ndim :]
         region = tuple(slice(*part.indices(n)[:2]) for part, n in zip(spatial, self._image.spatial_shape, strict=True))
-        pixels = self._change(self._image.read(region))
-        if not self._with_channels:
-            return pixels
-        return pixels[0] if self._squeezed else pixels[index[0]]
+        pixels = self._change(self._image.read(region)).astype(self.dtype, copy=False)
+        return pixels[index[0]] if len(index) > len(region) else pixels.reshape(shape_of(region))
 
 
 def changed_keys(report: DatasetReport, folder: Path, plan: RepairPlan, *, ignore_index: int | None) -> dict[str, Any]:
@@ -205,7 +202,7 @@ def changed_keys(report: DatasetReport, folder: Path, plan: RepairPlan, *, ignor
             **({"GT_PATH": str(folder / split.role / "y")} if labels else {}),
         }
     tree: dict[str, Any] = {"DATA": data}
-    if plan.ignore_index is not None and ignore_index is None:
+    if plan.ignore_index != ignore_index:
         tree["LOSS"] = {"IGNORE_INDEX": plan.ignore_index}
     return tree
 

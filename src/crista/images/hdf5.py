@@ -13,10 +13,10 @@ from crista.geometry.axes import Array, Region
 from crista.images.chunked import ChunkGrid, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
+    choose_only_array,
     missing_array_error,
-    normalise_inner,
-    several_arrays_error,
     spacing_from_attributes,
+    spellings_of,
 )
 from crista.images.open_files import FILES, file_version
 from crista.images.stored import Stored, decoding_errors, note_on_pieces, num_bytes, read_error
@@ -61,15 +61,11 @@ def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) ->
 
     file.visititems(visit)
     if inner:
-        for name in (inner.strip("/"), normalise_inner(inner)):
-            if isinstance(file.get(name), h5py.Dataset):
+        for name in spellings_of(inner):
+            if getattr(file.get(name), "shape", None):
                 return name
         raise missing_array_error(path, inner, found)
-    if len(found) > 1:
-        raise several_arrays_error(path, found, is_label)
-    if not found:
-        raise read_error(path, "holds no numeric dataset of at least two axes", "export the image again")
-    return found[0][0]
+    return choose_only_array(path, found, is_label)
 
 
 @dataclass(frozen=True)

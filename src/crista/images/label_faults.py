@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from crista.errors import Problem
-from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary
-from crista.images.wording import list_files, list_names, show_values
+from crista.images.labels import IGNORED, MAX_VALUES, LabelCoding, LabelSummary, class_counts
+from crista.images.wording import list_files, list_names, place_of, show_values
 
-NOT_ANNOTATED = 255
-"""What pixels without annotation are written as, unless LOSS.IGNORE_INDEX names another value."""
 RARE = 1e-3
 """A class with a smaller share of the pixels is rare."""
 MAX_SOFT_VALUES = 8
@@ -66,12 +64,12 @@ def fix_of(summary: LabelSummary) -> str:
             return ""
         steps.append("soft values go to the nearest class value")
     if summary.num_nan:
-        steps.append(f"NaN becomes {NOT_ANNOTATED}, and LOSS.IGNORE_INDEX leaves it out")
+        steps.append(f"NaN becomes {IGNORED}, and LOSS.IGNORE_INDEX leaves it out")
     negative = [value for value in summary.values if value < 0]
     if len(negative) > 1:
         return ""
     if negative:
-        steps.append(f"{negative[0]} becomes {NOT_ANNOTATED}, and LOSS.IGNORE_INDEX leaves it out")
+        steps.append(f"{negative[0]} becomes {IGNORED}, and LOSS.IGNORE_INDEX leaves it out")
     return "; ".join(steps)
 
 
@@ -135,11 +133,9 @@ def empty_label_warnings(summaries: Summaries, coding: LabelCoding) -> list[Prob
     empty = [path for path, summary in summaries if not has_foreground(summary)]
     if not empty:
         return []
-    listed = f": {list_files(empty)}" if len(empty) > 1 else ""
-    where = str(empty[0].parent if len(empty) > 1 else empty[0])
-    files = f"{len(empty)} label images" if len(empty) > 1 else "this label image"
+    files = f"{len(empty)} label images: {list_files(empty)}" if len(empty) > 1 else "this label image"
     effect = "nothing but background is learnt or measured there"
-    return [Problem(where, f"no foreground in {files}{listed}", effect=effect)]
+    return [Problem(place_of(empty), f"no foreground in {files}", effect=effect)]
 
 
 def rare_class_warnings(
@@ -148,20 +144,14 @@ def rare_class_warnings(
     """Classes with so few pixels that few patches show them."""
     if coding is None:
         return []
-    counts: Counter[int] = Counter()
-    files: Counter[int] = Counter()
-    for _, summary in summaries:
-        of_file: Counter[int] = Counter()
-        for value, count in summary.counts.items():
-            of_file[coding.class_of[value]] += count
-        counts.update(of_file)
-        files.update(of_file.keys())
-    total = sum(count for index, count in counts.items() if index != coding.ignore_index)
+    counts = class_counts([summary.counts for _, summary in summaries], coding)
+    total = sum(counts)
     warnings = []
     for index in range(1, coding.num_classes):
         if 0 < counts[index] < RARE * total:
             named = f" ({names[index]})" if names and index < len(names) else ""
-            share = f"{100 * counts[index] / total:.2g} % of the pixels, in {files[index]} of {len(summaries)} label images"
+            files = sum(any(coding.class_of[value] == index for value in summary.values) for _, summary in summaries)
+            share = f"{100 * counts[index] / total:.2g} % of the pixels, in {files} of {len(summaries)} label images"
             effect = "few patches show it: it is learnt slowly, and its figures rest on few pixels"
             step = "annotate more of it, or merge it with another class; LOSS.CLASS_REBALANCE: auto weighs it higher"
             warnings.append(Problem(where, f"class {index}{named} in {share}", step, effect))

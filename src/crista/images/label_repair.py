@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
 from crista.images.coding import MAX_UNSTATED_CLASSES, decide_coding, is_lossy
-from crista.images.label_faults import NOT_ANNOTATED, Summaries, fix_of
-from crista.images.labels import MAX_VALUES, LabelSummary, pack_colours
+from crista.images.label_faults import Summaries, fix_of
+from crista.images.labels import IGNORED, MAX_VALUES, LabelSummary, pack_colours
 from crista.images.wording import show_values
 
 LEAST_SHARE = 0.005
@@ -27,6 +27,11 @@ LEAST_DISTANCE = 16
 
 LEAST_COLOUR_DISTANCE = 48.0
 """The same of colours, as distance in red, green and blue of 0 to 255."""
+
+NOT_ANNOTATED = -1
+"""What pixels without annotation are between the two steps; the values that files hold are not below 0 there."""
+ANY_OBJECT = -2
+"""As a key of a mapping: every value above 0."""
 
 Values = Mapping[int, int]
 """Pixels of each value."""
@@ -80,32 +85,36 @@ def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None
     """
     everything = [*train, *others]
     colours = _decide_colours([summary for _, summary in everything], num_classes)
-    ignored = NOT_ANNOTATED if ignore_index is None else ignore_index
     snapped = _true_values(everything, num_classes, ignore_index)
     rewritings: dict[Path, _Rewriting] = {}
     hopeless: dict[Path, str] = {}
     for path, summary in everything:
-        found = _rewrite(path, summary, colours, snapped, ignored, num_classes)
+        found = _rewrite(path, summary, colours, snapped, num_classes)
         if found is None:
             hopeless[path] = "no class values can be told from what is in it"
         else:
             rewritings[path] = found
-    if any(found.marks_ignored for found in rewritings.values()):
-        ignore_index = ignored
     learnt = [(path, rewritings[path]) for path, _ in train if path in rewritings]
     mapping = _decide_mapping(learnt, num_classes, ignore_index)
-    repairs = {}
+    mappings: dict[Path, dict[int, int]] = {}
     for path, found in rewritings.items():
         known = _mapping_of(found, mapping, num_classes, ignore_index) if mapping is not None else None
         if known is None:
             hopeless[path] = f"the values {show_values(sorted(found.counts))} do not say which classes they are"
         else:
-            repairs[path] = _complete(found, known, ignore_index)
-    return RepairPlan(repairs, hopeless, ignore_index, colours)
+            mappings[path] = known
+    # Classes that are written anew could meet the value that is ignored, which is then written as one that is no class.
+    is_changed = any(rewritings[path].seen or _moved(rewritings[path], known, ignore_index) for path, known in mappings.items())
+    written = IGNORED
+    if ignore_index is not None and ignore_index < IGNORED and not is_changed:
+        written = ignore_index
+    repairs = {path: _complete(rewritings[path], known, ignore_index, written) for path, known in mappings.items()}
+    has_ignored = ignore_index is not None or any(found.marks_ignored for found in rewritings.values())
+    return RepairPlan(repairs, hopeless, written if has_ignored else None, colours)
 
 
 def _rewrite(
-    path: Path, summary: LabelSummary, colours: dict[int, int], snapped: tuple[int, ...], ignored: int, num_classes: int | None
+    path: Path, summary: LabelSummary, colours: dict[int, int], snapped: tuple[int, ...], num_classes: int | None
 ) -> _Rewriting | None:
     """The first step for one file, or None."""
     if summary.channels == "different":
@@ -113,7 +122,7 @@ def _rewrite(
     found = _reduce(summary)
     faulty = summary.num_nan or summary.num_fractional or any(value < 0 for value in summary.values)
     if faulty:
-        return _make_whole(found, summary, ignored) if fix_of(summary) else None
+        return _make_whole(found, summary) if fix_of(summary) else None
     if is_lossy(path, summary, num_classes or 2):
         return _snap(found, summary, snapped) if len(snapped) > 1 else None
     return found
@@ -136,30 +145,34 @@ def _recolour(summary: LabelSummary, colours: dict[int, int]) -> _Rewriting | No
         return None
     packed = np.array(sorted(colours))
     classes = np.array([colours[colour] for colour in packed.tolist()])
-    parts = _unpack(packed)
-    counts: Counter[int] = Counter()
-    for colour, count in summary.colours:
-        counts[_nearest_colour(colour, colours)] += count
+
+    def classify(found: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(classes[_squared_distances(found, packed).argmin(axis=1)])
 
     def rewrite(block: Array) -> Array:
-        values, inverse = np.unique(pack_colours(block), return_inverse=True)
-        distance = np.square(_unpack(values)[:, None, :] - parts[None]).sum(axis=2)
-        return np.asarray(classes[distance.argmin(axis=1)][inverse].reshape(block.shape[1:]))
+        found, inverse = np.unique(pack_colours(block), return_inverse=True)
+        return classify(found)[inverse].reshape(block.shape[1:])
 
+    stored, numbers = zip(*summary.colours, strict=True)
+    counts = _add_up(classify(np.array(stored)), numbers)
     exact = all(colour in colours for colour, _ in summary.colours) and (summary.num_colours or 0) <= len(summary.colours)
     done = f"each of {len(colours)} colours becomes a class (colours.csv)"
     done += "" if exact else "; other colours go to the nearest of them"
-    return _Rewriting((f"colour-coded, {summary.num_colours} colours",), (done,), rewrite, dict(counts))
+    return _Rewriting((f"colour-coded, {summary.num_colours} colours",), (done,), rewrite, counts)
 
 
-def _unpack(colours: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=-1)
+def _squared_distances(colours: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each packed colour from each of `others`, in red, green and blue."""
+    first, second = (np.stack([packed >> 16, (packed >> 8) & 255, packed & 255], axis=-1) for packed in (colours, others))
+    return np.asarray(np.square(first[:, None, :] - second[None]).sum(axis=2))
 
 
-def _nearest_colour(colour: int, colours: dict[int, int]) -> int:
-    known = np.array(list(colours))
-    distance = np.square(_unpack(known) - _unpack(np.array([colour]))).sum(axis=1)
-    return colours[int(known[distance.argmin()])]
+def _add_up(values: NDArray[np.int64], numbers: Iterable[int]) -> dict[int, int]:
+    """The sum of the numbers of equal values."""
+    counts: Counter[int] = Counter()
+    for value, number in zip(values.tolist(), numbers, strict=True):
+        counts[value] += number
+    return dict(counts)
 
 
 def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) -> dict[int, int]:
@@ -171,7 +184,8 @@ def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) 
     exact = len(counts) <= most and all((summary.num_colours or 0) <= most for summary in summaries)
     chosen: list[int] = []
     for colour, count in counts.most_common():
-        far = all(_distance(colour, other) >= LEAST_COLOUR_DISTANCE for other in chosen)
+        distances = _squared_distances(np.array([colour]), np.array(chosen, np.int64))
+        far = bool((distances >= LEAST_COLOUR_DISTANCE**2).all())
         if len(chosen) < most and (exact or (far and count >= LEAST_SHARE * counts.total())):
             chosen.append(colour)
     if len(chosen) < 2:
@@ -180,13 +194,8 @@ def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) 
     return {colour: index for index, colour in enumerate([background, *sorted(set(chosen) - {background})])}
 
 
-def _distance(one: int, other: int) -> float:
-    first, second = _unpack(np.array([one, other]))
-    return float(np.sqrt(np.square(first - second).sum()))
-
-
-def _make_whole(found: _Rewriting, summary: LabelSummary, ignored: int) -> _Rewriting:
-    """NaN and negative values become the ignored value, soft values the nearest class value."""
+def _make_whole(found: _Rewriting, summary: LabelSummary) -> _Rewriting:
+    """NaN and negative values become `NOT_ANNOTATED`, soft values the nearest class value."""
     negative = [value for value in summary.values if value < 0]
     soft = bool(summary.num_fractional)
     values = [value for value in summary.values if value >= 0]
@@ -201,34 +210,29 @@ def _make_whole(found: _Rewriting, summary: LabelSummary, ignored: int) -> _Rewr
     ):
         if count:
             seen.append(f"{count} {what}")
-            done.append(f"written as {ignored} (not annotated)")
+            done.append(f"written as {IGNORED} (not annotated)")
 
     def rewrite(block: Array) -> Array:
         pixels = found.rewrite(block)
         finite = np.isfinite(pixels)
         filled = np.where(finite, pixels, 0).astype(np.float64)
         whole = _nearest(filled, known) if soft else filled.astype(np.int64)
-        return np.asarray(np.where(finite & (filled >= 0), whole, ignored))
+        return np.asarray(np.where(finite & (filled >= 0), whole, NOT_ANNOTATED))
 
     counts = {value: summary.counts.get(value, 0) for value in (known.tolist() if soft else values)}
-    marks = bool(summary.num_nan or negative)
-    counts |= {ignored: summary.num_nan + sum(summary.counts[value] for value in negative)} if marks else {}
-    return _Rewriting(tuple(seen), tuple(done), rewrite, counts, marks)
+    return _Rewriting(tuple(seen), tuple(done), rewrite, counts, bool(summary.num_nan or negative))
 
 
 def _snap(found: _Rewriting, summary: LabelSummary, known: tuple[int, ...]) -> _Rewriting:
     seen = f"{summary.num_values} distinct values, {summary.values[0]} to {summary.values[-1]}: JPEG, smoothing or interpolation"
     done = f"each pixel gets the nearest of {show_values(known)}"
     true = np.array(known)
-    counts: Counter[int] = Counter()
-    for value, count in summary.counts.items():
-        counts[int(_nearest(np.array([float(value)]), true)[0])] += count
-    return _Rewriting(
-        (*found.seen, seen),
-        (*found.done, done),
-        lambda block: _nearest(found.rewrite(block).astype(np.float64), true),
-        dict(counts),
-    )
+    counts = _add_up(_nearest(np.array(list(summary.counts), np.float64), true), summary.counts.values())
+
+    def rewrite(block: Array) -> Array:
+        return _nearest(found.rewrite(block).astype(np.float64), true)
+
+    return _Rewriting((*found.seen, seen), (*found.done, done), rewrite, counts)
 
 
 def _nearest(pixels: NDArray[np.float64], known: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -263,7 +267,7 @@ def _true_values(summaries: Summaries, num_classes: int | None, ignore_index: in
 def _decide_mapping(
     learnt: Sequence[tuple[Path, _Rewriting]], num_classes: int | None, ignore_index: int | None
 ) -> dict[int, int] | None:
-    """Class of each value of the training labels; a key of -1 stands for "anything above 0"."""
+    """Class of each value of the training labels; or `ANY_OBJECT`."""
     if not learnt:
         return None
     summaries = [(path, _as_summary(found.counts)) for path, found in learnt]
@@ -273,7 +277,7 @@ def _decide_mapping(
     values = {value for _, found in learnt for value in found.counts} - {ignore_index}
     binary = num_classes in (None, 2)
     if binary and (_differ_in_their_foreground(learnt, ignore_index) or _are_instances(values, learnt)):
-        return {0: 0, -1: 1}
+        return {0: 0, ANY_OBJECT: 1}
     return None
 
 
@@ -290,7 +294,7 @@ def _mapping_of(
 ) -> dict[int, int] | None:
     """The mapping that serves one file: the one of the training, or, with two classes, its own foreground value."""
     values = set(found.counts) - {ignore_index}
-    if -1 in mapping or values <= set(mapping):
+    if ANY_OBJECT in mapping or values <= set(mapping):
         return mapping
     count = len(set(mapping.values()) - {ignore_index})
     if count == 2 and len(values - {0}) == 1:
@@ -299,30 +303,37 @@ def _mapping_of(
     return plain if values <= set(plain) else None
 
 
-def _complete(found: _Rewriting, mapping: dict[int, int], ignore_index: int | None) -> LabelRepair:
-    """Both steps as one."""
+def _moved(found: _Rewriting, mapping: dict[int, int], ignore_index: int | None) -> bool:
+    """Whether a value is not its class already."""
+    return any(mapping.get(value, int(value > 0)) != value for value in found.counts if value != ignore_index)
+
+
+def _complete(found: _Rewriting, mapping: dict[int, int], ignore_index: int | None, written: int) -> LabelRepair:
+    """Both steps as one; `written` is what pixels without annotation become."""
     values = sorted(set(found.counts) - {ignore_index})
-    moved = {value: mapping.get(value, 1) for value in values if mapping.get(value, int(value > 0)) != value}
-    seen, done = found.seen, found.done
-    if -1 in mapping and moved:
-        seen, done = (*seen, _describe(values)), (*done, "every value above 0 becomes class 1")
-    elif moved:
-        arrows = ", ".join(f"{value} -> {mapping[value]}" for value in values)
-        seen, done = (*seen, _describe(values)), (*done, arrows)
+    seen, done = list(found.seen), list(found.done)
+    if _moved(found, mapping, ignore_index):
+        seen.append(_describe(values))
+        arrows = ", ".join(f"{value} -> {mapping.get(value, 1)}" for value in values)
+        done.append("every value above 0 becomes class 1" if ANY_OBJECT in mapping else arrows)
+    if ignore_index in found.counts and ignore_index != written:
+        seen.append(f"{ignore_index} where nothing is annotated")
+        done.append(f"written as {written}")
 
     def apply(block: Array) -> NDArray[np.uint8]:
         numbers = found.rewrite(block)
-        if -1 in mapping:
-            classes = (numbers > 0).astype(np.uint8)
+        classes = np.zeros(numbers.shape, np.uint8)
+        if ANY_OBJECT in mapping:
+            classes[numbers > 0] = 1
         else:
-            classes = np.zeros(numbers.shape, np.uint8)
             for value, index in mapping.items():
                 classes[numbers == value] = index
-        if ignore_index is not None:
-            classes[numbers == ignore_index] = ignore_index
+        for ignored in (NOT_ANNOTATED, ignore_index):
+            if ignored is not None:
+                classes[numbers == ignored] = written
         return classes
 
-    return LabelRepair(seen, done, apply)
+    return LabelRepair(tuple(seen), tuple(done), apply)
 
 
 def _describe(values: Sequence[int]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
+from crista.geometry.tiles import shape_of
 from crista.images.blocks import iter_blocks, iter_pixels
 from crista.images.counting import count_integers
 from crista.images.image import Image
@@ -21,6 +23,8 @@ MAX_VALUES = 1024
 """Distinct values (and colours) that are counted; beyond it a file cannot hold classes anyway."""
 BINCOUNT_RANGE = 2**17
 MOST_COLOURS = 64
+MOST_COUNTED_COLOURS = 16 * MAX_VALUES
+"""When so many have been met, only the commonest are counted on."""
 
 IGNORED = 255
 """What every pixel without annotation is inside crista, whatever the files say; classes end below it."""
@@ -53,6 +57,15 @@ class LabelCoding:
         if self.ignore_index is None:
             return dict(pairs)
         return dict(pairs) | dict.fromkeys(self.ignored_values, self.ignore_index)
+
+
+def class_counts(labels: Iterable[Mapping[int, int]], coding: LabelCoding) -> tuple[int, ...]:
+    """Pixels of each class over label images given as {stored value: pixels}; ignored pixels are left out."""
+    counts, class_of = Counter[int](), coding.class_of
+    for label in labels:
+        for value, count in label.items():
+            counts[class_of[value]] += count
+    return tuple(counts[index] for index in range(coding.num_classes))
 
 
 def make_coding(num_classes: int, ignored: Sequence[int], mapping: tuple[tuple[int, int], ...] | None = None) -> LabelCoding:
@@ -109,19 +122,23 @@ class _Tally:
     num_nan: int = 0
     num_fractional: int = 0
     example: float | None = None
-    low: float | None = None
-    high: float | None = None
+    low: float = inf
+    high: float = -inf
 
     def add(self, block: Array) -> None:
         """Count the values of one (Z)YX block."""
-        block = self._whole_numbers(block) if block.dtype.kind == "f" else block
         starts = np.ones(block.shape, bool)
         np.not_equal(block[..., 1:], block[..., :-1], out=starts[..., 1:])
-        self._count(self.counts, block.ravel())
-        self._count(self.runs, block[starts])
+        if block.dtype.kind == "f":
+            whole = self._find_whole(block)
+            self._count(self.counts, block[whole].astype(np.int64))
+            self._count(self.runs, block[starts & whole].astype(np.int64))
+        else:
+            self._count(self.counts, block.ravel())
+            self._count(self.runs, block[starts])
 
-    def _whole_numbers(self, block: Array) -> Array:
-        """The block as integers; what is none is counted apart and left out (as one flat row)."""
+    def _find_whole(self, block: Array) -> NDArray[np.bool_]:
+        """Where the numbers are whole; the others are counted apart."""
         block = block.astype(np.float32) if block.dtype.itemsize < 4 else block
         finite = np.isfinite(block)
         whole = finite & (block == np.trunc(block)) & (np.abs(np.where(finite, block, 0)) < 2.0**62)
@@ -130,11 +147,10 @@ class _Tally:
         self.num_fractional += fractional.size
         if fractional.size and self.example is None:
             self.example = float(fractional[0])
-        if fractional.size:
-            low, high = float(block[finite].min()), float(block[finite].max())
-            self.low = low if self.low is None else min(self.low, low)
-            self.high = high if self.high is None else max(self.high, high)
-        return block.astype(np.int64) if whole.all() else block[whole].astype(np.int64)
+        if finite.any():
+            self.low = min(self.low, float(block[finite].min()))
+            self.high = max(self.high, float(block[finite].max()))
+        return np.asarray(whole)
 
     def _count(self, counter: Counter[int], values: Array) -> None:
         if self.overflow or not values.size:
@@ -155,33 +171,38 @@ def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if high - low > BINCOUNT_RANGE:
         distinct, counts = np.unique(values, return_counts=True)
         return distinct, counts.astype(np.int64)
-    shifted = values if low >= 0 and high <= BINCOUNT_RANGE else values.astype(np.int64) - low
-    offset = 0 if shifted is values else low
-    histogram = np.bincount(shifted.astype(np.intp, copy=False))
+    # In the dtype of the values: as Python numbers, those above 2⁶³ would not fit.
+    origin = values.dtype.type(low if low < 0 or high > BINCOUNT_RANGE else 0)
+    histogram = np.bincount((values - origin if origin else values).astype(np.intp, copy=False))
     distinct = np.flatnonzero(histogram)
-    return distinct + offset, histogram[distinct]
+    return distinct.astype(values.dtype) + origin, histogram[distinct]
 
 
 def summarise_label(image: Image) -> LabelSummary:
     """Count the values of a label image block by block; the whole volume is never in memory."""
     tally, argmax, middle = _Tally(), _Tally(), middle_region(image.spatial_shape)
-    sample = np.zeros([part.stop - part.start for part in middle], np.int64 if image.num_channels > 1 else image.dtype)
+    sample = np.zeros((image.num_channels, *shape_of(middle)), image.dtype)
     equal = one_hot = image.num_channels > 1
     colours: Counter[int] | None = Counter() if image.num_channels == 3 and image.dtype == np.uint8 else None
     for region, block in iter_pixels(image, iter_blocks(image)):
-        fill_middle(sample, middle, region, block.argmax(axis=0) if one_hot else block[0])
-        equal = equal and bool((block == block[:1]).all())
+        fill_middle(sample, middle, region, block)
+        was_equal, equal = equal, equal and bool((block == block[:1]).all())
         one_hot = one_hot and _is_one_hot(block)
+        if colours is not None and not equal:
+            if was_equal:
+                colours.update({value * 0x010101: count for value, count in tally.counts.items()})  # grey until here
+            colours.update(count_colours(block))
+            if len(colours) > MOST_COUNTED_COLOURS:
+                colours = Counter(dict(_commonest(colours, MAX_VALUES + 1)))
         tally.add(block[0])
         if one_hot:
             argmax.add(block.argmax(axis=0))
-        if colours is not None and not equal and len(colours) <= MAX_VALUES:
-            colours.update(count_colours(block))
     channels: Channels = "different"
+    label = sample[0]
     if image.num_channels == 1 or equal:
         channels = "one" if image.num_channels == 1 else "equal"
     elif one_hot:
-        channels, tally = "one-hot", argmax
+        channels, tally, label = "one-hot", argmax, sample.argmax(axis=0)
     return LabelSummary(
         counts=dict(sorted(tally.counts.items())[:MAX_VALUES]),
         runs=dict(sorted(tally.runs.items())[:MAX_VALUES]),
@@ -192,17 +213,20 @@ def summarise_label(image: Image) -> LabelSummary:
         channels=channels,
         num_channels=image.num_channels,
         num_colours=min(len(colours), MAX_VALUES + 1) if colours and channels == "different" else None,
-        colours=tuple(colours.most_common(MOST_COLOURS)) if colours and channels == "different" else (),
-        low=tally.low,
-        high=tally.high,
-        diameters=measure_diameters(sample) if channels != "different" else (),
+        colours=_commonest(colours, MOST_COLOURS) if colours and channels == "different" else (),
+        low=tally.low if tally.num_fractional else None,
+        high=tally.high if tally.num_fractional else None,
+        diameters=measure_diameters(label) if channels != "different" else (),
     )
 
 
 def _is_one_hot(block: Array) -> bool:
     """Whether each pixel of a C(Z)YX block has exactly one channel that is not 0, all of one value."""
     hot = block != 0
-    return bool((np.count_nonzero(hot, axis=0) == 1).all() and len(np.unique(block[hot])) == 1)
+    if not (np.count_nonzero(hot, axis=0) == 1).all():
+        return False
+    marks = np.unique(block[hot])
+    return len(marks) == 1 and bool(np.isfinite(marks[0]))
 
 
 def pack_colours(block: Array) -> NDArray[np.int64]:
@@ -215,6 +239,11 @@ def count_colours(block: Array) -> dict[int, int]:
     distinct, counts = np.unique(pack_colours(block), return_counts=True)
     first = np.argsort(-counts, kind="stable")[: MAX_VALUES + 1]
     return dict(zip(distinct[first].tolist(), counts[first].tolist(), strict=True))
+
+
+def _commonest(colours: Counter[int], most: int) -> tuple[tuple[int, int], ...]:
+    """Of equally frequent ones the darkest first, whichever was met first."""
+    return tuple(sorted(colours.items(), key=lambda item: (-item[1], item[0]))[:most])
 
 
 def read_label(label: Image, coding: LabelCoding, region: Region | None = None) -> NDArray[np.uint8]:
@@ -231,8 +260,6 @@ def read_label(label: Image, coding: LabelCoding, region: Region | None = None) 
     values = _single_channel(label, label.read(region))
     if values.dtype.kind == "f":
         values = _require_whole(label, values)
-    if values.dtype == bool:
-        values = values.view(np.uint8)
     table = np.full(257, -1, np.int16)
     for value, index in coding.class_of.items():
         if 0 <= value <= 255:

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
 from natsort import natsorted, ns
 
 from crista.errors import DataError, Problem
+from crista.images.content import SUPPORTED_EXTENSIONS, ZARR_METADATA
 from crista.images.n5 import is_n5_store
-from crista.images.open import SUPPORTED_EXTENSIONS
 from crista.images.wording import list_names
 
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
 SIDECAR_EXTENSIONS = frozenset(
-    {
-        ".txt",
-        ".md",
-        ".rst",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".log",
-        ".ini",
-        ".pdf",
-        ".py",
-        ".ipynb",
-    }
+    {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".ini", ".pdf", ".py", ".ipynb"}
 )
 """Notes and tables that people keep beside their images; never read as images."""
-ZARR_MARKERS = (".zarray", ".zgroup", "zarr.json")
 MAX_SUBFOLDERS = 1000
 
 
@@ -46,7 +31,7 @@ def is_store(path: Path) -> bool:
     """Whether the folder is one Zarr or N5 store: by its suffix, or by the metadata in it."""
     if not path.is_dir():
         return False
-    by_name = path.suffix.lower() in (".zarr", ".n5") or any((path / name).is_file() for name in ZARR_MARKERS)
+    by_name = path.suffix.lower() in (".zarr", ".n5") or any((path / name).is_file() for name in ZARR_METADATA)
     return by_name or is_n5_store(path)
 
 
@@ -83,10 +68,13 @@ def list_images(folder: Path) -> list[Path]:
 def _is_candidate(path: Path) -> bool:
     if is_hidden(path):
         return False
-    extension = path.suffix.lower()
     if path.is_dir():
-        return extension in SUPPORTED_EXTENSIONS or is_store(path)
-    return extension not in SIDECAR_EXTENSIONS
+        return _is_named_like_an_image(path) or is_store(path)
+    return path.suffix.lower() not in SIDECAR_EXTENSIONS
+
+
+def _is_named_like_an_image(path: Path) -> bool:
+    return path.name.lower().endswith(SUPPORTED_EXTENSIONS)
 
 
 def _missing(folder: Path) -> Problem:
@@ -125,8 +113,9 @@ def _iter_nested(folder: Path) -> Iterator[Path]:
     waiting, visited = [folder], 0
     while waiting and visited < MAX_SUBFOLDERS:
         visited += 1
-        for path in waiting.pop(0).iterdir():
-            if path.is_dir() and not path.is_symlink() and not is_hidden(path) and not is_store(path):
-                waiting.append(path)
-            elif _is_candidate(path) and (path.suffix.lower() in SUPPORTED_EXTENSIONS or is_store(path)):
-                yield path
+        with suppress(PermissionError):
+            for path in waiting.pop(0).iterdir():
+                if path.is_dir() and not path.is_symlink() and not is_hidden(path) and not is_store(path):
+                    waiting.append(path)
+                elif _is_candidate(path) and (_is_named_like_an_image(path) or is_store(path)):
+                    yield path

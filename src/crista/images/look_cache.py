@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crista.images.atomic import atomic_write
+from crista.images.digest import files_of
 from crista.images.image import Image
 from crista.images.labels import LabelSummary, summarise_label
 from crista.images.scan import ImageScan, Intensity, scan_image
@@ -81,9 +82,8 @@ def _key(kind: str, image: Image) -> str | None:
 
 
 def _iter_states(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    """Name, size, and times of change of the file, or of every file of a store (Zarr, N5)."""
-    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
-    for file in files:
+    """Name, size, and times of change of each file."""
+    for file in files_of(path):
         state = file.stat()
         yield str(file.relative_to(path)), state.st_size, state.st_mtime_ns, state.st_ctime_ns
 

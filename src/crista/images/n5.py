@@ -6,20 +6,18 @@ N5 counts its axes from the fastest one, x y z; here and in crista they are z y 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from crista.geometry.axes import Array, Region
-from crista.geometry.spacing import spacing_from_units
-from crista.images.chunked import ChunkGrid, read_through_cache
-from crista.images.containers import axes_from_attributes, missing_array_error, normalise_inner, several_arrays_error
-from crista.images.stored import Stored, decoding_errors, note_on_pieces, num_bytes, read_error
+from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
+from crista.images.containers import axes_from_attributes, choose_only_array, missing_array_error, spellings_of
+from crista.images.stored import Stored, decoding_errors, micrometres_by_axis, note_on_pieces, num_bytes, read_error
 
 ATTRIBUTES = "attributes.json"
 FINEST = "s0"
@@ -97,7 +95,7 @@ def _iter_datasets(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[t
 def _choose(path: Path, inner: str | None, is_label: bool) -> str:
     found = list(_iter_datasets(path))
     if inner:
-        for name in (inner.strip("/"), normalise_inner(inner)):
+        for name in spellings_of(inner):
             for candidate in (name, f"{name}/{FINEST}"):
                 if candidate in dict(found):
                     return candidate
@@ -109,11 +107,7 @@ def _choose(path: Path, inner: str | None, is_label: bool) -> str:
         for name, shape in found
         if len(shape) >= 2 and (_is_finest(name) or name.rpartition("/")[0] not in pyramids)
     ]
-    if len(images) != 1:
-        if images:
-            raise several_arrays_error(path, images, is_label)
-        raise read_error(path, "an N5 store without datasets of at least two axes", "export the image again")
-    return images[0][0]
+    return choose_only_array(path, images, is_label)
 
 
 def _is_finest(name: str) -> bool:
@@ -134,21 +128,11 @@ def _spacing(attributes: Mapping[str, Any]) -> dict[str, float]:
         sizes, units = resolution, attributes.get("units", ())
         if isinstance(resolution, Mapping):
             sizes, units = resolution.get("dimensions", ()), resolution.get("unit", ())
-        return _micrometres("XYZ"[: len(sizes)], sizes, units)
+        return micrometres_by_axis("XYZ"[: len(sizes)], sizes, units)
     transform = attributes.get("transform", {})
-    return _micrometres("".join(map(str, transform.get("axes", ()))), transform.get("scale", ()), transform.get("units", ()))
-
-
-def _micrometres(letters: str, sizes: Sequence[float], units: str | Sequence[str]) -> dict[str, float]:
-    named = (units,) * len(sizes) if isinstance(units, str) else tuple(units)
-    if not len(letters) == len(sizes) == len(named):
-        return {}
-    spacing = {}
-    for letter, size, unit in zip(letters.upper(), sizes, named, strict=True):
-        converted = spacing_from_units((float(size),), (unit,)) if letter in "XYZ" else None
-        if converted is not None:
-            spacing[letter] = converted.values[0]
-    return spacing
+    return micrometres_by_axis(
+        "".join(map(str, transform.get("axes", ()))), transform.get("scale", ()), transform.get("units", ())
+    )
 
 
 @lru_cache(maxsize=32)
@@ -162,13 +146,8 @@ def _open_dataset(path: Path, name: str, version: int) -> tuple[Any, ChunkGrid]:
 
 
 @dataclass(frozen=True)
-class _N5Pixels:
+class _N5Pixels(OpenedArray):
     """Pixels of one dataset. tensorstore keeps threads, so a process must not fork once it has read N5; spawned ones are fine."""
-
-    path: Path
-    name: str
-    opened: str = field(default_factory=lambda: uuid4().hex)
-    """Tells one opening from the next: blocks may be written anew in between, which the attributes do not show."""
 
     def read(self, region: Region) -> Array:
         """The pixels of `region`; blocks that are not stored are 0."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from crista.geometry.axes import Array, Region
-from crista.geometry.spacing import spacing_from_units
 from crista.images.image import PixelSource
-from crista.images.open_files import DECODED, file_version
 from crista.images.stored import (
     MappedPixels,
     Stored,
+    WholePixels,
     check_claimed_size,
     decoding_errors,
+    micrometres_by_axis,
     num_bytes,
     read_error,
 )
@@ -58,7 +57,8 @@ def read_nifti_header(path: Path) -> Stored:
     ratio = BEST_COMPRESSION if is_compressed else 1.0
     check_claimed_size(path, num_bytes(shape, dtype) + offset, path.stat().st_size, ratio)
     mapped = MappedPixels(path, offset, shape, dtype, "F")
-    pixels = _CompressedVolume(path, offset, shape, dtype) if is_compressed else mapped
+    # A gzip file can only be decompressed from its start.
+    pixels = WholePixels(path, _decompress, (offset, shape, dtype)) if is_compressed else mapped
     scaled = _ScaledPixels(pixels, *_scaling(path, header))
     spacing, notes = _spacing(header)
     if len(shape) == 4:
@@ -99,35 +99,20 @@ def _spacing(header: Any) -> tuple[dict[str, float], list[str]]:
     unit = header.get_xyzt_units()[0]
     notes = ["no unit of length in the header: millimetres are assumed"] if unit == _NO_UNIT else []
     name = {"meter": "m", "micron": "um"}.get(unit, "mm" if unit == _NO_UNIT else unit)
-    spacing = spacing_from_units(sizes, (name,) * len(sizes))
-    return (dict(zip("XYZ", spacing.values, strict=False)) if spacing is not None else {}), notes
+    return micrometres_by_axis("XYZ"[: len(sizes)], sizes, name), notes
 
 
-@dataclass(frozen=True)
-class _CompressedVolume:
-    """Pixels of a gzip file, which can only be decompressed from its start: the last volume stays at hand."""
-
-    path: Path
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def read(self, region: Region) -> Array:
-        pixels = DECODED.get((file_version(self.path), self.shape), partial(_decompress, self))
-        return np.array(pixels[region])
-
-
-def _decompress(volume: _CompressedVolume) -> Array:
-    expected = num_bytes(volume.shape, volume.dtype)
-    with decoding_errors(volume.path, "its gzip stream"), gzip.open(volume.path, "rb") as file:
-        file.read(volume.offset)
+def _decompress(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    expected = num_bytes(shape, dtype)
+    with decoding_errors(path, "its gzip stream"), gzip.open(path, "rb") as file:
+        file.read(offset)
         data = file.read(expected)
         if len(data) < expected:
             raise EOFError(f"truncated: {len(data):,} of {expected:,} bytes of pixels")
         # Reading to the end makes gzip compare its checksum.
         while file.read(2**20):
             pass
-    return np.frombuffer(data, volume.dtype).reshape(volume.shape, order="F")
+    return np.frombuffer(data, dtype).reshape(shape, order="F")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array, Region
+from crista.images.regions import overlap
 
 SAMPLED = 2**19
 """Voxels of the middle of an image that are looked at."""
@@ -30,7 +31,7 @@ def measure_diameters(label: Array) -> Diameters:
     is none of objects, but of a network, and has no diameters.
     """
     values = np.unique(label)
-    if len(values) > MOST_VALUES or label.dtype.kind not in "bui":
+    if len(values) > MOST_VALUES or not (np.isfinite(values) & (values == np.trunc(values))).all():
         return ()
     return tuple((int(value), kept) for value in values if (kept := _diameters(label == value)))
 
@@ -65,12 +66,9 @@ def middle_region(shape: tuple[int, ...], most: int = SAMPLED) -> Region:
 
 
 def fill_middle(sample: Array, wanted: Region, region: Region, block: Array) -> None:
-    """Copy what the block (Z)YX at `region` holds of the region `wanted` to `sample`, which has the shape of `wanted`."""
-    shared = [(max(r.start, w.start), min(r.stop, w.stop)) for r, w in zip(region, wanted, strict=True)]
-    if all(start < stop for start, stop in shared):
-        target = tuple(slice(start - w.start, stop - w.start) for (start, stop), w in zip(shared, wanted, strict=True))
-        source = tuple(slice(start - r.start, stop - r.start) for (start, stop), r in zip(shared, region, strict=True))
-        sample[target] = block[source]
+    """Copy what the block C(Z)YX at `region` holds of the region `wanted` to `sample`, the C(Z)YX pixels of `wanted`."""
+    source, target = overlap(region, wanted)
+    sample[:, *target] = block[:, *source]
 
 
 def median_diameter(

@@ -10,11 +10,9 @@ import numpy as np
 from crista.geometry.axes import Array, Region, spatial_axes
 from crista.geometry.spacing import Spacing
 from crista.images.axes_choice import AxesChoice, AxesError, choose_axes
-from crista.images.content import SUPPORTED_EXTENSIONS, identify_content, note_on_extension
+from crista.images.content import CONTAINERS, identify_content, note_on_extension
 from crista.images.image import Image, PixelSource
 from crista.images.stored import Stored, decoding_errors, read_error
-
-__all__ = ["SUPPORTED_EXTENSIONS", "open_image"]
 
 
 def open_image(
@@ -46,7 +44,7 @@ def open_image(
     except AxesError as error:
         raise read_error(path, error.what, error.next_step) from None
     notes = note_on_extension(path, kind) + stored.notes + choice.notes
-    if inner and kind not in ("Zarr", "HDF5", "N5"):
+    if inner and kind not in CONTAINERS:
         notes += (f"the inner path {inner!r} has no meaning for a {kind} file and is ignored",)
     return Image(
         path=path,

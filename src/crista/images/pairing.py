@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from crista.errors import DataError, Problem
 from crista.images.image import stem
@@ -15,6 +16,8 @@ from crista.images.wording import list_names, plural
 
 Units = tuple[str, ...]
 """A name cut into units: each run of digits (without leading zeros) is one, each other character is one."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 LISTED = 20
 SAMPLED = 40
@@ -45,36 +48,40 @@ def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tup
     problems = [*_find_duplicates(images, "images"), *_find_duplicates(labels, "labels")]
     if problems:
         raise DataError("with the pairing of images and labels", problems)
-    best = _Match({}, "")
-    for attempt in (_match_exactly, _match_folded, _match_numbers, _match_renamed):
-        match = attempt(images, labels)
-        if len(match.partner) == len(images) == len(labels):
-            return _pairs(match, images, labels)
-        best = max(best, match, key=lambda candidate: len(candidate.partner))
+    best = _best_match(images, labels)
+    if len(best.partner) == len(images) == len(labels):
+        return _pairs(best, images, labels)
     if len(images) == len(labels) == 1:
-        notice = "one image and one label, paired although their names differ"
-        return _pairs(_Match({0: 0}, notice), images, labels)
+        return _pairs(_Match({0: 0}, "one image and one label, paired although their names differ"), images, labels)
     raise DataError("with the pairing of images and labels", _describe_leftovers(best, images, labels))
 
 
 def pair_what_matches(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
     """The pairs that names leave no doubt about, and the notices of `pair_files`; files without a partner are left out."""
     images, labels = _without_doubles(images), _without_doubles(labels)
-    attempts = [attempt(images, labels) for attempt in (_match_exactly, _match_folded, _match_numbers, _match_renamed)]
-    best = max(attempts, key=lambda match: len(match.partner))
-    known = [image for index, image in enumerate(images) if index in best.partner]
-    partners = [labels[best.partner[index]] for index in range(len(images)) if index in best.partner]
-    return _pairs(_Match(dict(enumerate(range(len(known)))), best.notice), known, partners)
+    return _pairs(_best_match(images, labels), images, labels)
+
+
+def _best_match(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
+    """The first way of pairing that finds most partners."""
+    attempts = (_match_exactly, _match_folded, _match_numbers, _match_renamed)
+    return max((attempt(images, labels) for attempt in attempts), key=lambda match: len(match.partner))
 
 
 def _without_doubles(paths: Sequence[Path]) -> list[Path]:
     """Those whose names do not differ from others in the extension only."""
-    counts = Counter(unicodedata.normalize("NFC", stem(path)) for path in paths)
-    return [path for path in paths if counts[unicodedata.normalize("NFC", stem(path))] == 1]
+    return [path for same in _by_stem(paths).values() if len(same) == 1 for path in same]
+
+
+def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[unicodedata.normalize("NFC", stem(path))].append(path)
+    return groups
 
 
 def _pairs(match: _Match, images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
-    pairs = [(image, labels[match.partner[index]]) for index, image in enumerate(images)]
+    pairs = [(images[image], labels[label]) for image, label in sorted(match.partner.items())]
     differing = [(image.name, label.name) for image, label in pairs if stem(image) != stem(label)]
     if not match.notice or not differing:
         return pairs, []
@@ -92,15 +99,16 @@ def _units(path: Path) -> Units:
 
 
 def _match_by(key: Callable[[Path], Hashable], notice: str, images: Sequence[Path], labels: Sequence[Path]) -> _Match:
-    """Images and labels with equal keys; a key that occurs twice on a side matches nothing."""
-    image_keys, label_keys = Counter(map(key, images)), Counter(map(key, labels))
-    position = {key(label): index for index, label in enumerate(labels) if label_keys[key(label)] == 1}
-    partner = {
-        index: position[key(image)]
-        for index, image in enumerate(images)
-        if image_keys[key(image)] == 1 and key(image) in position
-    }
-    return _Match(partner, notice)
+    """Images and labels with equal keys."""
+    image_at, label_at = _unique_positions(map(key, images)), _unique_positions(map(key, labels))
+    return _Match({index: label_at[name] for name, index in image_at.items() if name in label_at}, notice)
+
+
+def _unique_positions(keys: Iterable[Key]) -> dict[Key, int]:
+    """The position of each key; one that occurs twice matches nothing."""
+    keys = list(keys)
+    counts = Counter(keys)
+    return {key: index for index, key in enumerate(keys) if counts[key] == 1}
 
 
 def _match_exactly(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
@@ -129,12 +137,14 @@ def _match_renamed(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
         return _Match({}, "")
     # Ties go to "nothing is replaced", then to the shortest replacement.
     old, new = max(counts, key=lambda pair: (counts[pair], pair == ((), ()), -len(pair[0]) - len(pair[1])))
-    position = {units: index for index, units in enumerate(label_units)}
-    partner: dict[int, int] = {}
+    label_at = _unique_positions(label_units)
+    claims: dict[int, int] = {}
     for index, units in enumerate(image_units):
-        found = {position[name] for name in _replacements(units, old, new) if name in position}
-        if len(found) == 1 and not found & set(partner.values()):
-            partner[index] = found.pop()
+        found = {label_at[name] for name in _replacements(units, old, new) if name in label_at}
+        if len(found) == 1:
+            claims[index] = found.pop()
+    claimed = Counter(claims.values())
+    partner = {index: label for index, label in claims.items() if claimed[label] == 1}
     shown = f"'{''.join(old)}' in the image names for '{''.join(new)}' in the label names"
     return _Match(partner, f"images and labels are paired by name, taking {shown}")
 
@@ -159,16 +169,13 @@ def _replacements(units: Units, old: Units, new: Units) -> set[Units]:
 
 def _find_duplicates(paths: Sequence[Path], kind: str) -> list[Problem]:
     """Files whose names differ in the extension only: which of them is meant cannot be known."""
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        groups[unicodedata.normalize("NFC", stem(path))].append(path)
     return [
         Problem(
             str(same[0].parent),
             f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": {", ".join(path.name for path in same)}',
             "keep one of them",
         )
-        for name, same in groups.items()
+        for name, same in _by_stem(paths).items()
         if len(same) > 1
     ]
 

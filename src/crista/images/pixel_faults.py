@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from crista.config.data import Data
 from crista.errors import Problem
 from crista.images.scan import ImageScan, Intensity
 from crista.images.split import Split
-from crista.images.wording import list_files
+from crista.images.wording import LEFT_OUT, list_files, place_of
 
 SATURATED = 0.05
 """Share of pixels at the largest value from which a grey image counts as saturated."""
@@ -30,7 +29,7 @@ def check_pixels(split: Split, data: Data) -> tuple[list[Problem], list[Problem]
         path = str(pair.image.path)
         if scan.is_empty_of_values:
             what = f"holds no finite value: all {scan.num_nonfinite} pixels are NaN or infinite"
-            problems.append(Problem(path, what, "remove it, or export it again", fix="image and label are left out"))
+            problems.append(Problem(path, what, "remove it, or export it again", fix=LEFT_OUT))
         elif scan.num_nonfinite:
             what = f"holds NaN or infinite values ({scan.num_nonfinite} pixels): they are replaced by 0 after normalisation"
             effect, fix = "they count as pixels of mean intensity", "they become the mean of the finite pixels of their channel"
@@ -40,15 +39,13 @@ def check_pixels(split: Split, data: Data) -> tuple[list[Problem], list[Problem]
 
 
 def _constant(split: Split) -> Iterator[Problem]:
-    constant = [(pair, scan) for pair, scan in split.scanned if scan.is_constant]
+    constant = [(pair.image.path, scan) for pair, scan in split.scanned if scan.is_constant]
     if constant:
-        pair, scan = constant[0]
-        value = f"every pixel is {scan.channels[0].min:g}"
-        many = f"{len(constant)} images are constant: {list_files([other.image.path for other, _ in constant])}"
-        what = many if len(constant) > 1 else f"the image is constant: {value}"
-        where = str(pair.image.path.parent if len(constant) > 1 else pair.image.path)
+        paths = [path for path, _ in constant]
+        one = f"the image is constant: every pixel is {constant[0][1].channels[0].min:g}"
+        what = one if len(paths) == 1 else f"{len(paths)} images are constant: {list_files(paths)}"
         step = "nothing can be seen in it; remove it if that is not meant"
-        yield Problem(where, what, step, "it becomes 0 after normalisation, and teaches nothing")
+        yield Problem(place_of(paths), what, step, "it becomes 0 after normalisation, and teaches nothing")
 
 
 def _saturated(split: Split) -> Iterator[Problem]:
@@ -78,12 +75,10 @@ def _negative(split: Split, data: Data) -> Iterator[Problem]:
     found = [pair.image.path for pair, scan in split.scanned if any(channel.min < 0 for channel in scan.channels)]
     if found:
         lowest = min(channel.min for _, scan in split.scanned for channel in scan.channels)
-        where = str(found[0] if len(found) == 1 else found[0].parent)
         listed = f": {list_files(found)}" if len(found) > 1 else ""
         what = f"negative intensities down to {lowest:g}{listed}; DATA.NORMALIZATION.TYPE: div is made for 0 to 255 or 65535"
-        yield Problem(
-            where, what, "set DATA.NORMALIZATION.TYPE: zero_mean_unit_variance", "they stay negative after the division"
-        )
+        step = "set DATA.NORMALIZATION.TYPE: zero_mean_unit_variance"
+        yield Problem(place_of(found), what, step, "they stay negative after the division")
 
 
 def check_swapped(split: Split) -> Problem | None:
@@ -102,23 +97,19 @@ def check_swapped(split: Split) -> Problem | None:
     ]
     if not odd or 2 * len(odd) <= len(both):
         return None
-    images = _folder([pair.image.path for pair in split.pairs])
-    labels = _folder([pair.label.path for pair in split.pairs if pair.label is not None])
+    images = place_of([pair.image.path for pair in split.pairs])
+    labels = place_of([pair.label.path for pair in split.pairs if pair.label is not None])
     what = f"looks swapped with {labels}: the images hold {odd[0].num_values} distinct values, the label images many"
     key = f"DATA.{split.role.upper()}"
     fix = f"{key}.PATH and {key}.GT_PATH change places"
     return Problem(images, what, f"exchange {key}.PATH and {key}.GT_PATH", fix=fix)
 
 
-def _folder(paths: Sequence[Path]) -> str:
-    return str(paths[0] if len(paths) == 1 else paths[0].parent)
-
-
 def check_unlike(learnt: Split, test: Split, data: Data) -> list[Problem]:
     """Warnings where the test images are of another dtype, or far from the training images in brightness or contrast."""
     if not learnt.scanned or not test.scanned:
         return []
-    where = _folder([pair.image.path for pair, _ in test.scanned])
+    where = place_of([pair.image.path for pair, _ in test.scanned])
     types = [sorted({pair.image.dtype.name for pair, _ in split.scanned}) for split in (learnt, test)]
     found = []
     how, harm = _after_normalisation(data)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod, sqrt
 
 import numpy as np
 
 from crista.geometry.axes import Region
 from crista.geometry.spacing import Spacing
+from crista.geometry.tiles import grid_blocks
 
 PYRAMID_AXES = ("YX", "ZYX", "CYX", "CZYX")
 
@@ -55,7 +55,7 @@ class PyramidLevel:
 
     def iter_blocks(self) -> Iterator[Region]:
         """Regions that partition the level, each one unit of writing (shorter at the far border)."""
-        yield from product(*(_cut(n, step) for n, step in zip(self.shape, self.block_shape, strict=True)))
+        yield from grid_blocks(self.shape, self.block_shape)
 
     def is_aligned(self, region: Region) -> bool:
         """Whether `region` lies inside the level and consists of whole units of writing."""
@@ -63,10 +63,6 @@ class PyramidLevel:
             0 <= part.start < part.stop <= n and part.start % step == 0 and (part.stop % step == 0 or part.stop == n)
             for part, n, step in zip(region, self.shape, self.block_shape, strict=True)
         )
-
-
-def _cut(length: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,9 +11,8 @@ import imagecodecs
 import numpy as np
 from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin
 
-from crista.geometry.axes import Array, Region
-from crista.images.open_files import DECODED, file_version
-from crista.images.stored import Stored, check_claimed_size, decoding_errors, read_error
+from crista.geometry.axes import Array
+from crista.images.stored import Stored, WholePixels, check_claimed_size, decoding_errors, read_error
 
 MAX_PIXELS = 2**28
 """Largest picture that is opened (268 megapixels): these formats can only be decoded as a whole."""
@@ -42,6 +40,8 @@ class _Layout:
     """Bits per sample."""
     samples: int = 1
     """Samples per pixel as stored, alpha included."""
+    orientation: int = 1
+    """Of EXIF: 1 as stored, others mirrored or turned."""
 
 
 def read_raster_header(path: Path, kind: str, is_label: bool) -> Stored:
@@ -52,37 +52,37 @@ def read_raster_header(path: Path, kind: str, is_label: bool) -> Stored:
     ImageReadError
         If the file is truncated, or larger than `MAX_PIXELS`.
     """
-    notes: list[str] = []
     with path.open("rb") as file:
-        layout = _read_layout(path, kind, file, notes)
+        layout = _read_layout(path, kind, file)
     _check_pixels(path, layout)
     keeps_indices = layout.mode == "P" and is_label
-    channels = {"1": 1, "L": 1, "LA": 1, "I;16": 1, "I": 1, "P": 3}.get(layout.mode, 3)
-    channels = 1 if keeps_indices else channels
-    if layout.bits == 16:
-        channels = 3 if layout.samples >= 3 else 1
-    if layout.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
-        notes.append("the alpha channel is dropped")
-    if layout.mode == "P":
-        notes.append("palette indices are used as classes" if keeps_indices else "the palette is expanded to RGB")
-    if layout.mode in ("CMYK", "YCCK"):
-        notes.append("CMYK is converted to RGB")
+    is_grey = layout.samples < 3 if layout.bits == 16 else keeps_indices or layout.mode in ("1", "L", "LA", "I;16", "I")
+    channels = 1 if is_grey else 3
+    shape = (layout.height, layout.width) if is_grey else (layout.height, layout.width, 3)
     dtype = np.dtype(np.uint16 if layout.bits == 16 else np.uint8)
-    shape = (layout.height, layout.width) if channels == 1 else (layout.height, layout.width, channels)
-    source = _RasterPixels(path, kind, layout, channels)
-    return Stored(shape, dtype, "YX" if channels == 1 else "YXC", source, notes=tuple(notes))
+    source = WholePixels(path, _decode, (kind, layout, channels))
+    return Stored(shape, dtype, "YX" if is_grey else "YXC", source, notes=tuple(_iter_notes(layout, keeps_indices)))
 
 
-def _read_layout(path: Path, kind: str, file: BinaryIO, notes: list[str]) -> _Layout:
+def _iter_notes(layout: _Layout, keeps_indices: bool) -> Iterator[str]:
+    if layout.orientation != 1:
+        yield f"EXIF orientation {layout.orientation} is ignored: pixels are used as stored"
+    if layout.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
+        yield "the alpha channel is dropped"
+    if layout.mode == "P":
+        yield "palette indices are used as classes" if keeps_indices else "the palette is expanded to RGB"
+    if layout.mode in ("CMYK", "YCCK"):
+        yield "CMYK is converted to RGB"
+
+
+def _read_layout(path: Path, kind: str, file: BinaryIO) -> _Layout:
     if kind == "PNG":
         width, height, bits, samples = _walk_png(path, file)
         file.seek(0)
         return _Layout(width, height, PngImagePlugin.PngImageFile(file).mode, bits, samples)
     picture = _PLUGINS[kind](file)
     orientation = picture.getexif().get(_EXIF_ORIENTATION, 1) if kind == "JPEG" else 1
-    if orientation != 1:
-        notes.append(f"EXIF orientation {orientation} is ignored: pixels are used as stored")
-    return _Layout(picture.width, picture.height, picture.mode)
+    return _Layout(picture.width, picture.height, picture.mode, orientation=orientation)
 
 
 def _walk_png(path: Path, file: BinaryIO) -> tuple[int, int, int, int]:
@@ -119,36 +119,22 @@ def _check_pixels(path: Path, layout: _Layout) -> None:
     check_claimed_size(path, pixels * bits // 8, path.stat().st_size, BEST_COMPRESSION)
 
 
-@dataclass(frozen=True)
-class _RasterPixels:
-    """Pixels of a picture, decoded as a whole; the last ones stay at hand."""
-
-    path: Path
-    kind: str
-    layout: _Layout
-    channels: int
-
-    def read(self, region: Region) -> Array:
-        pixels = DECODED.get((file_version(self.path), self.channels), partial(_decode, self))
-        return np.array(pixels[region])
-
-
-def _decode(source: _RasterPixels) -> Array:
-    with decoding_errors(source.path, "its pixels"), source.path.open("rb") as file:
-        if source.layout.bits == 16:
+def _decode(path: Path, kind: str, layout: _Layout, channels: int) -> Array:
+    with decoding_errors(path, "its pixels"), path.open("rb") as file:
+        if layout.bits == 16:
             # Pillow would cut 16-bit colour down to 8 bits.
             pixels: Array = imagecodecs.png_decode(file.read())
-            pixels = pixels if pixels.ndim == 2 else pixels[..., : source.channels]
-            return pixels[..., 0] if source.channels == 1 and pixels.ndim == 3 else pixels
-        return _to_array(_PLUGINS[source.kind](file), source)
+            pixels = pixels if pixels.ndim == 2 else pixels[..., :channels]
+            return pixels[..., 0] if channels == 1 and pixels.ndim == 3 else pixels
+        return _to_array(_PLUGINS[kind](file), layout, channels)
 
 
-def _to_array(picture: ImageFile.ImageFile, source: _RasterPixels) -> Array:
-    if source.channels == 3:
+def _to_array(picture: ImageFile.ImageFile, layout: _Layout, channels: int) -> Array:
+    if channels == 3:
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     pixels = np.asarray(picture)
     pixels = pixels[..., 0] if pixels.ndim == 3 else pixels
-    if source.layout.mode == "L" and source.layout.bits in (2, 4):
+    if layout.mode == "L" and layout.bits in (2, 4):
         # Pillow stretches 2 and 4 bits over 0-255; here are the values as stored.
-        pixels = pixels // np.uint8(255 // (2**source.layout.bits - 1))
+        pixels = pixels // np.uint8(255 // (2**layout.bits - 1))
     return pixels.astype(np.uint8)

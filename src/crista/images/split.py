@@ -54,7 +54,7 @@ def read_split(
 
     Returns the split, a problem for each kind of unreadable file, and the test images above `limit` bytes: these are not read.
     """
-    large = [pair for pair in pairs if role == "test" and pair.image.nbytes > limit]
+    large = [role == "test" and pair.image.nbytes > limit for pair in pairs]
     unreadable: list[tuple[Path, Problem]] = []
 
     def read(image: Image | None, look: Callable[[Image], Found]) -> Found | None:
@@ -66,11 +66,11 @@ def read_split(
             unreadable.append((image.path, as_problem(image.path, error)))
             return None
 
-    images = [pair.image if pair not in large else None for pair in pairs]
+    images = [None if skip else pair.image for pair, skip in zip(pairs, large, strict=True)]
     labels = [pair.label if read_labels else None for pair in pairs]
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         scans = tuple(pool.map(lambda image: read(image, look_at_image), images))
         summaries = tuple(pool.map(lambda label: read(label, look_at_label), labels))
     broken = sorted(unreadable, key=lambda item: str(item[0]))
     split = Split(role, pairs, scans, summaries, tuple(path for path, _ in broken))
-    return split, merge_equal(broken), [pair.image.path for pair in large]
+    return split, merge_equal(broken), [pair.image.path for pair, skip in zip(pairs, large, strict=True) if skip]

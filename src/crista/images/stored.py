@@ -6,9 +6,10 @@ import lzma
 import struct
 import tokenize
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import numpy as np
 
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
+from crista.geometry.spacing import spacing_from_units
 from crista.images.image import PixelSource
+from crista.images.open_files import DECODED, file_version
 
 DECODING_ERRORS: tuple[type[Exception], ...] = (
     OSError,
@@ -78,6 +81,33 @@ class MappedPixels:
                 order="F" if self.order == "F" else "C",
             )  # fmt: skip
             return np.array(pixels[region])
+
+
+@dataclass(frozen=True)
+class WholePixels:
+    """Pixels that can only be decoded as a whole; those decoded last stay at hand."""
+
+    path: Path
+    decode: Callable[..., Array]
+    """All pixels, from the path and `args`; a function of a module, so that it can go to another process."""
+    args: tuple[Hashable, ...] = ()
+
+    def read(self, region: Region) -> Array:
+        """A copy of the pixels of `region`."""
+        key = (file_version(self.path), self.decode, self.args)
+        return np.array(DECODED.get(key, partial(self.decode, self.path, *self.args))[region])
+
+
+def micrometres_by_axis(letters: str, sizes: Sequence[float], units: str | Sequence[str]) -> dict[str, float]:
+    """Voxel sizes as `Stored.spacing`: those of the axes in space whose unit is a length; none if the lengths do not agree."""
+    named = (units,) * len(sizes) if isinstance(units, str) else units
+    spacing: dict[str, float] = {}
+    if len(letters) == len(sizes) == len(named):
+        for letter, size, unit in zip(letters.upper(), sizes, named, strict=True):
+            converted = spacing_from_units((float(size),), (str(unit),)) if letter in "XYZ" else None
+            if converted is not None:
+                spacing[letter] = converted.values[0]
+    return spacing
 
 
 def read_error(path: Path, what: str, next_step: str = "") -> ImageReadError:

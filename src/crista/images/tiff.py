@@ -7,7 +7,7 @@ reading by region.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from tifffile import TiffFile
 
-from crista.geometry.axes import Array, Region
-from crista.images.open_files import DECODED, file_version
+from crista.geometry.axes import Array
 from crista.images.stored import (
     MappedPixels,
     Stored,
+    WholePixels,
     check_claimed_size,
     decoding_errors,
     note_on_pieces,
@@ -55,17 +55,19 @@ def read_tiff_header(path: Path) -> Stored:
         notes = _notes_on(tif, series)
         _check_size(path, tif, series)
         split = split_axes(shape, keyframe.shaped, len(series.pages))
-        source: MappedPixels | TiffPages | _WholeTiff
-        if series.dataoffset is not None and not series.is_multifile and series.transform is None:
+        is_plain = not series.is_multifile and series.transform is None
+        source: MappedPixels | TiffPages | WholePixels
+        chunks = None
+        if is_plain and series.dataoffset is not None:
             dtype = np.dtype(tif.byteorder + series.dtype.char)
             source = MappedPixels(path, series.dataoffset, shape, dtype)
-        elif split is None or series.is_multifile or series.transform is not None:
-            source = _WholeTiff(path)
-            notes += note_on_pieces("one piece", num_bytes(shape, series.dtype))
-        else:
-            source = TiffPages(path, shape, series.dtype, split)
+        elif is_plain and split is not None:
+            source, chunks = TiffPages(path, shape, series.dtype, split), split.chunks_of(shape, keyframe)
             notes += note_on_pieces("tiles" if keyframe.is_tiled else "strips", segment_bytes(keyframe))
-        chunks = split.chunks_of(shape, keyframe) if split is not None and isinstance(source, TiffPages) else None
+        else:
+            # Of several files, transformed by its metadata, or with axes that pages do not tell apart.
+            source = WholePixels(path, _decode_series)
+            notes += note_on_pieces("one piece", num_bytes(shape, series.dtype))
         stored = Stored(shape, series.dtype, axes, source, read_tiff_spacing(tif, series), notes, chunks=chunks)
         return _without_alpha(stored, keyframe)
 
@@ -125,12 +127,12 @@ def _check_size(path: Path, tif: TiffFile, series: Any) -> None:
     keyframe, pages = series.keyframe, series.pages
     if tif.is_imagej and series.kind not in ("imagej", "lsm"):
         raise read_error(path, "truncated: fewer slices than its ImageJ metadata name", "copy or export it again")
-    if series.is_multifile:
-        return
-    if any(page is None for page in pages):
-        missing = sum(page is None for page in pages)
+    missing = sum(page is None for page in pages)
+    if missing:
         what = f"{missing} of {len(pages)} planes are missing (truncated, or they lie in files that are not here)"
         raise read_error(path, what, "copy all files of the set, or export one file per image")
+    if series.is_multifile:
+        return
     if keyframe.dtype is None:
         what = f"pixels of {keyframe.bitspersample} bits in sample format {keyframe.sampleformat} are not supported"
         raise read_error(path, what, "export it with 8, 16 or 32 bits")
@@ -155,13 +157,13 @@ def _check_strips(path: Path, page: Any, size: int) -> None:
 
 
 def _without_alpha(stored: Stored, keyframe: Any) -> Stored:
-    """RGBA as RGB, so that a picture gives the same numbers as TIFF and as PNG.
+    """RGBA as RGB and grey with alpha as grey, so that a picture gives the same numbers as TIFF and as PNG.
 
     Four separate planes stay four channels: old versions of tifffile called any four planes a picture with alpha.
     """
     extra = tuple(int(value) for value in keyframe.extrasamples)
     position = stored.axes.find("C")
-    is_picture = int(keyframe.photometric) == 2 and int(keyframe.planarconfig) == 1 and extra in ((1,), (2,))
+    is_picture = int(keyframe.photometric) in (1, 2) and int(keyframe.planarconfig) == 1 and extra in ((1,), (2,))
     if not is_picture or position < 0 or stored.shape[position] != keyframe.samplesperpixel:
         return stored
     shape = tuple(n - 1 if i == position else n for i, n in enumerate(stored.shape))
@@ -169,16 +171,7 @@ def _without_alpha(stored: Stored, keyframe: Any) -> Stored:
     return replace(stored, shape=shape, notes=notes)
 
 
-@dataclass(frozen=True)
-class _WholeTiff:
-    """A series that can only be decoded as a whole: of several files, or transformed by its metadata."""
-
-    path: Path
-
-    def read(self, region: Region) -> Array:
-        return np.array(DECODED.get((file_version(self.path), "whole"), self._decode)[region])
-
-    def _decode(self) -> Array:
-        with decoding_errors(self.path), TiffFile(self.path) as tif:
-            pixels: Array = tif.series[0].asarray()
-            return pixels
+def _decode_series(path: Path) -> Array:
+    with decoding_errors(path), TiffFile(path) as tif:
+        pixels: Array = tif.series[0].asarray()
+        return pixels

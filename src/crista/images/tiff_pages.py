@@ -18,6 +18,7 @@ from tifffile import TiffFile
 from crista.geometry.axes import Array, Region
 from crista.geometry.tiles import shape_of
 from crista.images.open_files import DECODED, FILES, file_version
+from crista.images.regions import overlap
 from crista.images.stored import decoding_errors, num_bytes
 
 _JPEG_COMPRESSIONS = (6, 7, 34892, 33007)
@@ -140,13 +141,9 @@ def segment_bytes(keyframe: Any) -> int:
 def _piece(keyframe: Any, index: int, box: Region) -> _Piece:
     # Decoding nothing tells where the segment lies.
     _, (sample, *start, _), shape = keyframe.decode(None, index)
-    source: list[slice] = []
-    target: list[slice | int] = [sample - box[0].start]
-    for first, length, part in zip(start, shape[:3], box[1:4], strict=True):
-        low, high = max(first, part.start), min(first + length, part.stop)
-        source.append(slice(low - first, high - first))
-        target.append(slice(low - part.start, high - part.start))
-    return _Piece(index, (*source, box[4]), tuple(target), num_bytes(shape, keyframe.dtype))
+    segment = tuple(slice(first, first + length) for first, length in zip(start, shape[:3], strict=True))
+    source, target = overlap(segment, box[1:4])
+    return _Piece(index, (*source, box[4]), (sample - box[0].start, *target), num_bytes(shape, keyframe.dtype))
 
 
 class _Pages:
@@ -176,14 +173,14 @@ class _Pages:
         return WORTH_A_THREAD <= num_bytes <= DECODED_TOGETHER // 2 and not is_jpeg
 
     def _decode_together(self, pool: ThreadPoolExecutor, group: list[tuple[int, int]]) -> list[Array]:
-        kept = {place: DECODED.find((self.version, *place)) for place in group}
-        missing = [place for place, segment in kept.items() if segment is None]
+        kept = {place: found for place in group if (found := DECODED.find((self.version, *place))) is not None}
+        missing = [place for place in group if place not in kept]
         # Bytes are read here, in turn: the threads share one file position.
         stored = [self._read(number, index) for number, index in missing]
         decoded = dict(zip(missing, pool.map(self._decode, missing, stored), strict=True))
         for place, segment in decoded.items():
             DECODED.keep((self.version, *place), segment)
-        return [decoded[place] if segment is None else segment for place in group for segment in (kept[place],)]
+        return [(kept | decoded)[place] for place in group]
 
     def _read(self, number: int, index: int) -> bytes:
         """The stored bytes of one strip or tile; none where it was left out of the file."""

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 from tifffile import TiffFile
 
-from crista.geometry.spacing import MICROMETRES_PER_UNIT, spacing_from_units
+from crista.geometry.spacing import MICROMETRES_PER_UNIT
+from crista.images.stored import micrometres_by_axis
 
 SCREEN_RESOLUTIONS = (1, 72, 96, 100, 150, 300, 600, 1200)
 """Dots per inch that graphics programs write by default: they say nothing about the sample."""
@@ -30,43 +31,36 @@ def _ome_spacing(xml: str) -> dict[str, float]:
     except ElementTree.ParseError:
         return {}
     pixels = next((element for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels"), None)
-    spacing: dict[str, float] = {}
-    for letter in "ZYX" if pixels is not None else "":
-        value = pixels.get(f"PhysicalSize{letter}") if pixels is not None else None
-        unit = pixels.get(f"PhysicalSize{letter}Unit", "µm") if pixels is not None else ""
-        if value is not None:
-            spacing |= _in_micrometres({letter: float(value)}, unit)
-    return spacing
+    if pixels is None:
+        return {}
+    known = [letter for letter in "ZYX" if f"PhysicalSize{letter}" in pixels.attrib]
+    sizes = [float(pixels.attrib[f"PhysicalSize{letter}"]) for letter in known]
+    return micrometres_by_axis("".join(known), sizes, [pixels.get(f"PhysicalSize{letter}Unit", "µm") for letter in known])
 
 
 def _imagej_spacing(metadata: dict[str, Any], pixels_per_unit: dict[str, float]) -> dict[str, float]:
-    unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ")
     sizes = {letter: 1 / value for letter, value in pixels_per_unit.items()}
     if "spacing" in metadata:
         sizes["Z"] = abs(float(metadata["spacing"]))
-    spacing: dict[str, float] = {}
-    for letter, size in sizes.items():
-        # ImageJ names a unit of its own for y and z where they differ from x.
-        spacing |= _in_micrometres({letter: size}, str(metadata.get(f"{letter.lower()}unit", unit)).replace("\\u00B5", "µ"))
-    return spacing
+    # ImageJ names a unit of its own for y and z where they differ from x.
+    units = [str(metadata.get(f"{letter.lower()}unit", metadata.get("unit", ""))) for letter in sizes]
+    if units and units[0] == "inch" and _is_of_a_screen(pixels_per_unit, "inch"):
+        return {}  # taken over from a picture
+    return micrometres_by_axis("".join(sizes), list(sizes.values()), [unit.replace("\\u00B5", "µ") for unit in units])
 
 
 def _tag_spacing(page: Any) -> dict[str, float]:
-    unit = _UNIT_OF_TAG.get(int(page.resolutionunit), "")
-    pixels_per_unit = _pixels_per_unit(page)
-    if unit not in MICROMETRES_PER_UNIT:
+    unit, pixels_per_unit = _UNIT_OF_TAG.get(int(page.resolutionunit), ""), _pixels_per_unit(page)
+    if not unit or _is_of_a_screen(pixels_per_unit, unit):
         return {}
-    inches = 25400.0 / MICROMETRES_PER_UNIT[unit]
-    if any(abs(value * inches - dots) < 0.51 for value in pixels_per_unit.values() for dots in SCREEN_RESOLUTIONS):
-        return {}
-    return _in_micrometres({letter: 1 / value for letter, value in pixels_per_unit.items()}, unit)
+    return micrometres_by_axis("".join(pixels_per_unit), [1 / value for value in pixels_per_unit.values()], unit)
+
+
+def _is_of_a_screen(pixels_per_unit: dict[str, float], unit: str) -> bool:
+    dots_per_inch = [value * 25400.0 / MICROMETRES_PER_UNIT[unit] for value in pixels_per_unit.values()]
+    return any(abs(found - dots) < 0.51 for found in dots_per_inch for dots in SCREEN_RESOLUTIONS)
 
 
 def _pixels_per_unit(page: Any) -> dict[str, float]:
     x, y = page.get_resolution()
     return {"Y": float(y), "X": float(x)} if x > 0 and y > 0 else {}
-
-
-def _in_micrometres(sizes: dict[str, float], unit: str) -> dict[str, float]:
-    spacing = spacing_from_units(tuple(sizes.values()), (unit,) * len(sizes)) if sizes else None
-    return dict(zip(sizes, spacing.values, strict=True)) if spacing is not None else {}

@@ -1,4 +1,4 @@
-"""Lists of names, values and shapes as they stand in messages: short, however long they are."""
+"""Words that messages share; lists of names, values and shapes are short, however long they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LISTED = 10
+
+LEFT_OUT = "image and label are left out"
+"""What the fix does about files that cannot be used."""
 
 
 def list_names(names: Sequence[str], limit: int = LISTED) -> str:
@@ -17,6 +20,11 @@ def list_names(names: Sequence[str], limit: int = LISTED) -> str:
 def list_files(paths: Sequence[Path], limit: int = LISTED) -> str:
     """The same of file names."""
     return list_names([path.name for path in paths], limit)
+
+
+def place_of(paths: Sequence[Path]) -> str:
+    """Where a finding is: the file, or the folders of several files."""
+    return str(paths[0]) if len(paths) == 1 else ", ".join(dict.fromkeys(str(path.parent) for path in paths))
 
 
 def show_values(values: Sequence[int]) -> str:

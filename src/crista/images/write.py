@@ -150,7 +150,7 @@ def _write_imagej(path: Path, array: Any, axes: str, dtype: np.dtype, spacing: S
 
 
 def _write_ome(path: Path, array: Any, axes: str, dtype: np.dtype, spacing: Spacing | None) -> None:
-    order = "".join(letter for letter in "TCZYX" if letter in axes)
+    order = "".join(letter for letter in LETTERS if letter in axes)
     metadata: dict[str, Any] = {"axes": order}
     if spacing is not None:
         for letter, value in zip("ZYX"[-len(spacing.values) :], spacing.values, strict=True):

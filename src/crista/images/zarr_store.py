@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
-from crista.geometry.spacing import spacing_from_units
-from crista.images.chunked import ChunkGrid, read_through_cache
+from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
+    choose_only_array,
     missing_array_error,
-    normalise_inner,
-    several_arrays_error,
     spacing_from_attributes,
+    spellings_of,
 )
-from crista.images.stored import DECODING_ERRORS, Stored, decoding_errors, note_on_pieces, num_bytes, read_error
+from crista.images.stored import (
+    DECODING_ERRORS,
+    Stored,
+    decoding_errors,
+    micrometres_by_axis,
+    note_on_pieces,
+    num_bytes,
+    read_error,
+)
 
 MAX_COUNTED_FILES = 50_000
 """Chunk files are counted, to tell of missing ones, in stores of at most so many: in half a second."""
@@ -45,28 +50,17 @@ def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     if isinstance(root, zarr.Array):
         if inner:
             raise read_error(path, f"is one array and holds no {inner!r}", "leave the inner path out")
-        return _describe(path, root, "", {}, ())
+        return _describe(path, root, "", {}, (), "")
     notes: tuple[str, ...] = ()
     name, node = _named_node(path, root, inner) if inner else ("", root)
-    if isinstance(node, zarr.Array):
-        group, _, level = name.rpartition("/")
-        parent = root[group] if group else root
-        return _describe(path, node, name, _multiscale_of(parent), notes, level)
-    if not _multiscale_of(node) and "0" in node and "bioformats2raw.layout" in _ome(node):
-        node, name = node["0"], _join(name, "0")
+    if isinstance(node, zarr.Group) and "bioformats2raw.layout" in _ome(node) and not _multiscale_of(node) and "0" in node:
+        name, node = _join(name, "0"), node["0"]
         notes = ("several images may lie in this store: the first is used",)
-    multiscale = _multiscale_of(node)
-    if multiscale:
-        level = str(multiscale["datasets"][0]["path"])
-        return _describe(path, node[level], _join(name, level), multiscale, notes, level)
-    found = [(key, array.shape) for key, array in _iter_arrays(node)]
-    if len(found) != 1:
-        raise (
-            several_arrays_error(path, found, is_label)
-            if found
-            else read_error(path, "zarr group without arrays", "export the image again")
-        )
-    return _describe(path, node[found[0][0]], _join(name, found[0][0]), {}, notes)
+    if isinstance(node, zarr.Group):
+        finest = _levels_of(_multiscale_of(node))[:1]
+        name = _join(name, finest[0] if finest else choose_only_array(path, _list_arrays(node), is_label))
+    multiscale, level = _multiscale_around(root, name)
+    return _describe(path, root[name], name, multiscale, notes, level)
 
 
 def _open_node(path: Path, name: str) -> Any:
@@ -77,30 +71,30 @@ def _open_node(path: Path, name: str) -> Any:
 
 
 def _named_node(path: Path, root: Any, inner: str) -> tuple[str, Any]:
-    for name in (inner.strip("/"), normalise_inner(inner)):
+    for name in spellings_of(inner):
         if name in root:
             return name, root[name]
-    raise missing_array_error(path, inner, [(key, array.shape) for key, array in _iter_arrays(root)])
+    raise missing_array_error(path, inner, _list_arrays(root))
 
 
 def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _iter_arrays(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, node in sorted(group.members()):
-        if isinstance(node, zarr.Array):
-            if node.ndim >= 2:
-                yield prefix + key, node
-        else:
-            yield from _iter_arrays(node, f"{prefix}{key}/")
+def _list_arrays(group: Any) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and shape of all arrays of two axes or more; of a pyramid the finest level alone."""
+    nodes = {"": group, **dict(group.members(max_depth=None))}
+    groups = [(name, node) for name, node in nodes.items() if isinstance(node, zarr.Group)]
+    coarse = {_join(name, level) for name, node in groups for level in _levels_of(_multiscale_of(node))[1:]}
+    arrays = [(name, node.shape) for name, node in nodes.items() if isinstance(node, zarr.Array) and node.ndim >= 2]
+    return sorted((name, shape) for name, shape in arrays if name not in coarse)
 
 
 def _ome(group: Any) -> Mapping[str, Any]:
     """OME metadata: under ``ome`` since version 0.5, at the top before."""
     attributes = dict(group.attrs)
-    ome: Mapping[str, Any] = attributes.get("ome", attributes)
-    return ome
+    ome = attributes.get("ome")
+    return ome if isinstance(ome, Mapping) else attributes
 
 
 def _multiscale_of(group: Any) -> Mapping[str, Any]:
@@ -109,9 +103,22 @@ def _multiscale_of(group: Any) -> Mapping[str, Any]:
     return multiscale
 
 
-def _describe(
-    path: Path, array: Any, name: str, multiscale: Mapping[str, Any], notes: tuple[str, ...], level: str = ""
-) -> Stored:
+def _levels_of(multiscale: Mapping[str, Any]) -> list[str]:
+    """The names of its arrays, finest first."""
+    return [str(dataset["path"]) for dataset in multiscale.get("datasets", ())]
+
+
+def _multiscale_around(root: Any, name: str) -> tuple[Mapping[str, Any], str]:
+    """The pyramid that the array `name` is a level of, and its name there; empty where there is none."""
+    parts = name.split("/")
+    for cut in reversed(range(len(parts))):
+        multiscale, level = _multiscale_of(root["/".join(parts[:cut])] if cut else root), "/".join(parts[cut:])
+        if level in _levels_of(multiscale):
+            return multiscale, level
+    return {}, ""
+
+
+def _describe(path: Path, array: Any, name: str, multiscale: Mapping[str, Any], notes: tuple[str, ...], level: str) -> Stored:
     attributes = dict(array.attrs)
     dimension_names = getattr(array.metadata, "dimension_names", None)
     if dimension_names and None not in dimension_names:
@@ -141,13 +148,11 @@ def _ome_spacing(multiscale: Mapping[str, Any], level: str) -> dict[str, float]:
         if transform.get("type") == "scale" and len(transform.get("scale", ())) == len(axes):
             scale = [a * float(b) for a, b in zip(scale, transform["scale"], strict=True)]
             found = True
-    spacing: dict[str, float] = {}
-    for axis, size in zip(axes, scale, strict=True) if found else ():
-        if isinstance(axis, Mapping) and axis.get("type", "space") == "space" and "unit" in axis:
-            converted = spacing_from_units((size,), (str(axis["unit"]),))
-            if converted is not None:
-                spacing[str(axis["name"])[:1].upper()] = converted.values[0]
-    return spacing
+    if not found:
+        return {}
+    named = [axis if isinstance(axis, Mapping) else {} for axis in axes]
+    units = [str(axis.get("unit", "")) if axis.get("type", "space") == "space" else "" for axis in named]
+    return micrometres_by_axis("".join(str(axis.get("name", "?"))[:1] for axis in named), scale, units)
 
 
 def _missing_chunks(folder: Path, array: Any) -> tuple[str, ...]:
@@ -180,13 +185,8 @@ def _version(path: Path, name: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _ZarrPixels:
+class _ZarrPixels(OpenedArray):
     """Pixels of one array."""
-
-    path: Path
-    name: str
-    opened: str = field(default_factory=lambda: uuid4().hex)
-    """Tells one opening from the next: chunks may be written anew in between, which the metadata do not show."""
 
     def read(self, region: Region) -> Array:
         version = _version(self.path, self.name)
@@ -195,17 +195,14 @@ class _ZarrPixels:
         try:
             return read_through_cache((self, version), grid, region, lambda box: np.asarray(array[box]))
         except DECODING_ERRORS as error:
-            raise self._name_chunk(array, region, error) from error
+            with decoding_errors(self.path, self._damaged_part(array, grid, region)):
+                raise error
 
-    def _name_chunk(self, array: Any, region: Region, error: Exception) -> ImageReadError:
-        """The error with the chunk that cannot be decoded."""
-        touched = [range(part.start // n, -(-part.stop // n)) for part, n in zip(region, array.chunks, strict=True)]
-        where = f"array {self.name}" if self.name else "the array"
-        for position in product(*touched):
+    def _damaged_part(self, array: Any, grid: ChunkGrid, region: Region) -> str:
+        """The chunk that cannot be decoded, in words."""
+        for position in product(*grid.chunks_of(region)):
             try:
-                array[tuple(slice(i * n, (i + 1) * n) for i, n in zip(position, array.chunks, strict=True))]
+                array[grid.chunk_at(position)]
             except DECODING_ERRORS:
-                where = f"chunk {'.'.join(map(str, position))}" + (f" of array {self.name}" if self.name else "")
-                break
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        return read_error(self.path, f"{where} cannot be decoded ({reason})", "copy the store again")
+                return f"chunk {'.'.join(map(str, position))}" + (f" of array {self.name}" if self.name else "")
+        return f"array {self.name}" if self.name else "the array"
