@@ -132,7 +132,7 @@ def test_evaluate_counts_like_a_hand(data: Path, tmp_path: Path, run: Run) -> No
     assert "a                  0.3333          0.5000           0.5000" in out
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [row["file"] for row in rows] == ["a", "mean over images", "all pixels pooled"]
-    assert {row["foreground_iou"] for row in rows} == {"0.3333"}
+    assert {row["foreground_iou"] for row in rows} == {"0.333333"}
     code, out, _ = run("evaluate", tmp_path / "truth", tmp_path / "predicted", "--classes", "3")
     assert "iou_class_2" in out
     assert "warning: " in out

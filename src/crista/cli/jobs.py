@@ -191,7 +191,9 @@ def show_outcome(outcome: Outcome, show: LineListener, screen: Screen) -> None:
     """The figures, and where everything is."""
     if outcome.metrics:
         screen.line("")
-        screen.table(("Measured", "Value"), [(key, f"{value:.4f}") for key, value in outcome.metrics.items()])
+        from crista.metrics import show_score
+
+        screen.table(("Measured", "Value"), [(key, show_score(value)) for key, value in outcome.metrics.items()])
     screen.line("")
     screen.table(("Written", "Path"), [(what, str(path)) for what, path in _iter_results(outcome, show)])
 

@@ -9,6 +9,7 @@ from functools import singledispatch
 from pathlib import Path
 
 from crista.errors import CristaError
+from crista.metrics import show_score
 from crista.plan.events import (
     EpochFinished,
     Event,
@@ -99,7 +100,7 @@ def _(event: TrainingFinished) -> str:
 
 @describe.register
 def _(event: ImageFinished) -> str:
-    shown = "  ".join(f"{key} IoU {value:.4f}" for key, value in event.metrics.items())
+    shown = "  ".join(f"{key} IoU {show_score(value)}" for key, value in event.metrics.items())
     return f"image {event.index}/{event.num_images} {event.name}  {shown}".rstrip()
 
 
@@ -110,4 +111,4 @@ def _(event: FileWritten) -> str:
 
 @describe.register
 def _(event: Measured) -> str:
-    return "\n".join(f"{key}: {value:.4f}" for key, value in event.metrics.items())
+    return "\n".join(f"{key}: {show_score(value)}" for key, value in event.metrics.items())
