@@ -50,7 +50,9 @@ def evaluate(
     ignore_index: Annotated[
         int | None, typer.Option("--ignore-index", "--ignore_index", help="Value of pixels that are not measured.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table to a CSV file.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=options.writable_file, help="Write the table to a CSV file.")
+    ] = None,
 ) -> None:
     """Measure predicted label images against the true ones."""
     from crista.workflow import api

@@ -21,6 +21,7 @@ from crista.images.pixel_faults import check_swapped
 from crista.images.wording import plural
 from crista.plan.events import Event, FileWritten, Said, StageStarted
 from crista.results.tables import write_table
+from crista.workflow.targets import obstacle
 
 HEAD = """\
 # Corrected copies of the data of a job, written by crista check --fix; changes.csv lists what was changed.
@@ -83,8 +84,10 @@ def fix(config: Config, out: Path) -> Generator[Event, None, FixReport]:
 
 
 def _require_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = f"{out} exists and is not empty" if out.is_dir() else f"{out} is a file"
+    what = obstacle(out / "check.yaml")
+    if out.is_dir() and any(out.iterdir()):
+        what = f"{out} exists and is not empty"
+    if what:
         raise ConfigError("with the folder of the copies", [Problem("--fix", what, "name a new folder; nothing is overwritten")])
 
 
