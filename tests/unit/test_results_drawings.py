@@ -13,7 +13,7 @@ from PIL import Image
 from crista.models.summary import LayerSummary, Side
 from crista.results.charts import draw_charts
 from crista.results.model_plot import draw_model, shorten
-from crista.results.overlays import ERRORS, OverlayText, class_colour, colour_errors, draw_overlay, to_picture
+from crista.results.overlays import ERRORS, OverlayText, class_colour, colour_classes, colour_errors, draw_overlay, to_picture
 
 
 def rows(num_epochs: int) -> list[dict[str, float]]:
@@ -128,6 +128,17 @@ def test_errors_have_their_colours() -> None:
         np.testing.assert_allclose(shown[0, pixel], 0.1 * 0.2 + 0.9 * colour, atol=1e-9)
     np.testing.assert_allclose(shown[0, 4], 0.2)
     assert np.ptp(shown[0, 5]) < 0.1  # not measured: grey
+
+
+def test_every_class_has_its_colour() -> None:
+    """Also where a label image numbers thousands of objects."""
+    classes = np.arange(60_000, dtype=np.uint16).reshape(200, 300)
+    shown = colour_classes(np.full((200, 300, 3), 0.5), classes, 7)
+    for value in (1, 2, 9, 10, 59_999):
+        np.testing.assert_allclose(shown[value // 300, value % 300], 0.4 * 0.45 + 0.6 * rgb(class_colour(value)), atol=1e-9)
+    np.testing.assert_allclose(shown[0, 0], 0.45)
+    assert np.ptp(shown[0, 7]) < 0.1  # not measured: grey
+    assert colour_classes(np.zeros((1, 1, 3)), np.array([[-1]]), -1)[0, 0].min() > 0
 
 
 def test_error_colours_are_not_class_colours() -> None:

@@ -100,8 +100,9 @@ def _show_findings(screen: Screen, found: DatasetReport) -> None:
         if root:
             screen.notice(f"files are below {root}")
         screen.wrapped_table(HEADERS, rows)
-    problems, warnings = plural(len(found.problems), "problem"), plural(len(found.warnings), "warning")
-    screen.line(f"{describe_data(found) or 'no images'}: {problems}, {warnings}", "red" if found.problems else "green")
+    counts = ((len(found.problems), "problem"), (len(found.warnings), "warning"))
+    summary = ", ".join(plural(count, word) if count else f"no {word}s" for count, word in counts)
+    screen.line(f"{describe_data(found) or 'no images'}: {summary}", "red" if found.problems else "green")
 
 
 def common_folder(names: Sequence[str]) -> str:
