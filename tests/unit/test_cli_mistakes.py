@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from tests.conftest import MakeData, tiny_config
 import crista
 from crista.cli.main import main
 from crista.config.load import load_config
-from crista.errors import DataError
+from crista.errors import ConfigError, DataError
 from crista.images.write import write_image
+from crista.plan.events import Event, Said
+from crista.results.log import record_log
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -122,3 +125,26 @@ def test_nonsense_answers_are_told_and_asked_again(
         assert told in out
     settings = load_config(tmp_path / "asked.yaml").config
     assert (settings.problem.ndim, settings.data.class_names) == ("3D", ("a", "b"))
+
+
+def test_a_sample_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'cell_2d' is no sample data set\n.*choose one of cells_2d, "):
+        crista.demo(tmp_path, sample="cell_2d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_has_the_error_that_ends_a_run(tmp_path: Path) -> None:
+    """Also one that is no mistake of the user: the log is what people send."""
+
+    def events() -> Iterator[Event]:
+        yield Said("begun")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        list(record_log(events(), tmp_path / "log.txt"))
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line[9:] for line in lines[1:]] == ["begun", "OSError: [Errno 28] No space left on device"]
+    closed = record_log(iter([Said("a"), Said("b")]), tmp_path / "closed.txt")
+    next(closed)
+    closed.close()  # type: ignore[attr-defined]
+    assert (tmp_path / "closed.txt").read_text().endswith(" a\n")

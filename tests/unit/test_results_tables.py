@@ -106,6 +106,10 @@ def test_runs_table_without_measurement_writes_nothing(tmp_path: Path) -> None:
     folder.results.mkdir(parents=True)
     folder.test_results_metrics.write_text("file,iou\na.tif,0.5\n")  # no mean row: not finished
     assert not write_runs_table(folder)
+    folder.test_results_metrics.write_text('file,iou\nmean,"0,5"\n')  # saved by a spreadsheet with decimal commas
+    assert not write_runs_table(folder)
+    folder.test_results_metrics.write_text("file,iou\nmean,0.5,0.7\n")
+    assert not write_runs_table(folder)
     assert not folder.runs_summary.exists()
 
 

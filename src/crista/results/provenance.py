@@ -15,7 +15,20 @@ from pathlib import Path
 
 from crista.images.atomic import atomic_write
 
-PACKAGES = ("torch", "numpy", "scipy", "pydantic", "tifffile", "imagecodecs", "zarr", "h5py", "nibabel", "matplotlib")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pydantic",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
+    "h5py",
+    "nibabel",
+    "matplotlib",
+    "openvino",
+    "onnxruntime",
+)
 HASHED_BYTES = 1_000_000
 
 

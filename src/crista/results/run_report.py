@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
@@ -86,7 +87,7 @@ def write_run_report(
         timings=seconds,
         memory=format_bytes(memory) if memory else "",
         versions=installed_versions(),
-        facts={"command": " ".join(sys.argv), "seed": str(plan.config.system.seed), **(facts or {})},
+        facts={"command": shlex.join(sys.argv), "seed": str(plan.config.system.seed), **(facts or {})},
         suggestions=suggestion_pictures(pairs, regions),
         **_numbers(plan, records, measurement, stage),
     )

@@ -205,7 +205,7 @@ def demo(folder: Path | str, *, sample: str = "cells_2d", on_event: OnEvent = si
     from crista.samples import write_sample
     from crista.workflow import demo as demo_job
 
-    settings = demo_job.SETTINGS[sample]
+    settings = demo_job.settings_of(sample)
     data = Path(folder) / "data" / sample
     write_sample(sample, data, num_train=settings.num_train, num_test=settings.num_test, shape=settings.shape, seed=0)
     request = demo_job.request_demo(Path(folder), data, sample)
