@@ -119,6 +119,16 @@ def test_predict_refuses_what_is_no_checkpoint(data: Path, trained: Path, tmp_pa
     assert not (tmp_path / "crista_results").exists()
 
 
+def test_predict_says_what_a_trained_network_keeps(data: Path, trained: Path, tmp_path: Path, run: Run) -> None:
+    changes = ("--set", "DATA.NORMALIZATION.TYPE=div", "--set", "TEST.THRESHOLD=0.4", "--set", "LOSS.CLASS_REBALANCE=True")
+    code, out, _ = run("predict", trained, data / "test/x", "--result_dir", tmp_path, "--name", "p", "--run_id", "3", *changes)
+    assert code == 0
+    assert "LOSS.CLASS_REBALANCE: True is now auto" in out
+    kept = "DATA.NORMALIZATION.TYPE, LOSS.CLASS_REBALANCE have no effect: a trained network keeps what it was trained with"
+    assert kept in out
+    assert (tmp_path / "p/results/p_3/report.html").is_file()
+
+
 def test_evaluate_counts_like_a_hand(data: Path, tmp_path: Path, run: Run) -> None:
     """Prediction: the upper half of everything is foreground; truth: the left half."""
     truth, predicted = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
@@ -132,7 +142,7 @@ def test_evaluate_counts_like_a_hand(data: Path, tmp_path: Path, run: Run) -> No
     assert "a                  0.3333          0.5000           0.5000" in out
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert [row["file"] for row in rows] == ["a", "mean over images", "all pixels pooled"]
-    assert {row["foreground_iou"] for row in rows} == {"0.3333"}
+    assert {row["foreground_iou"] for row in rows} == {"0.333333"}
     code, out, _ = run("evaluate", tmp_path / "truth", tmp_path / "predicted", "--classes", "3")
     assert "iou_class_2" in out
     assert "warning: " in out
@@ -174,7 +184,7 @@ def test_plan_gives_reasons(data: Path, run: Run) -> None:
         (("--config", "job.yaml", "--set", "TRAIN.EPOCS=2"), ("TRAIN.EPOCS", "did you mean TRAIN.EPOCHS?")),
         (("--config", "job.yaml", "--set", "TRAIN.EPOCHS"), ("KEY=VALUE",)),
         (("--config", "job.yaml", "--name", "a/b"), ("--name", "'a_b'")),
-        (("--config", "job.yaml", "--result_dir", "job.yaml/x"), ("--result_dir", "cannot be made")),
+        (("--config", "job.yaml", "--result_dir", "job.yaml/x"), ("--result_dir", "job.yaml is a file, not a folder")),
         (("--config", "job.yaml", "--set", "DATA.TRAIN.PATH=trian/x"), ("trian/x: does not exist", "did you mean train")),
         (("--config", "job.yaml", "--set", "SYSTEM.DEVICE=banana"), ("SYSTEM.DEVICE: banana is no device",)),
     ],

@@ -100,7 +100,7 @@ def test_the_default_folder_of_results_is_said(
 
 def test_a_folder_of_results_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"--result_dir: .*file/here cannot be made"):
+    with pytest.raises(ConfigError, match=r"--result_dir: .*file is a file, not a folder"):
         options.make_results_folder(tmp_path / "file" / "here", Screen())
 
 

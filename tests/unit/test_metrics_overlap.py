@@ -12,7 +12,6 @@ from crista.metrics import (
     SUMMARY_KEYS,
     accuracy,
     biapy_iou,
-    compute_class_scores,
     compute_confusion,
     compute_image_scores,
     confusion,
@@ -129,16 +128,6 @@ def test_scores_of_a_class_that_is_on_one_side_only():
     assert [f(invented)[1] for f in (iou, dice, precision, recall)] == [0, 0, 0, 0]
     absent = np.array([[5, 0], [0, 0]])
     assert all(isnan(f(absent)[1]) for f in (iou, dice, precision, recall))
-
-
-def test_rows_per_class():
-    rows = compute_class_scores(MATRIX, ("background", "cell", "nucleus"))
-    assert [row.name for row in rows] == ["background", "cell", "nucleus"]
-    assert [row.voxels for row in rows] == [2, 3, 2]
-    assert rows[2].precision == 1.0
-    assert rows[2].recall == rows[2].iou == 0.5
-    with pytest.raises(ValueError, match="zip"):
-        compute_class_scores(MATRIX, ("background", "cell"))
 
 
 def test_summary_has_image_means_and_pooled_values():

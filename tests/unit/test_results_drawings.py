@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from crista.models.summary import LayerSummary, Side
 from crista.results.charts import draw_charts
 from crista.results.model_plot import draw_model, shorten
-from crista.results.overlays import ERRORS, OverlayText, class_colour, colour_errors, draw_overlay, to_picture
+from crista.results.overlays import ERRORS, OverlayText, class_colour, colour_classes, colour_errors, draw_overlay, to_picture
 
 
 def rows(num_epochs: int) -> list[dict[str, float]]:
@@ -78,20 +78,15 @@ def test_drawing_needs_no_display_and_no_global_state(tmp_path: Path) -> None:
     assert (tmp_path / "j_loss.png").exists()
 
 
-@dataclass(frozen=True)
-class Block:
-    name: str
-    side: str
-    level: int
-    shape: tuple[int, ...] = (16, 32, 256, 256)
-    kind: str = "upsampling 2×2×2, attention, residual, 2 convolutions 3×3×3"
-    parameters: int = 1234567
+def block(name: str, side: Side, level: int) -> LayerSummary:
+    kind = "upsampling 2×2×2, attention, residual, 2 convolutions 3×3×3"
+    return LayerSummary(name, kind, (16, 32, 256, 256), 1234567, level, side)
 
 
-def u_net(num_levels: int) -> list[Block]:
-    down = [Block(f"encoder {i + 1}", "encoder", i) for i in range(num_levels - 1)]
-    up = [Block(block.name.replace("en", "de", 1), "decoder", block.level) for block in reversed(down)]
-    return [*down, Block("bottleneck", "bottleneck", num_levels - 1), *up, Block("head", "head", 0)]
+def u_net(num_levels: int) -> list[LayerSummary]:
+    down = [block(f"encoder {i + 1}", "encoder", i) for i in range(num_levels - 1)]
+    up = [block(layer.name.replace("en", "de", 1), "decoder", layer.level) for layer in reversed(down)]
+    return [*down, block("bottleneck", "bottleneck", num_levels - 1), *up, block("head", "head", 0)]
 
 
 @pytest.mark.parametrize("num_levels", [1, 3, 6])
@@ -105,7 +100,7 @@ def test_network_is_drawn(tmp_path: Path, num_levels: int) -> None:
 def test_boxes_do_not_overlap() -> None:
     from crista.results.model_plot import HEIGHT, WIDTH, _arrange
 
-    layers = [Block("input", "encoder", 0), *u_net(5)[:-1], Block("output", "decoder", 0), Block("head", "head", 0)]
+    layers = [block("input", "encoder", 0), *u_net(5)[:-1], block("output", "decoder", 0), block("head", "head", 0)]
     spots, size = _arrange(layers)
     for i, (x, y) in enumerate(spots):
         assert WIDTH / 2 <= x <= size[0] - WIDTH / 2
@@ -133,6 +128,17 @@ def test_errors_have_their_colours() -> None:
         np.testing.assert_allclose(shown[0, pixel], 0.1 * 0.2 + 0.9 * colour, atol=1e-9)
     np.testing.assert_allclose(shown[0, 4], 0.2)
     assert np.ptp(shown[0, 5]) < 0.1  # not measured: grey
+
+
+def test_every_class_has_its_colour() -> None:
+    """Also where a label image numbers thousands of objects."""
+    classes = np.arange(60_000, dtype=np.uint16).reshape(200, 300)
+    shown = colour_classes(np.full((200, 300, 3), 0.5), classes, 7)
+    for value in (1, 2, 9, 10, 59_999):
+        np.testing.assert_allclose(shown[value // 300, value % 300], 0.4 * 0.45 + 0.6 * rgb(class_colour(value)), atol=1e-9)
+    np.testing.assert_allclose(shown[0, 0], 0.45)
+    assert np.ptp(shown[0, 7]) < 0.1  # not measured: grey
+    assert colour_classes(np.zeros((1, 1, 3)), np.array([[-1]]), -1)[0, 0].min() > 0
 
 
 def test_error_colours_are_not_class_colours() -> None:

@@ -156,6 +156,16 @@ def test_of_many_images_the_worst_are_listed() -> None:
     assert f"<td>i{MAX_ROWS}</td>" not in page
 
 
+def test_images_without_a_score_are_not_among_the_worst() -> None:
+    """A value that is not a number would spoil the order of all others."""
+    many = [ImageResult(f"i{n}", {"iou": NAN if n % 2 else n / 1000}) for n in range(2 * MAX_ROWS)][::-1]
+    content = ReportContent("t", images=many, columns=[Column("IoU", "iou")], rank_by="iou", rank_word="least sure")
+    page = render_report(content)
+    assert f"the {MAX_ROWS} least sure of {2 * MAX_ROWS}" in page
+    assert page.count("<td>–</td>") == 0
+    assert f"<td>i{2 * MAX_ROWS - 2}</td>" in page
+
+
 def test_report_escapes_what_users_write(content: ReportContent) -> None:
     page = render_report(content)
     assert "&lt;here&gt; &amp; there" in page

@@ -36,7 +36,10 @@ def check(
         Path | None, typer.Option("--fix", metavar="OUT", help="Write corrected copies and check.yaml to this new folder.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.html", help="Write the table and pictures of the pairs.")
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE.html", callback=options.writable_file, help="Write the table and pictures of the pairs."
+        ),
     ] = None,
 ) -> None:
     """Check images and labels: everything that is wrong or odd in one table. Nothing is trained."""
@@ -58,12 +61,12 @@ def check(
     _show_findings(screen, found)
     if report is not None:
         _write_page(screen, found, report)
-    mended = 0
+    mended = False
     if fix is not None:
         with listener(screen) as show:
             done = api.fix(source, labels, out=fix, overrides=override or (), on_event=_without_warnings(show))
         _show_fix(screen, done, report is not None)
-        mended = len(done.after.problems) == 0
+        mended = not done.after.problems
     elif any(finding.problem.fix for finding in found.findings):
         words = [str(word) for word in (source, labels) if word is not None]
         changes = [word for change in override or () for word in ("--set", change)]
@@ -80,6 +83,7 @@ def _without_warnings(show: Callable[[Event], object]) -> Callable[[Event], obje
 
 
 def _show_findings(screen: Screen, found: DatasetReport) -> None:
+    from crista.images.wording import plural
     from crista.workflow.new import describe_data
 
     root = common_folder([finding.files for finding in found.findings])
@@ -96,16 +100,16 @@ def _show_findings(screen: Screen, found: DatasetReport) -> None:
         if root:
             screen.notice(f"files are below {root}")
         screen.wrapped_table(HEADERS, rows)
-    count, warnings = len(found.problems), len(found.warnings)
-    summary = f"{count or 'no'} problem{'s' * (count != 1)}, {warnings or 'no'} warning{'s' * (warnings != 1)}"
-    screen.line(f"{describe_data(found) or 'no images'}: {summary}", "red" if count else "green")
+    counts = ((len(found.problems), "problem"), (len(found.warnings), "warning"))
+    summary = ", ".join(plural(count, word) if count else f"no {word}s" for count, word in counts)
+    screen.line(f"{describe_data(found) or 'no images'}: {summary}", "red" if found.problems else "green")
 
 
 def common_folder(names: Sequence[str]) -> str:
     """The folder, with the last slash, that all absolute paths among `names` share; empty if they share none worth saying."""
-    paths = [name for name in names if name.startswith(os.sep)]
-    if not paths:
-        return ""
+    paths = [name for name in names if Path(name).is_absolute()]
+    if len({Path(path).anchor for path in paths}) != 1:
+        return ""  # none, or on several drives
     shared = os.path.commonpath([str(Path(path).parent.parent) for path in paths])
     return f"{shared}{os.sep}" if len(Path(shared).parts) > 1 else ""
 

@@ -52,7 +52,7 @@ def with_workers(command: Command) -> Command:
     ) -> None:
         chosen = {"WORKERS": workers, "SCHEDULER": scheduler, "QUEUE": queue, "SHARD": shard}
         changes = [f"SYSTEM.CLUSTER.{key}={value}" for key, value in chosen.items() if value is not None]
-        command(override=[*(override or ()), *changes] or None, **arguments)
+        command(override=[*changes, *(override or ())] or None, **arguments)
 
     return add_flags(command, with_flags)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,9 @@ def evaluate(
     ignore_index: Annotated[
         int | None, typer.Option("--ignore-index", "--ignore_index", help="Value of pixels that are not measured.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table to a CSV file.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=options.writable_file, help="Write the table to a CSV file.")
+    ] = None,
 ) -> None:
     """Measure predicted label images against the true ones."""
     from crista.workflow import api
@@ -58,16 +61,16 @@ def evaluate(
     with listener(screen) as show:
         found = api.evaluate(labels, predictions, num_classes=classes, ignore_index=ignore_index, on_event=show)
     screen.line("")
-    headers, rows = score_table(found)
-    screen.table(headers, rows)
+    rows = score_rows(found)
+    screen.table(list(rows[0]), [[_shown(value) for value in row.values()] for row in rows])
     screen.line("")
     screen.table(*estimate_table(found))
     for text in definitions_of(found):
         screen.notice(text)
     if csv is not None:
-        from crista.results.tables import write_estimates
+        from crista.results.tables import write_estimates, write_rows
 
-        _write_csv(csv, headers, rows)
+        write_rows(csv, rows)
         summary = csv.with_name(f"{csv.stem}_summary.csv")
         write_estimates(summary, {"evaluate": found.estimates})
         screen.line(f"written: {csv}, {summary}")
@@ -92,24 +95,27 @@ def load_settings(path: Path, override: Sequence[str] | None, screen: Screen) ->
     return loaded.config
 
 
-def score_table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each image, their mean, and all pixels pooled; IoU of each class where there are several."""
+def score_rows(found: Evaluation) -> list[dict[str, str | float]]:
+    """A row for each image, their mean, and all pixels pooled; with the IoU of each class where there are several."""
     from crista.metrics import FOREGROUND, find_estimate, foreground_nsd, iou
     from crista.metrics.summary import IMAGE_SCORES, compute_image_scores
 
-    num_classes = len(found.class_iou)
-    per_class = [f"iou_class_{index}" for index in range(num_classes)] if num_classes > 2 else []
-    rows = []
-    edges = (*found.boundaries, found.pooled_boundary)
-    for name, confusion, boundary in zip(
-        (*found.names, "all pixels pooled"), (*found.confusions, found.pooled), edges, strict=True
-    ):
-        scores = [*compute_image_scores(confusion).values(), foreground_nsd(boundary), *(iou(confusion) if per_class else ())]
-        rows.append([name, *(f"{value:.4f}" for value in scores)])
+    rows: list[dict[str, str | float]] = []
+    names, edges = (*found.names, "all pixels pooled"), (*found.boundaries, found.pooled_boundary)
+    for name, confusion, boundary in zip(names, (*found.confusions, found.pooled), edges, strict=True):
+        classes = {f"iou_class_{index}": float(value) for index, value in enumerate(iou(confusion))}
+        scores = {**compute_image_scores(confusion), "foreground_nsd": foreground_nsd(boundary)}
+        rows.append({"file": name, **scores, **(classes if len(classes) > 2 else {})})
     nsd = find_estimate(found.estimates, "nsd", FOREGROUND, "images")
-    means = [*(found.summary[key] for key in IMAGE_SCORES), nsd.value if nsd is not None else float("nan")]
-    rows.insert(-1, ["mean over images", *(f"{value:.4f}" for value in means), *("" for _ in per_class)])
-    return ["file", *IMAGE_SCORES, "foreground_nsd", *per_class], rows
+    means = {key: found.summary[key] for key in IMAGE_SCORES} | {"foreground_nsd": nsd.value if nsd is not None else nan}
+    rows.insert(-1, dict.fromkeys(rows[0], "") | {"file": "mean over images"} | means)
+    return rows
+
+
+def _shown(value: str | float) -> str:
+    from crista.metrics import show_score
+
+    return value if isinstance(value, str) else show_score(value)
 
 
 def estimate_table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -133,14 +139,3 @@ def definitions_of(found: Evaluation) -> list[str]:
     shown = [DEFINITIONS[key] for key in ("iou", "dice", "nsd", "foreground", "interval")]
     lines = [f"{entry.title}: {entry.text}" + (f" ({entry.formula})" if entry.formula else "") for entry in shown]
     return [*lines, f"tolerance of NSD: {found.tolerance}"]
-
-
-def _write_csv(path: Path, headers: list[str], rows: list[list[str]]) -> None:
-    import csv
-    import io
-
-    from crista.images.atomic import atomic_write
-
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([headers, *rows])
-    atomic_write(path, stream.getvalue())

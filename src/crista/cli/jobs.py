@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crista.cli import options
-from crista.cli.note import Note
+from crista.cli.note import note
 from crista.cli.progress import LineListener, listener
 from crista.cli.screen import Screen
 from crista.errors import CheckpointError
@@ -83,6 +83,7 @@ def predict(
     labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their label images, to measure against.")] = None,
     result_dir: options.ResultDir = None,
     name: Annotated[str | None, typer.Option(help="Name of the job. Default: <checkpoint>_prediction.")] = None,
+    run_id: options.RunId = 1,
     gpu: options.Gpu = None,
     override: options.Overrides = None,
 ) -> None:
@@ -90,7 +91,8 @@ def predict(
     from crista.workflow.request import request_prediction
 
     checkpoint = find_checkpoint(checkpoint)
-    start(partial(request_prediction, checkpoint, images, labels=labels, name=name), result_dir, gpu, override)
+    make_request = partial(request_prediction, checkpoint, images, labels=labels, name=name, run_id=run_id)
+    start(make_request, result_dir, gpu, override)
 
 
 def start(make_request: Callable[..., Request], result_dir: Path | None, gpu: str | None, override: Sequence[str] | None) -> None:
@@ -144,7 +146,7 @@ def carry_out(request: Request, screen: Screen) -> None:
         return finish(request, on_event)
 
     log = request.folder.log_txt
-    with Note(lambda: f"The log of this run: {log}" if log.is_file() else ""), first_interrupt(request, screen):
+    with note(lambda: f"The log of this run: {log}" if log.is_file() else ""), first_interrupt(request, screen):
         follow(go, screen)
 
 
@@ -191,7 +193,9 @@ def show_outcome(outcome: Outcome, show: LineListener, screen: Screen) -> None:
     """The figures, and where everything is."""
     if outcome.metrics:
         screen.line("")
-        screen.table(("Measured", "Value"), [(key, f"{value:.4f}") for key, value in outcome.metrics.items()])
+        from crista.metrics import show_score
+
+        screen.table(("Measured", "Value"), [(key, show_score(value)) for key, value in outcome.metrics.items()])
     screen.line("")
     screen.table(("Written", "Path"), [(what, str(path)) for what, path in _iter_results(outcome, show)])
 

@@ -16,7 +16,7 @@ import crista
 from crista.cli import checking, inspection, jobs, new, options
 from crista.cli.cluster import jobscript, with_workers
 from crista.cli.flags import with_budget
-from crista.cli.note import Note
+from crista.cli.note import note
 from crista.errors import CristaError
 
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[1])
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse_command(given[0])
     try:
-        with Note(_bug_note):
+        with note(_bug_note):
             code = typer.main.get_command(app).main(args=given, prog_name="crista", standalone_mode=False)
     except CristaError as error:
         return _complain(str(error))

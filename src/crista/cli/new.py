@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from crista.workflow.new import Folders
 
 Folder = Annotated[Path | None, typer.Option(metavar="DIR")]
+Answer = TypeVar("Answer")
 
 
 def new(
@@ -37,7 +39,8 @@ def new(
 
     screen = Screen()
     folders = Folders(train_images, train_labels, test_images, test_labels)
-    spatial, named = _read_ndim(ndim), _read_classes(classes)
+    spatial = None if ndim is None else _read_ndim(ndim)
+    named = None if classes is None else _read_classes(classes)
     if spatial is None and named is None and not any(vars(folders).values()):
         if not sys.stdin.isatty():
             raise typer.BadParameter(
@@ -50,17 +53,24 @@ def new(
     screen.line(f"written: {written}", "green")
     if not any(vars(folders).values()):
         screen.line("fill in the folders: every /path/to/… in it stands for one of yours")
-    screen.line(f"next: crista check {written}")
-    screen.line(f"then: crista --config {written} --result_dir crista_results --name {written.stem}")
+    file = shlex.quote(str(written))
+    screen.line(f"next: crista check {file}")
+    screen.line(f"then: crista --config {file} --result_dir crista_results --name {shlex.quote(written.stem)}")
 
 
 def ask(path: Path | None, screen: Screen, *, force: bool) -> tuple[Path, Folders, int, int | Sequence[str]]:
     """File, folders, dimensions and classes as the user answers; what the images tell is offered as the answer."""
-    from crista.workflow.new import Folders, check_target
+    from crista.workflow.new import Folders, check_target, count_classes
 
     screen.line("A new job. Enter takes the answer in brackets; Ctrl-C stops, and nothing is written.")
+
+    def read_target(answer: str) -> Path:
+        target = Path(answer).expanduser()
+        check_target(target, force=force)
+        return target
+
     if path is None:
-        path = Path(str(typer.prompt("File to write", default="job.yaml")))
+        path = _ask("File to write", read_target, screen, default="job.yaml")
     check_target(path, force=force)
     train_images = _ask_folder("Folder of training images", screen)
     train_labels = _ask_folder("Folder of their label images", screen) if train_images else None
@@ -68,32 +78,43 @@ def ask(path: Path | None, screen: Screen, *, force: bool) -> tuple[Path, Folder
     test_labels = _ask_folder("Folder of their label images, to measure", screen, optional=True) if test_images else None
     folders = Folders(train_images, train_labels, test_images, test_labels)
     seen = _look(folders, screen)
-    ndim = _ask_ndim(seen)
-    return path, folders, ndim, _ask_classes(seen)
+    ndim = _ask("Images (2D) or volumes (3D)", _read_ndim, screen, default=f"{seen.ndim or 2}D")
+    question = "Classes, background included (their number, or their names with commas)"
+    return path, folders, ndim, _ask(question, _read_classes, screen, default=str(count_classes(seen) or 2))
+
+
+def _ask(question: str, read: Callable[[str], Answer], screen: Screen, default: str = "") -> Answer:
+    """The answer as `read` understands it; what it raises is told, and asked again."""
+    from crista.errors import ProblemsError
+
+    while True:
+        text = str(typer.prompt(question, default=default, show_default=bool(default))).strip().strip("'\"")
+        try:
+            return read(text)
+        except typer.BadParameter as error:
+            screen.problem(error.message)
+        except ProblemsError as error:
+            for problem in error.problems:
+                screen.problem(str(problem))
 
 
 def _ask_folder(question: str, screen: Screen, *, optional: bool = False) -> Path | None:
-    """A folder with images; asks again until there is one."""
-    from crista.errors import DataError
+    """A folder with images; None only if it is optional."""
     from crista.images.listing import list_images
+    from crista.images.wording import plural
 
-    while True:
-        suffix = " (Enter: none)" if optional else ""
-        answer = str(typer.prompt(f"{question}{suffix}", default="", show_default=False)).strip().strip("'\"")
+    def read(answer: str) -> Path | None:
+        if not answer and not optional:
+            raise typer.BadParameter("name a folder, or an image")
         if not answer:
-            if optional:
-                return None
-            continue
+            return None
         folder = Path(answer).expanduser()
-        try:
-            found = list_images(folder)
-        except DataError as error:
-            for problem in error.problems:
-                screen.problem(str(problem))
-            continue
+        found = list_images(folder)
         last = f" … {found[-1].name}" if len(found) > 1 else ""
-        screen.notice(f"  {len(found)} image{'s' * (len(found) != 1)}: {found[0].name}{last}")
+        screen.notice(f"  {plural(len(found), 'image')}: {found[0].name}{last}")
         return folder
+
+    return _ask(f"{question}{' (Enter: none)' if optional else ''}", read, screen)
 
 
 def _look(folders: Folders, screen: Screen) -> DatasetReport:
@@ -109,44 +130,21 @@ def _look(folders: Folders, screen: Screen) -> DatasetReport:
     return seen
 
 
-def _ask_ndim(seen: DatasetReport) -> int:
-    default = f"{seen.ndim}D" if seen.ndim else "2D"
-    while True:
-        answer = str(typer.prompt("Images (2D) or volumes (3D)", default=default)).strip().upper()
-        if answer.rstrip("D") in ("2", "3"):
-            return int(answer[0])
-
-
-def _ask_classes(seen: DatasetReport) -> int | Sequence[str]:
-    from crista.workflow.new import count_classes
-
-    while True:
-        default = str(count_classes(seen) or 2)
-        answer = str(typer.prompt("Classes, background included (their number, or their names with commas)", default=default))
-        try:
-            classes = _read_classes(answer)
-        except typer.BadParameter as error:
-            typer.echo(error.message)
-            continue
-        if classes is not None:
-            return classes
-
-
-def _read_ndim(text: str | None) -> int | None:
-    if text is None:
-        return None
+def _read_ndim(text: str) -> int:
     if text.strip().upper() not in ("2", "3", "2D", "3D"):
         raise typer.BadParameter(f"{text!r} is neither 2D (images) nor 3D (volumes)", param_hint="'--ndim'")
     return int(text.strip()[0])
 
 
-def _read_classes(text: str | None) -> int | Sequence[str] | None:
-    if text is None:
-        return None
+def _read_classes(text: str) -> int | Sequence[str]:
+    from crista.workflow.check import check_names
+
     names = [name.strip() for name in text.split(",") if name.strip()]
     if len(names) == 1 and names[0].isdecimal() and int(names[0]) >= 2:
         return int(names[0])
     if len(names) < 2:
         what = f"{text!r}: at least 2 classes are needed, the background is one; e.g. 2, or background,cell"
         raise typer.BadParameter(what, param_hint="'--classes'")
+    for problem in check_names("", names):
+        raise typer.BadParameter(str(problem), param_hint="'--classes'")
     return names

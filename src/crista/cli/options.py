@@ -34,6 +34,17 @@ Overrides = Annotated[
 ]
 
 
+def writable_file(path: Path | None) -> Path | None:
+    """`path`; raises a usage error if no file can be written there. The callback of flags that name one."""
+    from crista.workflow.targets import obstacle
+
+    if path is not None and path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder: name a file in it")
+    if path is not None and (why := obstacle(path)):
+        raise typer.BadParameter(f"{path}: {why}")
+    return path
+
+
 def is_yaml(path: Path) -> bool:
     """Whether `path` is called as a configuration is."""
     return path.suffix.lower() in (".yaml", ".yml")
@@ -75,9 +86,12 @@ def make_results_folder(result_dir: Path | None, screen: Screen) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         from crista.errors import ConfigError, Problem
+        from crista.workflow.targets import obstacle
 
-        problem = Problem("--result_dir", f"{folder} cannot be made: {error.strerror}", "choose a folder that you may write to")
-        raise ConfigError("with the folder of the results", [problem]) from error
+        what = obstacle(folder / "job") or f"{folder} cannot be made: {error.strerror}"
+        raise ConfigError(
+            "with the folder of the results", [Problem("--result_dir", what, "choose a folder that you may write to")]
+        ) from error
 
 
 def select_gpus(gpu: str | None, overrides: Sequence[str] | None) -> tuple[str, ...]:

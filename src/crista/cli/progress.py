@@ -9,6 +9,7 @@ from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Any
 
 from crista.cli.screen import Screen
+from crista.images.wording import plural
 from crista.plan.events import (
     EpochFinished,
     Event,
@@ -221,13 +222,15 @@ def figures(metrics: Mapping[str, float]) -> str:
 
 def image_figures(metrics: Mapping[str, float]) -> str:
     """The IoU of each stage of one image."""
+    from crista.metrics import show_score
+
     if "foreground_iou" in metrics:
-        return f"  foreground IoU {metrics['foreground_iou']:.4f}"
+        return f"  foreground IoU {show_score(metrics['foreground_iou'])}"
     names = {"per_image": "foreground IoU", "full_image": "whole", "post_processing": "filtered"}
-    return "".join(f"  {names.get(key, key)} {value:.4f}" for key, value in metrics.items())
+    return "".join(f"  {names.get(key, key)} {show_score(value)}" for key, value in metrics.items())
 
 
 def _title(stage: str, total: int) -> str:
     word = {"train": "epoch", "predict": "image", "evaluate": "image"}.get(stage)
-    counted = f": {total} {word}{'s' if total != 1 else ''}" if word and total else ""
+    counted = f": {plural(total, word)}" if word and total else ""
     return f"{TITLES.get(stage, stage)}{counted}"

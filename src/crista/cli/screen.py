@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-
+    from rich.table import Table
 
 PLAIN_WIDTH = 140
 """Characters of a line of a wrapped table where there is no terminal."""
@@ -53,43 +53,36 @@ class Screen:
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns side by side; without a terminal no cell is ever cut or wrapped."""
         if self.console is not None:
-            self._rich_table(self.console, headers, rows)
+            self.console.print(_rich_table(headers, rows))
             return
-        content = [list(headers), *map(list, rows)] if any(headers) else list(map(list, rows))
-        widths = [max((len(row[column]) for row in content), default=0) for column in range(len(headers))]
+        content = [headers, *rows]
+        widths = [max(map(len, column)) for column in zip(*content, strict=True)]
         for row in content:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            print("  ".join(cells).rstrip(), flush=True)
+            self.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
     def wrapped_table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Columns of sentences: wrapped between words, also without a terminal (to `PLAIN_WIDTH` columns)."""
-        from rich import box
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_lines=False, leading=1)
-        for header in headers:
-            table.add_column(header, overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        if self.console is not None:
-            self.console.print(table)
-        elif not self.silent:
-            plain = Console(file=sys.stdout, width=PLAIN_WIDTH, color_system=None, force_terminal=False, highlight=False)
-            plain.print(table)
+        console = self.console
+        if console is None and not self.silent:
+            console = Console(file=sys.stdout, width=PLAIN_WIDTH, color_system=None, force_terminal=False, highlight=False)
+        if console is not None:
+            console.print(_rich_table(headers, rows, leading=1))
 
-    def _rich_table(self, console: Console, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, show_header=any(headers), pad_edge=False, show_edge=False)
-        for header in headers:
-            table.add_column(header, overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
+def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]], leading: int = 0) -> Table:
+    """With `leading` empty lines between the rows."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=leading)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def one_line(text: str) -> str:

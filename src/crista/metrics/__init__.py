@@ -12,13 +12,11 @@ from crista.metrics.boundary import (
 )
 from crista.metrics.confusion import compute_confusion
 from crista.metrics.definitions import DEFINITIONS, Definition
-from crista.metrics.estimates import FOREGROUND, INTERVAL_RULE, Estimate, ImageCounts, estimate, find_estimate
+from crista.metrics.estimates import FOREGROUND, INTERVAL_RULE, Estimate, ImageCounts, estimate, find_estimate, show_score
 from crista.metrics.overlap import (
     ABSENT_CLASS_RULE,
-    ClassScores,
     accuracy,
     biapy_iou,
-    compute_class_scores,
     dice,
     foreground_dice,
     foreground_iou,
@@ -36,7 +34,6 @@ __all__ = [
     "INTERVAL_RULE",
     "SUMMARY_KEYS",
     "TOLERANCE",
-    "ClassScores",
     "Definition",
     "Estimate",
     "ImageCounts",
@@ -44,7 +41,6 @@ __all__ = [
     "biapy_iou",
     "boundary_reach",
     "compute_boundary",
-    "compute_class_scores",
     "compute_confusion",
     "compute_image_scores",
     "describe_tolerance",
@@ -59,5 +55,6 @@ __all__ = [
     "nsd",
     "precision",
     "recall",
+    "show_score",
     "summarise",
 ]

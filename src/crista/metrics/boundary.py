@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import whole
+from crista.metrics.overlap import foreground_mean
 
 TOLERANCE = 2
 """Distance, in voxels of the finest axis, up to which edges count as the same."""
@@ -104,9 +105,7 @@ def nsd(counts: BoundaryCounts) -> NDArray[np.float64]:
 
 def foreground_nsd(counts: BoundaryCounts) -> float:
     """Mean NSD of the classes but the background that have an edge; NaN where none has."""
-    scores = nsd(counts)[1:]
-    present = scores[~np.isnan(scores)]
-    return float(present.mean()) if present.size else float("nan")
+    return float(foreground_mean(nsd(counts), empty=np.nan))
 
 
 def describe_tolerance(spacing: Sequence[float] | None, tolerance: float = TOLERANCE) -> str:

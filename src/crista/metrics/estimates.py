@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, isnan, nan
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.metrics.boundary import BoundaryCounts, nsd
-from crista.metrics.overlap import Confusion
+from crista.metrics.overlap import Confusion, dice_of, foreground_mean, iou_of
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -68,12 +68,23 @@ class Estimate:
         """Whether there were images enough."""
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
-    def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "–"
+    @property
+    def interval(self) -> str:
+        """The interval in words, or why there is none."""
         if self.has_interval:
-            return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
-        return f"{self.value:.4f} (no interval: {self.num_images} image{'s' * (self.num_images != 1)})"
+            return f"[{show_score(self.low)}, {show_score(self.high)}]"
+        return f"no interval: {self.num_images} image{'s' * (self.num_images != 1)}"
+
+    def __str__(self) -> str:
+        shown = show_score(self.value)
+        if isnan(self.value):
+            return shown
+        return f"{shown} {self.interval}" if self.has_interval else f"{shown} ({self.interval})"
+
+
+def show_score(value: float) -> str:
+    """Four decimals; a dash where there is nothing to measure."""
+    return "–" if isnan(value) else f"{value:.4f}"
 
 
 def estimate(images: Sequence[ImageCounts], names: Sequence[str]) -> tuple[Estimate, ...]:
@@ -92,10 +103,10 @@ def estimate(images: Sequence[ImageCounts], names: Sequence[str]) -> tuple[Estim
         return ()
     tallies = np.stack([_tally(image) for image in counted])
     tallies = tallies[np.lexsort(tallies.reshape(len(tallies), -1).T)]
-    measures = {key: score for key, score in _MEASURES.items() if key != "nsd" or all(i.boundary is not None for i in counted)}
-    per_image = {key: score(tallies) for key, score in measures.items()}
-    pooled = {key: score(tallies.sum(axis=0)) for key, score in measures.items()}
-    resampled = _resample(tallies, measures, per_image)
+    measures = [key for key in _MEASURES if key != "nsd" or all(image.boundary is not None for image in counted)]
+    per_image = {key: _scores(key, tallies) for key in measures}
+    pooled = {key: _scores(key, tallies.sum(axis=0)) for key in measures}
+    resampled = _resample(tallies, per_image)
     columns = [FOREGROUND, *names]
     return tuple(
         _estimate(key, columns[column], over, per_image[key][:, column], pooled[key][column], resampled[over, key][:, column])
@@ -113,17 +124,15 @@ def find_estimate(estimates: Sequence[Estimate], measure: str, of: str, over: Ov
 
 def _estimate(key: str, of: str, over: Over, per_image: Floats, pooled: float, resampled: Floats) -> Estimate:
     finite = per_image[np.isfinite(per_image)]
-    value = float(pooled) if over == "pixels" else fsum(finite) / finite.size if finite.size else float("nan")
-    low, high = float("nan"), float("nan")
+    value = float(pooled) if over == "pixels" else fsum(finite) / finite.size if finite.size else nan
+    low, high = nan, nan
     if finite.size >= MIN_IMAGES:
         known = resampled[np.isfinite(resampled)]
         low, high = (float(v) for v in np.percentile(known, [50 - 50 * LEVEL, 50 + 50 * LEVEL]))
     return Estimate(key, of, over, value, low, high, int(finite.size))
 
 
-def _resample(
-    tallies: NDArray[np.int64], measures: Mapping[str, Callable[[NDArray[np.int64]], Floats]], per_image: Mapping[str, Floats]
-) -> dict[tuple[Over, str], Floats]:
+def _resample(tallies: NDArray[np.int64], per_image: Mapping[str, Floats]) -> dict[tuple[Over, str], Floats]:
     """The figures (RESAMPLES, 1 + K) of each resample, means over images and pooled."""
     generator, count = np.random.default_rng(SEED), len(tallies)
     flat = tallies.reshape(count, -1)
@@ -132,13 +141,13 @@ def _resample(
     for start in range(0, RESAMPLES, step):
         times = generator.multinomial(count, [1 / count] * count, size=min(step, RESAMPLES - start))
         sums = (times @ flat).reshape(len(times), *tallies.shape[1:])
-        for key, score in measures.items():
-            known = np.isfinite(per_image[key])
-            total = times @ np.where(known, per_image[key], 0.0)
+        for key, scores in per_image.items():
+            known = np.isfinite(scores)
+            total = times @ np.where(known, scores, 0.0)
             number = times @ known
             mean = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
             parts.setdefault(("images", key), []).append(mean)
-            parts.setdefault(("pixels", key), []).append(score(sums))
+            parts.setdefault(("pixels", key), []).append(_scores(key, sums))
     return {key: np.concatenate(found) for key, found in parts.items()}
 
 
@@ -150,31 +159,16 @@ def _tally(image: ImageCounts) -> NDArray[np.int64]:
     return np.concatenate([sums, boundary], axis=1)
 
 
-def _overlap(tallies: NDArray[np.int64], hit_weight: int) -> Floats:
-    """Dice (2) or IoU (1) of the foreground and of each class, (…, 1 + K), by the rules of `crista.metrics.overlap`."""
-    hits, label, prediction = (tallies[..., column] for column in range(3))
-    both = label + prediction
-    scores = np.full(both.shape, np.nan)
-    np.divide(hit_weight * hits, both if hit_weight == 2 else both - hits, out=scores, where=both > 0)
-    return np.concatenate([_foreground(scores, empty=1.0), scores], axis=-1)
+def _scores(measure: str, tallies: NDArray[np.int64]) -> Floats:
+    """A measure of the foreground and of each class, (…, 1 + K)."""
+    score, empty = _MEASURES[measure]
+    scores = score(tallies)
+    return np.concatenate([foreground_mean(scores, empty=empty)[..., np.newaxis], scores], axis=-1)
 
 
-def _boundary(tallies: NDArray[np.int64]) -> Floats:
-    scores = nsd(tallies[..., 3:])
-    return np.concatenate([_foreground(scores, empty=np.nan), scores], axis=-1)
-
-
-def _foreground(scores: Floats, empty: float) -> Floats:
-    """Mean over the classes but the background that have a score, (…, 1)."""
-    known = np.isfinite(scores[..., 1:])
-    total = np.where(known, scores[..., 1:], 0.0).sum(axis=-1, keepdims=True)
-    number = known.sum(axis=-1, keepdims=True)
-    mean: Floats = np.divide(total, number, out=np.full(total.shape, empty), where=number > 0)
-    return mean
-
-
-_MEASURES: dict[str, Callable[[NDArray[np.int64]], Floats]] = {
-    "iou": lambda tallies: _overlap(tallies, 1),
-    "dice": lambda tallies: _overlap(tallies, 2),
-    "nsd": _boundary,
+_MEASURES: dict[str, tuple[Callable[[NDArray[np.int64]], Floats], float]] = {
+    "iou": (lambda tallies: iou_of(tallies[..., 0], tallies[..., 1], tallies[..., 2]), 1.0),
+    "dice": (lambda tallies: dice_of(tallies[..., 0], tallies[..., 1], tallies[..., 2]), 1.0),
+    "nsd": (lambda tallies: nsd(tallies[..., 3:]), nan),
 }
+"""How each measure follows from tallies (…, K, 7), (…, K); and what the foreground has where no class of it has a score."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Confusion = NDArray[np.integer[Any]]
+Counts = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
 ABSENT_CLASS_RULE = (
@@ -20,14 +20,22 @@ ABSENT_CLASS_RULE = (
 def iou(confusion: Confusion) -> Scores:
     """Intersection over union of each class: TP / (TP + FP + FN), (K,); NaN for a class that is in neither (Jaccard
     1912)."""
-    hits, label, prediction = _totals(confusion)
-    return _ratio(hits, label + prediction - hits, label + prediction > 0)
+    return iou_of(*_totals(confusion))
 
 
 def dice(confusion: Confusion) -> Scores:
     """2·TP / (2·TP + FP + FN) of each class, (K,); NaN for a class that is in neither (Dice 1945,
     doi:10.2307/1932409)."""
-    hits, label, prediction = _totals(confusion)
+    return dice_of(*_totals(confusion))
+
+
+def iou_of(hits: Counts, label: Counts, prediction: Counts) -> Scores:
+    """IoU from voxels that are right, in the label, and in the prediction, of any equal shapes; NaN where there are none."""
+    return _ratio(hits, label + prediction - hits, label + prediction > 0)
+
+
+def dice_of(hits: Counts, label: Counts, prediction: Counts) -> Scores:
+    """Dice from the same counts."""
     return _ratio(2 * hits, label + prediction, label + prediction > 0)
 
 
@@ -57,12 +65,21 @@ def foreground_iou(confusion: Confusion) -> float:
 
     1 where both are all background (see ABSENT_CLASS_RULE); NaN if no voxel was counted.
     """
-    return _foreground_mean(confusion, iou(confusion))
+    return _foreground_of(confusion, iou(confusion))
 
 
 def foreground_dice(confusion: Confusion) -> float:
     """Mean Dice of the classes but the background, by the rules of `foreground_iou`."""
-    return _foreground_mean(confusion, dice(confusion))
+    return _foreground_of(confusion, dice(confusion))
+
+
+def foreground_mean(scores: Scores, *, empty: float) -> Scores:
+    """Mean of scores (…, K) over the classes but the background that have one, (…); `empty` where none has."""
+    known = np.isfinite(scores[..., 1:])
+    total = np.where(known, scores[..., 1:], 0.0).sum(axis=-1)
+    number = known.sum(axis=-1)
+    mean: Scores = np.divide(total, number, out=np.full(total.shape, empty), where=number > 0)
+    return mean
 
 
 def biapy_iou(confusion: Confusion) -> float:
@@ -78,44 +95,18 @@ def biapy_iou(confusion: Confusion) -> float:
     return float(present.mean()) if present.size else 0.0
 
 
-@dataclass(frozen=True)
-class ClassScores:
-    """All measures of one class; NaN (not a number) where the class is in neither label nor prediction."""
-
-    name: str
-    iou: float
-    dice: float
-    precision: float
-    recall: float
-    voxels: int
-    """Voxels of the class in the label."""
-
-
-def compute_class_scores(confusion: Confusion, names: tuple[str, ...]) -> tuple[ClassScores, ...]:
-    """One row per class, background first; `names` has one entry per class."""
-    scores = np.stack([iou(confusion), dice(confusion), precision(confusion), recall(confusion)], axis=1).tolist()
-    voxels = confusion.sum(axis=1).tolist()
-    return tuple(
-        ClassScores(name, iou=a, dice=b, precision=c, recall=d, voxels=count)
-        for name, (a, b, c, d), count in zip(names, scores, voxels, strict=True)
-    )
-
-
-def _totals(confusion: Confusion) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _totals(confusion: Confusion) -> tuple[Counts, Counts, Counts]:
     """Voxels per class: right, in the label, in the prediction."""
     counts = np.asarray(confusion, dtype=np.int64)
     return counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
 
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64], defined: NDArray[np.bool_]) -> Scores:
+def _ratio(part: Counts, whole: Counts, defined: NDArray[np.bool_]) -> Scores:
     """part / whole; 0 where the whole is 0, NaN where it is not defined."""
     scores = np.where(defined, 0.0, np.nan)
     np.divide(part, whole, out=scores, where=whole > 0)
     return scores
 
 
-def _foreground_mean(confusion: Confusion, scores: Scores) -> float:
-    if not confusion.any():
-        return float("nan")
-    present = scores[1:][~np.isnan(scores[1:])]
-    return float(present.mean()) if present.size else 1.0
+def _foreground_of(confusion: Confusion, scores: Scores) -> float:
+    return float(foreground_mean(scores, empty=1.0)) if confusion.any() else float("nan")

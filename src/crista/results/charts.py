@@ -34,22 +34,20 @@ FILE_NAMES = {"iou": "IoU", "dice": "Dice"}
 def draw_charts(rows: Sequence[Mapping[str, float]], folder: Path, job: str, *, best_epoch: int | None = None) -> list[Path]:
     """Draw ``<job>_loss.png`` and ``<job>_<metric>.png`` for every metric of the training log; returns the files.
 
-    A metric and its validation twin (``iou``, ``val_iou``) share a chart. `best_epoch` is marked; left out, it is the one
-    of the lowest validation loss. Values that are not finite leave a gap.
+    A metric and its validation twin (``iou``, ``val_iou``) share a chart. `best_epoch` is marked. Values that are not finite
+    leave a gap.
     """
-    metrics = dict.fromkeys(key.removeprefix("val_") for row in rows for key in row if key != "epoch")
-    best = best_epoch if best_epoch is not None else _lowest(rows, "val_loss")
     written = []
-    for metric in metrics:
+    for metric in metrics_of(rows):
         path = folder / f"{job}_{FILE_NAMES.get(metric, metric)}.png"
-        _draw_chart(rows, metric, best, path, job)
+        _draw_chart(rows, metric, best_epoch, path, job)
         written.append(path)
     return written
 
 
-def _lowest(rows: Sequence[Mapping[str, float]], key: str) -> int | None:
-    known = [(row[key], int(row["epoch"])) for row in rows if isfinite(row.get(key, float("nan")))]
-    return min(known)[1] if known else None
+def metrics_of(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Metrics of a training log, in the order in which they first occur."""
+    return list(dict.fromkeys(key.removeprefix("val_") for row in rows for key in row if key != "epoch"))
 
 
 def _draw_chart(rows: Sequence[Mapping[str, float]], metric: str, best: int | None, path: Path, job: str) -> None:

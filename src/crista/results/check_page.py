@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +14,9 @@ from crista.images.atomic import atomic_write
 from crista.images.check import DatasetReport
 from crista.images.image import Image, ImagePair
 from crista.images.labels import LabelCoding, read_label
+from crista.images.wording import plural
 from crista.results.overlays import Picture, colour_classes, to_picture
+from crista.results.pictures import encode_picture
 
 MOST_PAIRS = 12
 LONGEST_SIDE = 320
@@ -40,13 +40,12 @@ _COLUMNS = ("File", "What was seen", "What will happen", "The fix")
 
 def write_check_page(report: DatasetReport, path: Path) -> None:
     """Write one HTML file with everything inside, also the pictures of up to `MOST_PAIRS` pairs."""
-    count, warnings = len(report.problems), len(report.warnings)
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Data check</title>',
         f"<style>{_STYLE}</style></head><body><h1>Data check</h1>",
         f"<p>{len(report.train)} training, {len(report.val)} validation and {len(report.test)} test images: ",
-        f"{count} problem{'s' * (count != 1)}, {warnings} warning{'s' * (warnings != 1)}.</p>",
+        f"{plural(len(report.problems), 'problem')}, {plural(len(report.warnings), 'warning')}.</p>",
         findings_table(report),
         check_thumbnails(report),
         "</body></html>\n",
@@ -87,7 +86,7 @@ def _figure(pair: ImagePair, coding: LabelCoding | None) -> str:
         pictures = draw_pair(pair.image, pair.label, coding)
     except ImageReadError as error:
         return f"<figure><figcaption>{name}: {escape(str(error))}</figcaption></figure>"
-    images = "".join(f'<img alt="{name}" src="data:image/png;base64,{_encode(picture)}">' for picture in pictures)
+    images = "".join(f'<img alt="{name}" src="{encode_picture(picture)}">' for picture in pictures)
     return f"<figure>{images}<figcaption>{name} with {escape(pair.label.path.name)}</figcaption></figure>"
 
 
@@ -136,11 +135,3 @@ def _step(image: Image) -> int:
 def _middle(image: Image) -> Region:
     *deep, height, width = image.spatial_shape
     return (*(slice(n // 2, n // 2 + 1) for n in deep), slice(0, height), slice(0, width))
-
-
-def _encode(picture: Picture) -> str:
-    from PIL import Image as Pillow
-
-    stream = io.BytesIO()
-    Pillow.fromarray(np.round(picture * 255).astype(np.uint8)).save(stream, "PNG", optimize=True)
-    return b64encode(stream.getvalue()).decode()

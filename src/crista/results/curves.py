@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import ceil, floor, isfinite, log10
 
-from crista.results.charts import NAMES
+from crista.results.charts import NAMES, metrics_of
 
 WIDTH, HEIGHT = 360, 214
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 26
@@ -18,7 +18,7 @@ Rows = Sequence[Mapping[str, float]]
 
 def curve_names(rows: Rows) -> tuple[list[str], list[str]]:
     """Metrics of a training log: those of quality, and the others."""
-    keys = dict.fromkeys(key.removeprefix("val_") for row in rows for key in row if key != "epoch")
+    keys = metrics_of(rows)
     return [key for key in keys if key in MAIN], [key for key in keys if key not in MAIN]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import singledispatch
 from pathlib import Path
 
 from crista.errors import CristaError
+from crista.metrics import show_score
 from crista.plan.events import (
     EpochFinished,
     Event,
@@ -27,7 +29,8 @@ TIME = re.compile(r"\d\d:\d\d:\d\d ")
 
 
 def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
-    """Pass the events on and append a line for each that people would want to read; runs are separated by a rule."""
+    """Pass the events on and append a line for each that people would want to read, and for the error that ends them, if one
+    does; runs are separated by a rule."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(f"---- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}\n")
@@ -38,9 +41,11 @@ def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
                     file.write(f"{datetime.now().astimezone():%H:%M:%S} {text}\n")
                     file.flush()
                 yield event
-        except CristaError as error:
-            file.write(f"{datetime.now().astimezone():%H:%M:%S} error: {error}\n")
-            raise
+        finally:
+            error = sys.exception()
+            if isinstance(error, Exception):
+                name = "error" if isinstance(error, CristaError) else type(error).__name__
+                file.write(f"{datetime.now().astimezone():%H:%M:%S} {name}: {error}\n")
 
 
 WARNING = "warning: "
@@ -99,7 +104,7 @@ def _(event: TrainingFinished) -> str:
 
 @describe.register
 def _(event: ImageFinished) -> str:
-    shown = "  ".join(f"{key} IoU {value:.4f}" for key, value in event.metrics.items())
+    shown = "  ".join(f"{key} IoU {show_score(value)}" for key, value in event.metrics.items())
     return f"image {event.index}/{event.num_images} {event.name}  {shown}".rstrip()
 
 
@@ -110,4 +115,4 @@ def _(event: FileWritten) -> str:
 
 @describe.register
 def _(event: Measured) -> str:
-    return "\n".join(f"{key}: {value:.4f}" for key, value in event.metrics.items())
+    return "\n".join(f"{key}: {show_score(value)}" for key, value in event.metrics.items())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from crista.results.style import AMBER, BLUE, FAINT, GREEN, INK, MUTED, PURPLE, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from crista.models.summary import LayerSummary
 
 WIDTH, HEIGHT, GAP = 3.75, 0.86, 0.62
 """Size of a box and vertical space between boxes, in inches."""
@@ -20,46 +22,11 @@ INDENT = 0.42
 
 COLOURS = {"encoder": BLUE, "bottleneck": PURPLE, "decoder": GREEN, "head": AMBER}
 
-
-class BlockLike(Protocol):
-    """What the drawing needs to know of a block; `crista.models.summary.LayerSummary` has it."""
-
-    @property
-    def name(self) -> str:
-        """E.g. ``encoder 1``."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """What it is made of."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the output, C(Z)YX."""
-        ...
-
-    @property
-    def parameters(self) -> int:
-        """Number of trainable numbers."""
-        ...
-
-    @property
-    def level(self) -> int:
-        """0 at full resolution."""
-        ...
-
-    @property
-    def side(self) -> str:
-        """``encoder``, ``bottleneck``, ``decoder`` or ``head``."""
-        ...
-
-
 Spot = tuple[float, float]
 """Centre of a box in inches."""
 
 
-def draw_model(layers: Sequence[BlockLike], path: Path, title: str) -> None:
+def draw_model(layers: Sequence[LayerSummary], path: Path, title: str) -> None:
     """Draw `layers` (in forward order) as a U and write the PNG `path`.
 
     The encoder goes down on the left, the decoder up on the right, the head stands above it; dashed arrows are the skip
@@ -83,7 +50,7 @@ def draw_model(layers: Sequence[BlockLike], path: Path, title: str) -> None:
     save_figure(figure, path, dpi=110)
 
 
-def _arrange(layers: Sequence[BlockLike]) -> tuple[list[Spot], Spot]:
+def _arrange(layers: Sequence[LayerSummary]) -> tuple[list[Spot], Spot]:
     """Centre of every box, and width and height of the figure. Blocks of one side and level stand below each other."""
     rows: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     base = min((layer.level for layer in layers), default=0)
@@ -107,7 +74,7 @@ def _arrange(layers: Sequence[BlockLike]) -> tuple[list[Spot], Spot]:
     return [(x + 0.3, spot_y + height - 1.35 - HEIGHT / 2) for x, spot_y in spots], (2 * middle + 0.6, height)
 
 
-def _draw_connections(axes: Axes, layers: Sequence[BlockLike], spots: Sequence[Spot]) -> None:
+def _draw_connections(axes: Axes, layers: Sequence[LayerSummary], spots: Sequence[Spot]) -> None:
     """Arrows from each block to the next, and between the last encoder and first decoder block of a level."""
     for index in range(len(layers) - 1):
         _draw_arrow(axes, spots[index], spots[index + 1], dashed=False)
@@ -136,7 +103,7 @@ def _draw_arrow(axes: Axes, start: Spot, end: Spot, *, dashed: bool) -> None:
     axes.annotate("", xy=head, xytext=tail, arrowprops=arrow)
 
 
-def _draw_box(axes: Axes, layer: BlockLike, spot: Spot) -> None:
+def _draw_box(axes: Axes, layer: LayerSummary, spot: Spot) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     x, y = spot

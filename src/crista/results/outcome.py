@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum
+from math import fsum, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,8 @@ def _row(record: ImageRecord, plan: Plan) -> dict[str, str | float]:
     if record.patch_iou is not None:
         row["patch_iou"] = record.patch_iou
     for stage, counts in record.confusions.items():
+        if not counts.any():
+            continue  # all of it without annotation: left out of every mean, as in `summarise` and `estimate`
         row[f"{stage}_iou"] = foreground_iou(counts)
         row[f"{stage}_dice"] = foreground_dice(counts)
         for measure_name, scores in CLASS_SCORES.items():
@@ -117,13 +119,13 @@ def _summary(mean: Mapping[str, float], estimates: Mapping[str, Sequence[Estimat
             summary[f"IoU of {name}, {ours} (all pixels pooled)"] = _value(found, "iou", name, "pixels")
         if any(figure.measure == "nsd" for figure in found):
             summary[f"Foreground NSD, {ours} (mean over images)"] = _value(found, "nsd", FOREGROUND, "images")
-        summary[f"BiaPy's Test Foreground IoU ({theirs})"] = mean[f"{stage}_biapy_iou"]
+        summary[f"BiaPy's Test Foreground IoU ({theirs})"] = mean.get(f"{stage}_biapy_iou", nan)
     return summary
 
 
 def _value(estimates: Sequence[Estimate], measure: str, of: str, over: Over) -> float:
     found = find_estimate(estimates, measure, of, over)
-    return found.value if found is not None else float("nan")
+    return found.value if found is not None else nan
 
 
 def write_tables(folder: RunFolder, plan: Plan, measurement: Measurement) -> Iterator[Event]:

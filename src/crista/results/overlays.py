@@ -134,13 +134,11 @@ def _stretch(channel: Array) -> Picture:
 
 def colour_classes(picture: Picture, classes: Array, ignore_index: int | None) -> Picture:
     """The picture with every class but the background in its colour."""
-    result = 0.9 * picture
-    for value in np.unique(classes):
-        if value == ignore_index:
-            result = _tint(result, classes == value, GREY, 0.75)
-        elif value > 0:
-            result = _tint(result, classes == value, class_colour(int(value)), 0.6)
-    return result
+    ignored = classes == ignore_index if ignore_index is not None else np.zeros(classes.shape, bool)
+    shown = (classes > 0) & ~ignored
+    result = _tint(0.9 * picture, ignored, _rgb(GREY), 0.75)
+    palette = np.stack([_rgb(colour) for colour in CLASS_COLOURS])
+    return _tint(result, shown, palette[(classes[shown].astype(np.int64) - 1) % len(palette)], 0.6)
 
 
 def colour_errors(picture: Picture, prediction: Array, label: Array, ignore_index: int | None) -> Picture:
@@ -151,13 +149,14 @@ def colour_errors(picture: Picture, prediction: Array, label: Array, ignore_inde
     kinds = (found & real & same, real & ~found, found & ~real, found & real & ~same)
     result = 0.2 + 0.55 * picture
     for where, (_, colour) in zip(kinds, ERRORS, strict=True):
-        result = _tint(result, where, colour, 0.45 if colour == GREEN else 0.9)
-    return _tint(result, ~valid, GREY, 0.75)
+        result = _tint(result, where, _rgb(colour), 0.45 if colour == GREEN else 0.9)
+    return _tint(result, ~valid, _rgb(GREY), 0.75)
 
 
-def _tint(picture: Picture, where: Array, colour: str, strength: float) -> Picture:
+def _tint(picture: Picture, where: Array, colours: NDArray[np.float64], strength: float) -> Picture:
+    """The picture with one colour (3,), or one for each pixel (N, 3), laid over the N pixels `where`."""
     result = picture.copy()
-    result[where] = (1 - strength) * result[where] + strength * _rgb(colour)
+    result[where] = (1 - strength) * result[where] + strength * colours
     return result
 
 

@@ -12,11 +12,23 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from crista.images.atomic import atomic_write
 
-PACKAGES = ("torch", "numpy", "scipy", "pydantic", "tifffile", "imagecodecs", "zarr", "h5py", "nibabel", "matplotlib")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pydantic",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
+    "h5py",
+    "nibabel",
+    "matplotlib",
+    "openvino",
+    "onnxruntime",
+)
 HASHED_BYTES = 1_000_000
 
 
@@ -112,12 +124,7 @@ def _metadata_file(folder: Path) -> Path:
 
 def write_provenance(path: Path, provenance: Provenance) -> None:
     """Write the facts as JSON."""
-    atomic_write(path, json.dumps(as_json(provenance), indent=2, ensure_ascii=False) + "\n")
-
-
-def as_json(provenance: Provenance) -> dict[str, Any]:
-    """Plain dictionaries and lists."""
-    return asdict(provenance)
+    atomic_write(path, json.dumps(asdict(provenance), indent=2, ensure_ascii=False) + "\n")
 
 
 def _iso(time: datetime) -> str:

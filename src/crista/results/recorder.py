@@ -25,11 +25,8 @@ def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Even
     try:
         for event in events:
             if isinstance(event, TrainingStarted):
-                done = len(event.history)
-                log = TrainLog(folder.train_log, last_epoch=done)
-                for row in event.history[len(log.rows) :]:
-                    log.append(int(row["epoch"]), row)
-                scalars = ScalarLog(folder.tensorboard, last_epoch=done)
+                log = TrainLog(folder.train_log, event.history)
+                scalars = ScalarLog(folder.tensorboard, last_epoch=len(event.history))
             elif isinstance(event, EpochFinished):
                 log.append(event.epoch, event.metrics)
                 if scalars is not None:

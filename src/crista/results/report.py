@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.images.atomic import atomic_write
-from crista.metrics import DEFINITIONS, FOREGROUND, Estimate, find_estimate
+from crista.metrics import DEFINITIONS, FOREGROUND, Estimate, find_estimate, show_score
 from crista.plan.plan import Decision
 from crista.results.curves import curve_names, curve_title, draw_curve
 from crista.results.examples import Example
@@ -111,7 +111,9 @@ class ReportContent:
     mean: Mapping[str, float] = field(default_factory=dict)
     """Mean of each metric over the images."""
     rank_by: str = ""
-    """The metric by which a long table of images is cut: the worst stay."""
+    """The metric by which a long table of images is cut: the lowest stay."""
+    rank_word: str = "worst"
+    """What those with the lowest are called."""
     classes: Sequence[ClassResult] = ()
     estimates: Sequence[Estimate] = ()
     """Figures of the foreground and each class with their intervals."""
@@ -163,7 +165,8 @@ def _shown_rows(content: ReportContent) -> Sequence[ImageResult]:
     """The rows of the table of images, of many the worst ones; none without columns."""
     if not content.columns or len(content.images) <= MAX_ROWS:
         return content.images if content.columns else ()
-    worst = sorted(content.images, key=lambda image: image.metrics.get(content.rank_by, float("inf")))
+    known = {image.name: image.metrics.get(content.rank_by, nan) for image in content.images}
+    worst = sorted(content.images, key=lambda image: (isnan(known[image.name]), known[image.name]))
     return worst[:MAX_ROWS]
 
 
@@ -184,8 +187,8 @@ def _shade_confusion(content: ReportContent) -> list[dict[str, Any]]:
 
 
 def format_score(value: float | None) -> str:
-    """Four decimals; a dash where there is nothing to measure."""
-    return "–" if value is None or isnan(value) else f"{value:.4f}"
+    """Four decimals; a dash where there is nothing to measure, or no such figure."""
+    return show_score(nan if value is None else value)
 
 
 def format_duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ class RunFolder:
 
     @property
     def checkpoint_best(self) -> Path:
-        """The network that was best on validation (lowest moving average of the loss)."""
+        """The network of the best epoch (`crista.training.selection` says which that is)."""
         return self.checkpoints / f"{self.job}-checkpoint-best.pth"
 
     @property

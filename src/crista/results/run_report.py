@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 from crista.images.image import ImagePair
+from crista.images.wording import plural
 from crista.inference.record import ImageRecord
 from crista.metrics import (
     ABSENT_CLASS_RULE,
     FOREGROUND,
     INTERVAL_RULE,
-    Estimate,
     describe_tolerance,
     find_estimate,
     precision,
     recall,
+    show_score,
 )
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
@@ -38,7 +40,7 @@ from crista.results.report import (
 )
 from crista.results.run_folder import RunFolder
 from crista.results.run_pictures import build_examples, draw_overlays, rank_images, suggest, suggestion_pictures
-from crista.results.tables import write_label_next
+from crista.results.tables import write_rows
 from crista.results.train_log import read_train_log
 from crista.training.selection import best_epoch, scores
 
@@ -46,6 +48,9 @@ VALIDATION_RULE = (
     "These images were not trained on, but they chose the epoch that is kept, so the figures are a little too good. Images that "
     "nothing was chosen by (DATA.TEST.PATH) give independent ones."
 )
+
+CERTAINTY = "certainty"
+"""1 - uncertainty: what a long table of images without labels is cut by."""
 
 
 def write_run_report(
@@ -63,13 +68,13 @@ def write_run_report(
     regions = suggest(folder, plan, pairs, records)
     if regions:
         labelled = {name: pair.label is not None for name, pair in pairs.items()}
-        write_label_next(folder.label_next, label_next_rows(regions, labelled))
+        write_rows(folder.label_next, label_next_rows(regions, labelled))
         yield FileWritten(folder.label_next, "what to label next")
     rows = read_train_log(folder.train_log) if folder.train_log.is_file() else []
     seconds, memory = _timings(records, rows), peak_memory()
     content = ReportContent(
         title=folder.job,
-        headline=_headline(measurement, stage, seconds, records),
+        headline=_headline(measurement, stage, seconds, [record for record in records if record.name in pairs]),
         config_text=folder.config_file.read_text(encoding="utf-8"),
         decisions=plan.decisions,
         notices=read_warnings(folder.log_txt),
@@ -79,11 +84,10 @@ def write_run_report(
         examples=build_examples(folder, plan, pairs, chosen),
         class_colours=[(name, class_colour(k)) for k, name in enumerate(plan.classes.names) if k],
         error_colours=_error_colours(plan) if any(pair.label is not None for pair in pairs.values()) else (),
-        rank_by=f"{stage}_iou",
         timings=seconds,
         memory=format_bytes(memory) if memory else "",
         versions=installed_versions(),
-        facts={"command": " ".join(sys.argv), "seed": str(plan.config.system.seed), **(facts or {})},
+        facts={"command": shlex.join(sys.argv), "seed": str(plan.config.system.seed), **(facts or {})},
         suggestions=suggestion_pictures(pairs, regions),
         **_numbers(plan, records, measurement, stage),
     )
@@ -93,7 +97,7 @@ def write_run_report(
 def _numbers(plan: Plan, records: Sequence[ImageRecord], measurement: Measurement, stage: str) -> dict[str, Any]:
     """The parts of the report with figures of images and classes."""
     metrics = {str(row["file"]): {k: float(v) for k, v in row.items() if k != "file"} for row in measurement.rows}
-    unsure = {r.name: {"uncertainty": r.uncertainty} for r in records if r.uncertainty is not None}
+    unsure = {r.name: {"uncertainty": r.uncertainty, CERTAINTY: 1 - r.uncertainty} for r in records if r.uncertainty is not None}
     images = [ImageResult(r.name, metrics.get(r.name, {}) | unsure.get(r.name, {})) for r in records]
     mean = dict(measurement.mean)
     if unsure:
@@ -104,12 +108,15 @@ def _numbers(plan: Plan, records: Sequence[ImageRecord], measurement: Measuremen
             "images": images,
             "mean": mean,
             "columns": [Column("uncertainty", "uncertainty", "uncertainty")] if unsure else [],
+            "rank_by": CERTAINTY,
+            "rank_word": "least sure",
         }
     rates = zip(plan.classes.names, precision(counts), recall(counts), counts.sum(axis=1), strict=True)
     return {
         "images": images,
         "mean": mean,
         "columns": _columns(plan, stage, has_uncertainty=bool(unsure)),
+        "rank_by": f"{stage}_iou",
         "classes": [ClassResult(name, float(p), float(r), int(voxels)) for name, p, r, voxels in rates],
         "estimates": measurement.estimates[stage],
         "confusion": counts,
@@ -144,20 +151,16 @@ def _headline(measurement: Measurement, stage: str, seconds: Mapping[str, float]
     for measure, title in (("iou", "IoU"), ("dice", "Dice"), ("nsd", "NSD")):
         figure = find_estimate(found, measure, FOREGROUND, "images")
         if figure is not None and isfinite(figure.value):
-            cards.append(Figure(f"{figure.value:.4f}", f"foreground {title}, mean over images", _interval_note(figure), measure))
-    cards.append(Figure(str(len(records)), "image predicted" if len(records) == 1 else "images predicted"))
+            note = f"95 % {figure.interval}" if figure.has_interval else figure.interval
+            cards.append(Figure(show_score(figure.value), f"foreground {title}, mean over images", note, measure))
+    count, _, predicted = plural(len(records), "image").partition(" ")
+    cards.append(Figure(count, f"{predicted} predicted"))
     if seconds.get("training"):
         cards.append(Figure(format_duration(seconds["training"]), "training"))
     unsure = [record.uncertainty for record in records if record.uncertainty is not None]
     if not found and unsure:
         cards.append(Figure(f"{sum(unsure) / len(unsure):.3f}", "mean uncertainty", term="uncertainty"))
     return cards
-
-
-def _interval_note(figure: Estimate) -> str:
-    if figure.has_interval:
-        return f"95 % [{figure.low:.4f}, {figure.high:.4f}]"
-    return f"no interval: {figure.num_images} image{'s' * (figure.num_images != 1)}"
 
 
 def _timings(records: Sequence[ImageRecord], rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 
 class ScalarLog:
-    """Writes the metrics of each epoch to `folder`; a context manager.
+    """Writes the metrics of each epoch to `folder`.
 
     Parameters
     ----------
@@ -38,12 +37,6 @@ class ScalarLog:
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
-
-    def __enter__(self) -> ScalarLog:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 SINGLE = ("lr", "seconds", "steps_per_second", "data_wait_percent")

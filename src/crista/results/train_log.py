@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crista.errors import DataError, Problem
-from crista.images.atomic import atomic_write
+from crista.results.tables import write_rows
 
 Row = Mapping[str, float]
 """``epoch`` (from 1) and the metrics of that epoch."""
 
 
 class TrainLog:
-    """The rows of a run, on disk after every `append`.
+    """The rows of a run, on disk from the start and after every `append`.
 
     Parameters
     ----------
     path :
-        The CSV file; rows of an earlier start are read from it.
-    last_epoch :
-        The epoch after which training goes on: later rows, of epochs that a kill undid, are dropped. 0: a new start.
+        The CSV file. What an earlier start has left in it, also of epochs that a kill undid, is replaced.
+    rows :
+        The epochs that are done already.
     """
 
-    def __init__(self, path: Path, *, last_epoch: int = 0) -> None:
+    def __init__(self, path: Path, rows: Sequence[Row] = ()) -> None:
         self.path = path
-        earlier = read_train_log(path) if last_epoch > 0 and path.exists() else []
-        self.rows: list[dict[str, float]] = [row for row in earlier if row["epoch"] <= last_epoch]
+        self.rows = list(rows)
+        if rows:
+            self._write()
 
     def append(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Add the row of `epoch` (replacing one of the same epoch) and write the file."""
-        self.rows = [row for row in self.rows if row["epoch"] != epoch]
-        self.rows.append({"epoch": epoch, **metrics})
-        atomic_write(self.path, _render(self.rows))
+        """Add the row of `epoch`, in place of it and later ones after a training went back, and write the file."""
+        self.rows = [*(row for row in self.rows if row["epoch"] < epoch), {"epoch": epoch, **metrics}]
+        self._write()
+
+    def _write(self) -> None:
+        write_rows(self.path, self.rows, format_number)
 
 
 def read_train_log(path: Path) -> list[dict[str, float]]:
@@ -58,15 +60,6 @@ def read_train_log(path: Path) -> list[dict[str, float]]:
             raise DataError("with the training log", [Problem(f"{path} line {number}", what, advice)]) from error
         rows.append(row)
     return rows
-
-
-def _render(rows: Sequence[Row]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows({key: format_number(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
 
 
 def format_number(value: float) -> str:

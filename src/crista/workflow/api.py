@@ -106,6 +106,7 @@ def train_on(
     quality: Quality = "standard",
     result_dir: Path | str,
     name: str | None = None,
+    run_id: int = 1,
     overrides: Sequence[str] = (),
     on_event: OnEvent = silent,
 ) -> Outcome:
@@ -117,7 +118,7 @@ def train_on(
         report come after it. None: as `quality` says
     quality : fast 5, standard 20, best 120 minutes
     """
-    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "overrides": overrides}
+    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
     return finish(request_automatic(images, labels, minutes=minutes, quality=quality, **where), on_event)
 
 
@@ -128,12 +129,13 @@ def predict(
     labels: Path | str | None = None,
     result_dir: Path | str,
     name: str | None = None,
+    run_id: int = 1,
     overrides: Sequence[str] = (),
     on_event: OnEvent = silent,
 ) -> Outcome:
     """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given."""
-    request = request_prediction(checkpoint, images, labels=labels, result_dir=result_dir, name=name, overrides=overrides)
-    return finish(request, on_event)
+    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
+    return finish(request_prediction(checkpoint, images, labels=labels, **where), on_event)
 
 
 def evaluate(
@@ -203,7 +205,7 @@ def demo(folder: Path | str, *, sample: str = "cells_2d", on_event: OnEvent = si
     from crista.samples import write_sample
     from crista.workflow import demo as demo_job
 
-    settings = demo_job.SETTINGS[sample]
+    settings = demo_job.settings_of(sample)
     data = Path(folder) / "data" / sample
     write_sample(sample, data, num_train=settings.num_train, num_test=settings.num_test, shape=settings.shape, seed=0)
     request = demo_job.request_demo(Path(folder), data, sample)

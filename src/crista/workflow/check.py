@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from crista.images.consistency import effective_channels, rescaling_step, show_f
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
 from crista.images.wording import plural, show_shape
+from crista.metrics import FOREGROUND
 from crista.plan.events import Event, Said, StageStarted, Warned
 from crista.plan.plan import Plan
 
@@ -33,7 +35,9 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     tested = (report.train if fold_as_test else report.test) if config.test.enable else ()
     problems = [*report.problems, *_check_testing(config, tested)]
     warnings = list(report.warnings)
-    if trained is not None:
+    if trained is None:
+        problems.extend(check_names("DATA.CLASS_NAMES", config.data.class_names or ()))
+    else:
         problems.extend(_check_channels(tested, trained))
         warnings.extend(_check_spacing(tested, trained))
     for notice in report.notices:
@@ -49,6 +53,19 @@ def with_classes(config: Config, trained: Plan) -> Config:
     data = config.data.model_copy(update=settled)
     problem = config.problem.model_copy(update={"ndim": f"{trained.ndim}D"})
     return config.model_copy(update={"data": data, "problem": problem})
+
+
+def check_names(where: str, names: Sequence[str]) -> list[Problem]:
+    """What speaks against names of classes: tables and figures find a class by its name."""
+    problems = [
+        Problem(where, f"{name!r} twice; tables could not tell these classes apart", "give each class a name of its own")
+        for name, count in Counter(names).items()
+        if count > 1
+    ]
+    if FOREGROUND in names:
+        what = f"{FOREGROUND!r} is what the mean over the classes but the background is called"
+        problems.append(Problem(where, what, "choose another name"))
+    return problems
 
 
 def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crista.config.load import parse_config
 from crista.config.new import new_config_text
+from crista.errors import ConfigError, Problem
 from crista.workflow.request import Request
 
 
@@ -32,9 +33,17 @@ SETTINGS = {
 """Sizes of the demo per sample."""
 
 
+def settings_of(sample: str) -> DemoSettings:
+    """The sizes of a sample; raises a `ConfigError` that names the samples there are."""
+    if sample not in SETTINGS:
+        problem = Problem("sample", f"{sample!r} is no sample data set", f"choose one of {', '.join(SETTINGS)}")
+        raise ConfigError("with the demo", [problem])
+    return SETTINGS[sample]
+
+
 def request_demo(folder: Path, data: Path, sample: str) -> Request:
     """The run of the demo on the sample data in `data`; results go to `folder`."""
-    settings = SETTINGS[sample]
+    settings = settings_of(sample)
     text = new_config_text(
         ndim=3 if len(settings.shape) == 3 else 2,
         classes=settings.classes,

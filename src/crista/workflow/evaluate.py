@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from crista.metrics import (
 from crista.metrics.boundary import BoundaryCounts
 from crista.metrics.overlap import Confusion
 from crista.plan.events import Event, ImageFinished, Said, StageStarted, Warned
+from crista.workflow.check import check_names
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def evaluate_folders(
     DataError
         If the files do not pair, differ in shape, or hold no classes.
     """
-    pairs, notices = pair_files(list_images(predictions), list_images(labels))
+    pairs, notices = _pair(predictions, labels)
     for notice in notices:
         yield Said(notice)
     opened = [(open_image(p, is_label=True), open_image(t, is_label=True)) for p, t in pairs]
@@ -102,7 +103,7 @@ def evaluate_folders(
         if predicted.spatial_shape != true.spatial_shape
     ]
     codings, found = _decide_codings(opened, num_classes, ignore_index, str(labels))
-    problems.extend(problem for decision in found for problem in decision.problems)
+    problems.extend(problem for decision in found for problem in _without_fix(decision.problems))
     if problems or codings is None:
         raise DataError("with the label images", problems)
     for warning in dict.fromkeys(warning for decision in found for warning in decision.warnings):
@@ -120,11 +121,31 @@ def evaluate_folders(
     )
 
 
+def _pair(predictions: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Files of the same name, and notices."""
+    predicted, true = list_images(predictions), list_images(labels)
+    try:
+        return pair_files(predicted, true)
+    except DataError as error:
+        title = f"{error.title}; here the predictions are the images"
+        raise DataError(title, _without_fix(error.problems)) from error
+
+
+def _without_fix(problems: Sequence[Problem]) -> list[Problem]:
+    """`crista check --fix` makes copies of images and labels, not of predictions."""
+    return [replace(problem, fix="") for problem in problems]
+
+
 def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
-    if given is not None and len(given) != num_classes:
+    if given is None:
+        return tuple(f"class {number}" for number in range(num_classes))
+    problems = check_names("class_names", given)
+    if len(given) != num_classes:
         what = f"has {len(given)} names, the label images have {num_classes} classes"
-        raise DataError("with the label images", [Problem("class_names", what, "give one for each, background first")])
-    return tuple(given) if given is not None else tuple(f"class {number}" for number in range(num_classes))
+        problems.append(Problem("class_names", what, "give one for each, background first"))
+    if problems:
+        raise DataError("with the label images", problems)
+    return tuple(given)
 
 
 def _measure(

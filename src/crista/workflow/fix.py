@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,8 @@ from crista.images.pairing import pair_what_matches
 from crista.images.pixel_faults import check_swapped
 from crista.images.wording import plural
 from crista.plan.events import Event, FileWritten, Said, StageStarted
+from crista.results.tables import write_table
+from crista.workflow.targets import obstacle
 
 HEAD = """\
 # Corrected copies of the data of a job, written by crista check --fix; changes.csv lists what was changed.
@@ -84,8 +84,10 @@ def fix(config: Config, out: Path) -> Generator[Event, None, FixReport]:
 
 
 def _require_empty(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = f"{out} exists and is not empty" if out.is_dir() else f"{out} is a file"
+    what = obstacle(out / "check.yaml")
+    if out.is_dir() and any(out.iterdir()):
+        what = f"{out} exists and is not empty"
+    if what:
         raise ConfigError("with the folder of the copies", [Problem("--fix", what, "name a new folder; nothing is overwritten")])
 
 
@@ -172,14 +174,8 @@ def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:
 
 
 def _write_lists(folder: Path, changes: list[Change], plan: RepairPlan, tree: Mapping[str, Any]) -> None:
-    _write_table(folder / "changes.csv", ["file", "seen", "done"], [[row.file, row.seen, row.done] for row in changes])
+    write_table(folder / "changes.csv", ["file", "seen", "done"], [[row.file, row.seen, row.done] for row in changes])
     if plan.colours:
         rows = [[str(c >> 16), str((c >> 8) & 255), str(c & 255), str(index)] for c, index in plan.colours.items()]
-        _write_table(folder / "colours.csv", ["red", "green", "blue", "class"], rows)
+        write_table(folder / "colours.csv", ["red", "green", "blue", "class"], rows)
     atomic_write(folder / "check.yaml", HEAD + as_yaml(tree))
-
-
-def _write_table(path: Path, headers: list[str], rows: list[list[str]]) -> None:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([headers, *rows])
-    atomic_write(path, stream.getvalue())

@@ -14,6 +14,8 @@ from crista.images.atomic import atomic_write
 from crista.images.check import DatasetReport, check_dataset
 from crista.images.listing import list_images
 from crista.images.wording import plural
+from crista.workflow.check import check_names
+from crista.workflow.targets import obstacle
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def check_target(path: Path, *, force: bool) -> None:
         problem = Problem(str(path), "is no name of a YAML file", f"e.g. {path.name or 'job'}.yaml")
     elif path.exists() and not force:
         problem = Problem(str(path), "exists already", "choose another name, or overwrite it with --force")
+    elif why := obstacle(path):
+        problem = Problem(str(path), why, "choose another folder")
     else:
         return
     raise ConfigError("with the new configuration", [problem])
@@ -149,5 +153,7 @@ def _require(ndim: int | None, classes: int | Sequence[str] | None) -> None:
         problems.append(Problem("--classes", what, "give their number, background included, or their names"))
     elif (classes if isinstance(classes, int) else len(classes)) < 2:
         problems.append(Problem("--classes", "at least 2 are needed: the background is one", "e.g. --classes 2"))
+    elif not isinstance(classes, int):
+        problems.extend(check_names("--classes", classes))
     if problems:
         raise ConfigError("with the new configuration", problems)

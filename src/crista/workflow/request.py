@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,6 +23,11 @@ ConfigLike = Config | Mapping[str, Any] | Path | str
 
 PLAIN_NAMES = {"x", "raw", "image", "images", "img", "imgs", "imagestr", "train", "training", "trainset", "data"}
 """Names of folders that do not tell one data set from another."""
+
+
+OF_PREDICTION = ("TEST.", "DATA.TEST.", "SYSTEM.", "PATHS.")
+"""How the keys begin that a prediction takes from its own request, see `crista.plan.make.plan_for_prediction`."""
+CHANGEABLE = "TEST, DATA.TEST, SYSTEM and PATHS can be changed"
 
 
 @dataclass(frozen=True)
@@ -75,14 +80,13 @@ def request_run(
 def request_training(config: ConfigLike, **where: Any) -> Request:
     """The training part of a configuration; arguments as `request_run`."""
     request = request_run(config, **where)
-    settings = request.config
-    changed = settings.model_copy(
-        update={
-            "train": settings.train.model_copy(update={"enable": True}),
-            "test": settings.test.model_copy(update={"enable": False}),
-        }
-    )
-    return Request(changed, request.result_dir, request.name, request.run_id, request.config_text, request.notices)
+    return replace(request, config=only_training(request.config))
+
+
+def only_training(config: Config) -> Config:
+    """The configuration of the training alone."""
+    train, test = config.train.model_copy(update={"enable": True}), config.test.model_copy(update={"enable": False})
+    return config.model_copy(update={"train": train, "test": test})
 
 
 def request_automatic(
@@ -148,6 +152,27 @@ def request_prediction(
     test.update({"GT_PATH": str(labels)} if labels is not None else {})
     test.pop("USE_VAL_AS_TEST", None)
     tree.get("SYSTEM", {}).pop("CLUSTER", None)  # the machines of the training; those of now are given anew
-    loaded = config_from_dict(tree, overrides)
+    learnt, loaded = config_from_dict(tree), config_from_dict(tree, overrides)
+    notices = [notice for notice in loaded.notices if notice not in learnt.notices]
+    idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
+    if idle:
+        have = "has" if len(idle) == 1 else "have"
+        notices.append(f"{', '.join(idle)} {have} no effect: a trained network keeps what it was trained with; {CHANGEABLE}")
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
-    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, ())
+    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, tuple(notices))
+
+
+def _idle_changes(learnt: Config, asked: Config) -> list[str]:
+    """Keys that were changed although the plan of a trained network settles them."""
+    before, after = (dict(_leaves(config.model_dump(mode="json", by_alias=True))) for config in (learnt, asked))
+    changed = [key for key, value in after.items() if before.get(key) != value]
+    return [key for key in changed if not key.startswith(OF_PREDICTION)]
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """(``TRAIN.EPOCHS``, value) of every key."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

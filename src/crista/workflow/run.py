@@ -31,6 +31,7 @@ from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.fine_tuning import plan_fine_tuning
+from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
@@ -47,7 +48,10 @@ from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
-from crista.workflow.request import Request
+from crista.workflow.request import Request, only_training
+
+UNKNOWN_MEMORY = 8 * 10**9
+"""Bytes that a machine is taken to have where the system does not say."""
 
 Events = Generator[Event, None, None]
 
@@ -118,14 +122,13 @@ def _plan_training(
     request: Request, fingerprint: Fingerprint, trained: Checkpoint | None, device: torch.device, processes: Processes
 ) -> Generator[Event, None, Plan]:
     """The plan of a training from scratch, in all processes that of the first; or of one that starts from a network."""
-    config, last = request.config, request.folder.checkpoint_last
+    config = request.config
     if trained is not None:
         where = config.paths.checkpoint_file or "this run's checkpoint"
         return plan_fine_tuning(config, fingerprint, trained.plan, where=where)
-    previous = load_checkpoint(last).plan if last.is_file() else None
     minutes = config.train.max_minutes
     seconds = None if minutes is None else 60 * minutes - (time.monotonic() - request.begun)
-    plan = yield from choose_plan(config, fingerprint, device, seconds, previous)
+    plan = yield from choose_plan(config, fingerprint, device, seconds, _earlier_plan(request.folder))
     return same_plan(plan, processes, device)
 
 
@@ -176,7 +179,7 @@ def train_stage(
 
 def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJob]:
     """The job with batch and epochs that fit memory and time; those of its own earlier run, if there was one."""
-    previous = load_checkpoint(job.last_path).plan if job.last_path.is_file() else None
+    previous = _earlier_plan(request.folder)
     adopted = adopt(job.plan, previous) if previous is not None else None
     if adopted is None and (job.plan.minutes is not None or job.plan.config.train.batch_size is None):
         job = replace(job, plan=(yield from fit_to_memory(job)))
@@ -184,6 +187,11 @@ def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJ
     plan = adopted or (yield from fit_to_time(job))
     plan = same_plan(plan, job.processes, job.device)
     return replace(job, plan=plan, budget_seconds=_seconds_left(request, plan))
+
+
+def _earlier_plan(folder: RunFolder) -> Plan | None:
+    """The plan that this run was trained with before, if it was."""
+    return load_checkpoint(folder.checkpoint_last).plan if folder.checkpoint_last.is_file() else None
 
 
 def _seconds_left(request: Request, plan: Plan) -> float | None:
@@ -228,13 +236,7 @@ def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Chec
         folders = plan.config.data.train
         if not folders.path or not folders.gt_path or not Path(folders.path).exists():
             return
-        asked = plan.config.model_copy(
-            update={
-                "train": plan.config.train.model_copy(update={"enable": True}),
-                "test": plan.config.test.model_copy(update={"enable": False}),
-            }
-        )
-        found = yield from check(asked, None)
+        found = yield from check(only_training(plan.config), None)
         if found.problems:
             yield Warned("the training images cannot be used for an 8-bit model any more (crista check says why)")
             return
@@ -306,9 +308,14 @@ def _data_key(config: Config, report: DatasetReport) -> str:
 
 def _checkpoint_of(config: Config, folder: RunFolder) -> Path:
     """The checkpoint that a run predicts with; a training that starts from another one leaves its own."""
-    if config.paths.checkpoint_file and not config.train.enable:
+    return folder.checkpoint_best if config.train.enable else _given_checkpoint(config, folder)
+
+
+def _given_checkpoint(config: Config, folder: RunFolder) -> Path:
+    """The checkpoint that the configuration names, or the one of this run that it asks for."""
+    if config.paths.checkpoint_file:
         return Path(config.paths.checkpoint_file)
-    last = config.model.load_checkpoint_epoch == "last_on_train" and not config.train.enable
+    last = config.model.load_checkpoint_epoch == "last_on_train"
     return folder.checkpoint_last if last else folder.checkpoint_best
 
 
@@ -318,10 +325,9 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
         return load_checkpoint(_checkpoint_of(config, folder))
     if not config.model.load_checkpoint:
         return None
+    path = _given_checkpoint(config, folder)
     if config.paths.checkpoint_file:
-        return load_checkpoint(Path(config.paths.checkpoint_file))
-    last = config.model.load_checkpoint_epoch == "last_on_train"
-    path = folder.checkpoint_last if last else folder.checkpoint_best
+        return load_checkpoint(path)
     if not path.is_file() and previous_of(folder.checkpoint_best).is_file():
         path = previous_of(folder.checkpoint_best)  # a training that started from it was killed in its first epoch
     if not path.is_file():
@@ -360,5 +366,8 @@ def loader_threads(config: Config) -> int:
 
 
 def cache_bytes() -> int:
-    """Bytes of images to keep in memory: two fifths of what the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 2 // 5
+    """Bytes of images to keep in memory: two fifths of what the machine has, and at most half of what is left for this
+    process (in a container, say)."""
+    has_sysconf = hasattr(os, "sysconf")  # not on Windows
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if has_sysconf else UNKNOWN_MEMORY
+    return min(physical * 2 // 5, free_bytes() // 2)

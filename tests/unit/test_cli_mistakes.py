@@ -1,0 +1,150 @@
+"""What a new user types wrong is told in words, before anything long is computed."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import MakeData, tiny_config
+
+import crista
+from crista.cli.main import main
+from crista.config.load import load_config
+from crista.errors import ConfigError, DataError
+from crista.images.write import write_image
+from crista.plan.events import Event, Said
+from crista.results.log import record_log
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, " ".join(err.split())
+
+
+@pytest.mark.parametrize("place", ["folder", "file/page.html", "file/deep/page.html"])
+@pytest.mark.parametrize("command", [("check", "--report"), ("evaluate", "--csv")])
+def test_a_file_that_cannot_be_written_is_told_first(
+    command: tuple[str, str], place: str, make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = make_data(test=0)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    code, out, err = run(capsys, command[0], data / "train/y", data / "train/y", command[1], tmp_path / place)
+    assert (code, out) == (2, "")
+    assert command[1] in err
+    assert ("is a folder" if place == "folder" else f"{tmp_path / 'file'} is a file, not a folder") in err
+
+
+def test_folders_below_a_file_are_refused(make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data, file = make_data(test=0), tmp_path / "file"
+    file.write_text("")
+    code, _, err = run(capsys, "check", data / "train/x", data / "train/y", "--fix", file / "out")
+    assert (code, f"--fix: {file} is a file, not a folder" in err) == (1, True)
+    code, _, err = run(capsys, "new", file / "job.yaml", "--ndim", "2D", "--classes", "2")
+    assert (code, f"{file / 'job.yaml'}: {file} is a file, not a folder" in err) == (1, True)
+    code, _, err = run(capsys, "train", data / "train/x", data / "train/y", "--result_dir", file)
+    assert (code, f"--result_dir: {file} is a file, not a folder" in err) == (1, True)
+
+
+def test_classes_need_names_of_their_own(make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Tables and figures find a class by its name."""
+    words = ("new", tmp_path / "a.yaml", "--ndim", "2D", "--classes")
+    code, _, err = run(capsys, *words, "cell,nucleus,cell")
+    assert (code, "'cell' twice" in err) == (2, True)
+    data = make_data(test=1)
+    report = crista.check(tiny_config(data), overrides=["DATA.CLASS_NAMES=[cell, cell]"])
+    assert any("DATA.CLASS_NAMES: 'cell' twice" in str(problem) for problem in report.problems)
+    report = crista.check(tiny_config(data), overrides=["DATA.CLASS_NAMES=[ground, all foreground]"])
+    assert any("'all foreground' is what the mean over the classes" in str(problem) for problem in report.problems)
+    with pytest.raises(DataError, match="class_names: 'cell' twice"):
+        crista.evaluate(data / "train/y", data / "train/y", class_names=["cell", "cell"])
+
+
+def test_evaluate_offers_only_what_helps_there(make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`crista check --fix` works on images and labels, not on predictions."""
+    data = make_data(train=3, test=0)
+    write_image(tmp_path / "found" / "00.tif", np.zeros((48, 48), np.uint8), "YX")
+    code, _, err = run(capsys, "evaluate", data / "train/y", tmp_path / "found")
+    assert code == 1
+    assert "here the predictions are the images" in err
+    assert f"1 image in {tmp_path / 'found'}, 3 labels in {data / 'train/y'}" in err
+    assert "01.tif, 02.tif" in err
+    assert "crista check" not in err
+    code, _, err = run(capsys, "evaluate", data / "train/y", data / "train/x")
+    assert code == 1
+    assert "crista check" not in err
+
+
+def test_figures_that_do_not_exist_are_no_nan(make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = make_data(train=2, test=0) / "train/y"
+    code, out, _ = run(capsys, "evaluate", folder, folder, "--classes", "4", "--csv", tmp_path / "s.csv")
+    assert code == 0
+    assert "nan" not in out.lower()
+    lines = [line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines()]
+    column = lines[0].index("iou_class_3")
+    assert [line[column] for line in lines[1:]] == [""] * 4
+
+
+def test_commands_to_go_on_with_can_be_copied(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "my job.yaml"
+    code, out, _ = run(capsys, "new", path, "--ndim", "2D", "--classes", "2")
+    assert code == 0
+    assert f"next: crista check '{path}'\n" in out
+    assert f"then: crista --config '{path}' --result_dir crista_results --name 'my job'\n" in out
+
+
+class Terminal(io.StringIO):
+    """Somebody who types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_nonsense_answers_are_told_and_asked_again(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(test=0)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    answers = [tmp_path, "job.txt", "~/asked.yaml", "", data / "train/x", data / "train/y", "", "flat", "2DD", "3", "a,a", "a,b"]
+    monkeypatch.setattr(sys, "stdin", Terminal("".join(f"{answer}\n" for answer in answers)))
+    code, out, _ = run(capsys, "new")
+    assert code == 0
+    for told in (
+        f"{tmp_path}: is a folder",
+        "job.txt: is no name of a YAML file",
+        "name a folder",
+        "'flat' is neither 2D (images) nor 3D (volumes)",
+        "'2DD' is neither 2D",
+        "'a' twice",
+    ):
+        assert told in out
+    settings = load_config(tmp_path / "asked.yaml").config
+    assert (settings.problem.ndim, settings.data.class_names) == ("3D", ("a", "b"))
+
+
+def test_a_sample_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'cell_2d' is no sample data set\n.*choose one of cells_2d, "):
+        crista.demo(tmp_path, sample="cell_2d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_has_the_error_that_ends_a_run(tmp_path: Path) -> None:
+    """Also one that is no mistake of the user: the log is what people send."""
+
+    def events() -> Iterator[Event]:
+        yield Said("begun")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        list(record_log(events(), tmp_path / "log.txt"))
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line[9:] for line in lines[1:]] == ["begun", "OSError: [Errno 28] No space left on device"]
+    closed = record_log(iter([Said("a"), Said("b")]), tmp_path / "closed.txt")
+    next(closed)
+    closed.close()  # type: ignore[attr-defined]
+    assert (tmp_path / "closed.txt").read_text().endswith(" a\n")
