@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def run_crista(name: str, minutes: float, seed: int, arguments: argparse.Namespa
     data, out = arguments.data / name, arguments.out / "crista"
     job = f"{name}_{minutes:g}min_{seed}"
     log = arguments.out / f"{job}_crista.log"
+    for left in (out / job, out / f"{job}_test"):
+        shutil.rmtree(left, ignore_errors=True)  # of a run that was stopped: the training would go on from it
     command = [sys.executable, "-m", "crista", "train", str(data / "train/x"), str(data / "train/y"), "--minutes", f"{minutes:g}"]
     where = ["--result_dir", str(out), "--name", job]
     started = time.time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,18 @@ def test_a_halo_that_is_not_exact_is_measured_and_said(
     assert "less than 0.0001 of the labels differ from those of the whole frame" in reason
     halo = str(tuple(plan["INFERENCE"]["HALO"]))
     assert plan["INFERENCE"]["EXACT"] == reason.endswith(f"radius is {halo}")
+
+
+@pytest.mark.parametrize("limit", [None, 1.0])
+def test_an_image_that_nearly_fits_is_one_tile_unless_a_limit_is_set(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float | None
+) -> None:
+    monkeypatch.setattr("crista.inference.tuning.bytes_for_tiles", lambda _: 1_000_000)
+    outcome = trained.predict(tmp_path, {"TEST": {"MAX_MEMORY": limit}} if limit else {})
+    plan = plan_of(outcome)
+    [reason] = [decision["REASON"] for decision in plan["DECISIONS"] if decision["KEY"] == "tiles"]
+    most, size = plan["INFERENCE"]["MAX_TILE_VOXELS"], prod(SHAPES[trained.ndim])
+    assert ("the largest image in one piece takes" in reason) == (most >= size) == (limit is None)
 
 
 def test_zarr_out_has_voxel_size_and_levels_and_tiff_beside_it(trained: Trained, tmp_path: Path, small_blocks: None) -> None:

@@ -50,6 +50,15 @@ def test_what_is_no_set_of_classes_or_objects_is_not_measured() -> None:
     assert measure_diameters(np.zeros((20, 20), np.float32)) == ()
 
 
+def test_a_network_with_a_broken_piece_has_no_objects() -> None:
+    y, x = np.indices((120, 120))
+    membranes = ((y % 20 < 3) | (x % 20 < 3)).astype(np.uint8)
+    membranes[48:54, 48:54] = 1
+    found = dict(measure_diameters(membranes))
+    assert 1 not in found
+    assert len(found[0]) == 25
+
+
 def test_the_middle_is_bounded_and_put_together_from_blocks() -> None:
     region = middle_region((40, 2000, 3000), most=2**19)
     sizes = [part.stop - part.start for part in region]

@@ -222,7 +222,8 @@ class Data(Section):
     """Number of classes, background included. Left out: counted in the label images. 1 (very old files) means 2."""
 
     class_names: tuple[str, ...] | None = None
-    """Names for tables and charts, background first. Left out: background, foreground, or class 1, class 2…"""
+    """Names for tables and charts, background first. Left out: from a file `classes.txt` (a name per line) or nnU-Net's
+    `dataset.json` in the folder of the labels or up to two folders above; else background, foreground, or class 1, class 2…"""
 
     check_generators: bool = False
     """Save the patches as the network gets them, image and label, to `gen_check` and `gen_mask_check`."""

@@ -151,9 +151,10 @@ class Test(Section):
     reduce_memory: bool = False
     """Accepted; images are predicted tile by tile anyway."""
 
-    max_memory: Annotated[float, Field(gt=0)] = 1.5
+    max_memory: Annotated[float, Field(gt=0)] | None = None
     """Most memory that prediction uses, in GB, whatever the size of the images. An image that fits is predicted in one piece;
-    a larger one in tiles. More memory means larger tiles, and less work at their borders."""
+    a larger one in tiles. More memory means larger tiles, and less work at their borders. Left out: 1.5, or up to 4 GB more
+    where the largest image is then predicted in one piece, with no more than a quarter of the memory that is free."""
 
     by_chunks: ByChunks = ByChunks()
     """Volumes and slides larger than memory."""

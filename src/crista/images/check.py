@@ -8,6 +8,7 @@ from typing import Literal
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.config.root import Config
 from crista.errors import DataError, Problem
+from crista.images.class_names import find_class_names
 from crista.images.coding import decide_coding
 from crista.images.consistency import (
     check_channels,
@@ -262,6 +263,7 @@ def _check_against(split: Split, coding: LabelCoding | None, findings: _Findings
 
 def _fingerprint(config: Config, train: Split, coding: LabelCoding) -> Fingerprint:
     counts = class_counts([summary.counts for _, summary in train.labelled], coding) if train.labelled else None
+    label = train.pairs[0].label
     return build_fingerprint(
         train.pairs,
         [scan for _, scan in train.scanned],
@@ -271,4 +273,5 @@ def _fingerprint(config: Config, train: Split, coding: LabelCoding) -> Fingerpri
         object_diameter=median_diameter(
             [summary.diameters for _, summary in train.labelled], coding.class_of, train.pairs[0].image.ndim, coding.ignore_index
         ),
+        named=None if label is None else find_class_names(label.path.parent, coding),
     )

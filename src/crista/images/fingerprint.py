@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from crista.geometry.spacing import Spacing
+from crista.images.class_names import NamedClasses
 from crista.images.image import Image, ImagePair
 from crista.images.labels import LabelCoding
 from crista.images.scan import ImageScan, Intensity
@@ -47,6 +48,8 @@ class Fingerprint:
     object_diameter: float | None = None
     """Diameter of the objects in the training labels, voxels: half of the foreground lies in smaller ones.
     None where there are none, or not read."""
+    named: NamedClasses | None = None
+    """What a file beside the training labels calls the classes."""
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -80,6 +83,7 @@ def build_fingerprint(
     coding: LabelCoding,
     class_counts: tuple[int, ...] | None,
     object_diameter: float | None = None,
+    named: NamedClasses | None = None,
 ) -> Fingerprint:
     """Gather the facts about `pairs` (at least one), whose images were scanned in the same order."""
     images = [pair.image for pair in pairs]
@@ -93,6 +97,7 @@ def build_fingerprint(
         coding=coding,
         class_counts=class_counts,
         object_diameter=object_diameter,
+        named=named,
         intensity=tuple(Intensity.merge(list(parts)) for parts in zip(*channels, strict=True)),
     )
 

@@ -27,7 +27,8 @@ Diameters = tuple[tuple[int, tuple[float, ...]], ...]
 def measure_diameters(label: Array) -> Diameters:
     """Equivalent diameters (of a disc or ball of the same size) of the pieces of each value of (Z)YX, voxels.
 
-    Pieces that touch the border are left out: they are cut, or they are background or a network without objects.
+    Pieces that touch the border are left out: they are cut, or they are background. A value of which these hold more than half
+    is none of objects, but of a network, and has no diameters.
     """
     values = np.unique(label)
     if len(values) > MOST_VALUES or not (np.isfinite(values) & (values == np.trunc(values))).all():
@@ -41,9 +42,12 @@ def _diameters(where: NDArray[np.bool_]) -> tuple[float, ...]:
     pieces, _ = find_pieces(where)
     sizes = np.bincount(pieces.reshape(-1))
     sizes[0] = 0
+    total = sizes.sum()
     for axis in range(pieces.ndim):
         if pieces.shape[axis] > 1:
             sizes[np.take(pieces, [0, -1], axis=axis).reshape(-1)] = 0
+    if 2 * sizes.sum() < total:
+        return ()  # a network, such as membranes: what does not hang together with it is where it is broken
     sizes = np.sort(sizes[sizes >= LEAST_VOXELS])
     flat = sum(length > 1 for length in where.shape) < 3
     found = 2 * np.sqrt(sizes / pi) if flat else np.cbrt(6 * sizes / pi)

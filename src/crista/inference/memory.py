@@ -16,8 +16,18 @@ PEAK_RESET = Path("/proc/self/clear_refs")
 RESERVE = 256 * 2**20
 """Bytes for everything but the tiles: decoded chunks that are kept (128 MB), the block that is written, compression."""
 
+USUAL_MEMORY = 1.5
+"""GB of the whole process where TEST.MAX_MEMORY is left out."""
+
+WHOLE_SHARE = 0.25
+MOST_FOR_WHOLE = 4_000_000_000
+"""Share of the free memory, and bytes, that an image in one piece may take where TEST.MAX_MEMORY is left out."""
+
 LEAST_FOR_TILES = 64 * 2**20
 """Bytes for a tile even where nothing seems to be left: less would not finish in a lifetime."""
+
+STEP = 100_000_000
+"""Bytes for tiles are a multiple of this where there is more: two runs whose libraries take a few MB more or less cut alike."""
 
 SHARE_OF_FREE = 0.8
 """Of the memory that the machine has to give, others need some too."""
@@ -30,7 +40,13 @@ def bytes_for_tiles(max_memory: float) -> int:
     """
     give_back_free_memory()
     allowed = min(int(max_memory * 1e9) - resident_bytes(), int(free_bytes() * SHARE_OF_FREE))
-    return max(LEAST_FOR_TILES, allowed - RESERVE)
+    left = max(LEAST_FOR_TILES, allowed - RESERVE)
+    return left // STEP * STEP or left
+
+
+def bytes_for_whole_image(num_processes: int) -> int:
+    """Bytes that the network may take for an image in one piece where no limit is set; `num_processes` predict at once."""
+    return min(MOST_FOR_WHOLE, int(free_bytes() * min(WHOLE_SHARE, SHARE_OF_FREE / num_processes)))
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:

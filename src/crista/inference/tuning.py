@@ -27,7 +27,9 @@ from crista.images.image import Image
 from crista.inference.cover import build_assembler
 from crista.inference.engine import Engine
 from crista.inference.memory import (
+    USUAL_MEMORY,
     bytes_for_tiles,
+    bytes_for_whole_image,
     estimated_bytes_per_voxel,
     peak_bytes,
     pipeline_bytes_per_voxel,
@@ -157,9 +159,13 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
     budget = _budget(plan, device)
     most = max(prod(predictor.multiple), int(budget / per_voxel))
     how = "measured" if measured else "estimated"
-    value = f"at most {most:,} voxels"
     reason = f"a tile takes {per_voxel} bytes per voxel ({how}), {budget / 1e6:.0f} MB are left for it"
-    reason += "" if device.type == "cuda" else f" of TEST.MAX_MEMORY {plan.config.test.max_memory:g} GB"
+    reason += "" if device.type == "cuda" else f" of TEST.MAX_MEMORY {_max_memory(plan):g} GB"
+    whole = _padded_voxels(predictor, largest)
+    if most < whole and whole * per_voxel <= _bytes_for_whole(predictor, largest, device):
+        most = whole
+        reason += f"; the largest image in one piece takes {whole * per_voxel / 1e9:.2g} GB, and far more is free"
+    value = f"at most {most:,} voxels"
     batch = 1
     if device.type == "cuda":
         usual = max(1, min(most, prod(largest.spatial_shape)))
@@ -173,7 +179,25 @@ def _budget(plan: Plan, device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * GPU_SHARE)
-    return bytes_for_tiles(plan.config.test.max_memory)
+    return bytes_for_tiles(_max_memory(plan))
+
+
+def _max_memory(plan: Plan) -> float:
+    """GB of the whole process."""
+    given = plan.config.test.max_memory
+    return USUAL_MEMORY if given is None else given
+
+
+def _bytes_for_whole(predictor: Predictor, largest: Image, device: torch.device) -> int:
+    """What an image in one piece may take where tiles may take less; 0 where a limit was set, and for images in blocks."""
+    plan = predictor.plan
+    if device.type == "cuda" or plan.config.test.max_memory is not None or choose_block_shape(largest, plan) is not None:
+        return 0
+    return bytes_for_whole_image(max(1, plan.config.system.cluster.workers))
+
+
+def _padded_voxels(predictor: Predictor, image: Image) -> int:
+    return prod(round_up(n, m) for n, m in zip(image.spatial_shape, predictor.multiple, strict=True))
 
 
 def exact_halo(predictor: Predictor) -> tuple[int, ...]:
@@ -216,8 +240,8 @@ def _needs_measured_halo(predictor: Predictor, tuned: _Tuned, largest: Image) ->
     inference = tuned.inference
     if inference.exact or inference.max_tile_voxels is None:
         return False
-    padded = prod(round_up(n, m) for n, m in zip(largest.spatial_shape, predictor.multiple, strict=True))
-    return padded > inference.max_tile_voxels or choose_block_shape(largest, predictor.plan) is not None
+    is_tiled = _padded_voxels(predictor, largest) > inference.max_tile_voxels
+    return is_tiled or choose_block_shape(largest, predictor.plan) is not None
 
 
 def _with_halo(predictor: Predictor, tuned: _Tuned, image: Image, statistics: ImageStatistics) -> _Tuned:

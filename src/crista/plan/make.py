@@ -112,17 +112,23 @@ def _decide_classes(config: Config, fingerprint: Fingerprint, ledger: Ledger) ->
             "check that these are the label images, and that their values are classes",
         )
     ledger.settle("DATA.N_CLASSES", given, coding.num_classes, "counted in the label images")
-    default = (
-        ("background", "foreground")
-        if coding.num_classes == 2
-        else ("background", *(f"class {i}" for i in range(1, coding.num_classes)))
-    )
-    names = config.data.class_names or default
-    if len(names) != coding.num_classes:
-        ledger.refuse("DATA.CLASS_NAMES", f"{len(names)} names for {coding.num_classes} classes", "one name per class")
-        names = default
+    names = _decide_class_names(config, fingerprint, ledger)
     left_out = make_coding(coding.num_classes, config.loss.ignored_values)
     return Classes(names=names, ignore_index=left_out.ignore_index, mapping=coding.mapping, ignored=left_out.ignored)
+
+
+def _decide_class_names(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> tuple[str, ...]:
+    """One name per class, background first."""
+    count, named = fingerprint.coding.num_classes, fingerprint.named
+    plain = ("foreground",) if count == 2 else tuple(f"class {i}" for i in range(1, count))
+    default, reason = ("background", *plain), "no file beside the labels names them (classes.txt or nnU-Net's dataset.json)"
+    if named is not None:
+        default, reason = named.names, f"from {named.file}"
+    names = ledger.settle("DATA.CLASS_NAMES", config.data.class_names, default, reason)
+    if len(names) != count:
+        ledger.refuse("DATA.CLASS_NAMES", f"{len(names)} names for {count} classes", "one name per class")
+        return default
+    return names
 
 
 def _decide_output(config: Config, ledger: Ledger) -> bool:

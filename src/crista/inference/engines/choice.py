@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crista.config.engine import CANDIDATES, CHOOSING, EngineConfig, Torch
+from crista.config.engine import CANDIDATES, CHOOSING, EngineConfig, OpenVINOInt8, Torch
 from crista.errors import EngineError
 from crista.images.atomic import atomic_write
 from crista.inference.engine import Engine
@@ -30,8 +30,6 @@ from crista.plan.topology import input_multiple
 CONVERSION_SECONDS = 1.0
 START_SECONDS = 0.5
 """Converting a network, and starting an engine with it: 0.7 s and 0.3 s for a U-Net of 2 million weights on two quiet cores."""
-EXPECTED_GAIN = 0.4
-"""Share of PyTorch's time that the fastest engine saves, for all that is known before measuring (0.4 in 3D, 0.5 in 2D here)."""
 LEAST_GAIN = 0.05
 """Share of PyTorch's time that an engine must save to take its place; less is within the scatter of the measurement."""
 
@@ -117,7 +115,8 @@ def _available(trial: Trial, candidates: Sequence[EngineConfig]) -> list[EngineC
         except EngineError as error:
             if trial.source.plan.config.test.engine != "auto":
                 trial.notices.append(str(error))
-    return found
+    accepted = [config for config in found if isinstance(config, OpenVINOInt8)]
+    return accepted or found  # no float32 engine comes near 8-bit integers: that is not measured again for each network
 
 
 class _Search:
@@ -158,7 +157,7 @@ class _Search:
         per_voxel = seconds_per_voxel(self._trial.pytorch, part, input_multiple(source.plan.model, source.plan.ndim))
         job = per_voxel * self._num_voxels
         cost = START_SECONDS + (0.0 if is_converted(source) else CONVERSION_SECONDS)
-        gain = EXPECTED_GAIN
+        gain = max(config.expected_gain for config in self._found.values())
         if self._speeds:
             gain = 1 - min(self._speeds.values()) / self._speeds[self._trial.pytorch.name]
         else:
