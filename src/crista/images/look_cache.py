@@ -22,7 +22,7 @@ from crista.images.image import Image
 from crista.images.labels import LabelSummary, summarise_label
 from crista.images.scan import ImageScan, Intensity, scan_image
 
-VERSION = 2
+VERSION = 3
 """Part of every key: raise it when a scan or a summary changes its meaning."""
 SETTLED_NS = 20_000_000
 """A file changed less than this ago could change again within the same tick of the clock: it is not remembered."""
