@@ -107,7 +107,7 @@ def _named(trial: Trial, config: EngineConfig) -> EngineChoice:
 
 def _available(trial: Trial, candidates: Sequence[EngineConfig]) -> list[EngineConfig]:
     """Candidates that can be had; `fastest`, which asks for them, says which cannot."""
-    found = []
+    found: list[EngineConfig] = []
     for config in candidates:
         try:
             check_available(config, trial.source)
@@ -115,7 +115,7 @@ def _available(trial: Trial, candidates: Sequence[EngineConfig]) -> list[EngineC
         except EngineError as error:
             if trial.source.plan.config.test.engine != "auto":
                 trial.notices.append(str(error))
-    accepted = [config for config in found if isinstance(config, OpenVINOInt8)]
+    accepted: list[EngineConfig] = [config for config in found if isinstance(config, OpenVINOInt8)]
     return accepted or found  # no float32 engine comes near 8-bit integers: that is not measured again for each network
 
 
