@@ -121,7 +121,7 @@ def test_an_image_that_nearly_fits_is_one_tile_unless_a_limit_is_set(
     monkeypatch.setattr("crista.inference.tuning.bytes_for_tiles", lambda _: 1_000_000)
     outcome = trained.predict(tmp_path, {"TEST": {"MAX_MEMORY": limit}} if limit else {})
     plan = plan_of(outcome)
-    [reason] = [decision["REASON"] for decision in plan["DECISIONS"] if decision["KEY"] == "tiles"]
+    *_, reason = (decision["REASON"] for decision in plan["DECISIONS"] if decision["KEY"] == "tiles")
     most, size = plan["INFERENCE"]["MAX_TILE_VOXELS"], prod(SHAPES[trained.ndim])
     assert ("the largest image in one piece takes" in reason) == (most >= size) == (limit is None)
 

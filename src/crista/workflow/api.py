@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Required, TypedDict, TypeVar, Unpack
 
 from crista.config.automatic import Quality
 from crista.config.root import Config
@@ -63,38 +63,42 @@ def listen(events: Generator[Event, None, Result], on_event: OnEvent) -> Result:
             on_event(event)
 
 
+class Where(TypedDict, total=False):
+    """Where the results go, ``<result_dir>/<name>/…/<name>_<run_id>``, and changes of single keys."""
+
+    result_dir: Required[Path | str]
+    name: str | None
+    """None: that of the configuration, of the images, or of the network."""
+    run_id: int
+    """From 1, the default; runs of a job stand beside each other."""
+    overrides: Sequence[str]
+    """``TRAIN.EPOCHS=20``."""
+
+
 def run(
     config: ConfigLike,
     *,
-    result_dir: Path | str,
-    name: str | None = None,
-    run_id: int = 1,
-    overrides: Sequence[str] = (),
     on_event: OnEvent = silent,
+    **where: Unpack[Where],
 ) -> Outcome:
     """Train, predict and measure as the configuration says.
 
     Parameters
     ----------
     config : a YAML file, a tree of keys, or a Config
-    result_dir, name, run_id : where the results go: ``<result_dir>/<name>/…/<name>_<run_id>``
-    overrides : changes of single keys, ``TRAIN.EPOCHS=20``
     on_event : called with every event
+    where : `result_dir`, and `name`, `run_id`, `overrides` (`Where`)
     """
-    return finish(request_run(config, result_dir=result_dir, name=name, run_id=run_id, overrides=overrides), on_event)
+    return finish(request_run(config, **where), on_event)
 
 
 def train(
     config: ConfigLike,
     *,
-    result_dir: Path | str,
-    name: str | None = None,
-    run_id: int = 1,
-    overrides: Sequence[str] = (),
     on_event: OnEvent = silent,
+    **where: Unpack[Where],
 ) -> Outcome:
     """Only train; arguments as `run`."""
-    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
     return finish(request_training(config, **where), on_event)
 
 
@@ -104,11 +108,8 @@ def train_on(
     *,
     minutes: float | None = None,
     quality: Quality = "standard",
-    result_dir: Path | str,
-    name: str | None = None,
-    run_id: int = 1,
-    overrides: Sequence[str] = (),
     on_event: OnEvent = silent,
+    **where: Unpack[Where],
 ) -> Outcome:
     """Train on a folder of images and one of label images, with nothing to decide.
 
@@ -118,7 +119,6 @@ def train_on(
         report come after it. None: as `quality` says
     quality : fast 5, standard 20, best 120 minutes
     """
-    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
     return finish(request_automatic(images, labels, minutes=minutes, quality=quality, **where), on_event)
 
 
@@ -127,14 +127,10 @@ def predict(
     images: Path | str,
     *,
     labels: Path | str | None = None,
-    result_dir: Path | str,
-    name: str | None = None,
-    run_id: int = 1,
-    overrides: Sequence[str] = (),
     on_event: OnEvent = silent,
+    **where: Unpack[Where],
 ) -> Outcome:
     """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given."""
-    where: dict[str, Any] = {"result_dir": result_dir, "name": name, "run_id": run_id, "overrides": overrides}
     return finish(request_prediction(checkpoint, images, labels=labels, **where), on_event)
 
 
