@@ -21,7 +21,6 @@ DATA:
     USE_VAL_AS_TEST: True
 
 AUGMENTOR:
-  # The kinds and about the probabilities of nnU-Net: new images may be turned, larger, paler or blurred.
   ENABLE: True
   VFLIP: True
   HFLIP: True
@@ -32,20 +31,6 @@ AUGMENTOR:
   CONTRAST: True
   CONTRAST_PROB: 0.3
   CONTRAST_FACTOR: [-0.25, 0.25]
-  GAMMA_CONTRAST: True
-  GAMMA_CONTRAST_PROB: 0.3
-  GC_GAMMA: [0.7, 1.5]
-  RANDOM_ROT: True
-  RANDOM_ROT_PROB: 0.2
-  ZOOM: True
-  ZOOM_PROB: 0.2
-  ZOOM_RANGE: [0.7, 1.4]
-  G_BLUR: True
-  G_BLUR_PROB: 0.1
-  G_SIGMA: [0.5, 1.0]
-  GAUSSIAN_NOISE: True
-  GAUSSIAN_NOISE_PROB: 0.1
-  GAUSSIAN_NOISE_VAR: 0.005
 
 TRAIN:
   ENABLE: True
