@@ -116,5 +116,5 @@ def test_a_volume_in_a_2d_task_is_told_how_to_go_on() -> None:
     with pytest.raises(AxesError) as caught:
         choose_axes("ZYX", (20, 48, 64), ndim=2, given=None, key="THE_KEY")
 
-    assert "set PROBLEM.NDIM: 3D" in caught.value.next_step
+    assert "train with PROBLEM.NDIM: 3D" in caught.value.next_step
     assert "THE_KEY" in caught.value.next_step

@@ -193,12 +193,13 @@ def _check_task(naming: _Naming, ndim: int | None, key: str) -> AxesChoice:
     if ndim == 2 and naming["Z"] > 1:
         raise AxesError(
             f"3D ({naming['Z']} slices, shape {naming.shape}) but the task is 2D",
-            f"set PROBLEM.NDIM: 3D, or split the volume into slices; if the {naming['Z']} are channels, set {key}",
+            "train with PROBLEM.NDIM: 3D for volumes, or split the volume into slices; "
+            f"if the {naming['Z']} are channels, set {key}",
         )
     if ndim == 3 and "Z" not in naming.letters:
         raise AxesError(
             f"2D (axes {naming.letters}, shape {naming.shape}) but the task is 3D and wants volumes",
-            "stack the slices of a volume into one file, or set PROBLEM.NDIM: 2D"
+            "stack the slices of a volume into one file, or train with PROBLEM.NDIM: 2D for images"
             + (f"; if the {naming['C']} channels are slices, set {key} (Z in place of C)" if naming["C"] > 1 else ""),
         )
     chosen = ndim or (3 if naming["Z"] > 1 else 2)
