@@ -62,6 +62,16 @@ def test_confusion_takes_views_masks_and_memory_maps(tmp_path):
     assert compute_confusion(np.zeros((0, 4), int), np.zeros((0, 4), int), num_classes=2).sum() == 0
 
 
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 17])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16])
+def test_confusion_of_few_and_of_many_classes_counts_every_pair(num_classes: int, dtype: type) -> None:
+    rng = np.random.default_rng(num_classes)
+    label, prediction = rng.integers(0, num_classes, (2, 40, 50)).astype(dtype)
+    expected = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(expected, (label.ravel().astype(int), prediction.ravel().astype(int)), 1)
+    np.testing.assert_array_equal(compute_confusion(label, prediction, num_classes=num_classes), expected)
+
+
 def test_an_ignore_index_within_the_classes_of_the_prediction_only_concerns_the_label():
     counted = compute_confusion(np.array([2, 1, 0]), np.array([0, 2, 2]), num_classes=3, ignore_index=2)
     np.testing.assert_array_equal(counted, [[0, 0, 1], [0, 0, 1], [0, 0, 0]])

@@ -20,17 +20,22 @@ from crista.inference.outputs import choose_format, filtered_file, stage_files
 from crista.inference.perform import filters_of
 from crista.inference.record import ImageRecord
 from crista.inference.store import Done, ImageStore, make_label_store
-from crista.inference.task import OutputFolders, Task, TaskReport, load_report
+from crista.inference.task import OutputFolders, Task, TaskReport, kept_report, load_report
 from crista.inference.uncertainty import choose_cells, join_cells
 from crista.plan.plan import Plan
 
 
-def finish_image(tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> ImageRecord:
-    """The record of an image all of whose tasks are done, written; what was unfinished is removed."""
-    reports = [load_report(task.report_path(folders), task.key) for task in tasks]
-    if any(report is None for report in reports):
+def finish_kept(tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> ImageRecord:
+    """The record of an image, by the reports of its tasks on disk."""
+    reports = [report for task in tasks if (report := kept_report(task, folders)) is not None]
+    if len(reports) < len(tasks):
         raise RuntimeError(f"{tasks[0].name}: not all of its blocks are done")
-    report = reduce(_add, [report for report in reports if report is not None])
+    return finish_image(tasks, reports, plan, folders)
+
+
+def finish_image(tasks: Sequence[Task], reports: Sequence[TaskReport], plan: Plan, folders: OutputFolders) -> ImageRecord:
+    """The record of an image, by the report of each of its tasks, written; what was unfinished is removed."""
+    report = reduce(_add, reports)
     if tasks[0].block_shape is not None:
         report = _add(report, _Large(tasks, plan, folders).finish())
     record = ImageRecord(
@@ -40,7 +45,7 @@ def finish_image(tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> I
         confusions=report.confusions,
         patch_iou=report.patch_iou,
         boundaries=report.boundaries,
-        uncertainty=_join_uncertainty(tasks, folders),
+        uncertainty=_join_uncertainty(tasks, reports, folders),
         files=report.files,
     )
     record.save(folders.state)
@@ -48,15 +53,15 @@ def finish_image(tasks: Sequence[Task], plan: Plan, folders: OutputFolders) -> I
     return record
 
 
-def _join_uncertainty(tasks: Sequence[Task], folders: OutputFolders) -> float | None:
+def _join_uncertainty(tasks: Sequence[Task], reports: Sequence[TaskReport], folders: OutputFolders) -> float | None:
     """Write the map of the entropy of an image; returns its mean, None where no task gathered it."""
-    kept = [(task.block, task.entropy_path(folders)) for task in tasks]
-    parts = [(block, np.load(path, allow_pickle=False)) for block, path in kept if path.is_file()]
+    pairs = zip(tasks, reports, strict=True)
+    parts = [(task.block, report.entropy) for task, report in pairs if report.entropy is not None]
     if not parts:
         return None
     cells, mean = join_cells(choose_cells(tasks[0].pair.image.spatial_shape), parts)
-    with aside(folders.uncertainty(tasks[0].name)) as part, part.open("wb") as file:
-        np.save(file, cells, allow_pickle=False)
+    with aside(folders.uncertainty(tasks[0].name)) as part:
+        np.save(part, cells, allow_pickle=False)
     return mean if np.isfinite(mean) else None
 
 

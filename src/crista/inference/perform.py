@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,15 +32,22 @@ from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabi
 from crista.inference.uncertainty import EntropyCells, choose_cells
 from crista.plan.plan import Plan
 
+T = TypeVar("T")
 
-def perform(predictor: Predictor, folders: OutputFolders, tasks: Iterable[Task]) -> Iterator[tuple[Task, Progress[TaskReport]]]:
-    """Predict the blocks of `tasks` in order; yields after each batch of tiles, with the report after a task's last one."""
+
+def perform(
+    predictor: Predictor, folders: OutputFolders, tasks: Iterable[Task], conclude: Callable[[Task, TaskReport], T]
+) -> Iterator[tuple[Task, Progress[T]]]:
+    """Predict the blocks of `tasks` in order; yields after each batch of tiles, and with the last one what `conclude` returned.
+
+    It is called in the thread that writes, with the report of each task whose files are written.
+    """
     statistics = StatisticsCache(folders.state, predictor.plan)
     owners: dict[int, Task] = {}
 
-    def pieces() -> Iterator[Piece[TaskReport]]:
+    def pieces() -> Iterator[Piece[T]]:
         for task in tasks:
-            piece = _piece_of(predictor, folders, task, statistics)
+            piece = _piece_of(predictor, folders, task, statistics, conclude)
             owners[id(piece)] = task
             yield piece
 
@@ -48,7 +56,13 @@ def perform(predictor: Predictor, folders: OutputFolders, tasks: Iterable[Task])
         yield task, progress
 
 
-def _piece_of(predictor: Predictor, folders: OutputFolders, task: Task, statistics: StatisticsCache) -> Piece[TaskReport]:
+def _piece_of(
+    predictor: Predictor,
+    folders: OutputFolders,
+    task: Task,
+    statistics: StatisticsCache,
+    conclude: Callable[[Task, TaskReport], T],
+) -> Piece[T]:
     image, plan = task.pair.image, predictor.plan
     shape = image.spatial_shape
     predicted = PredictedBlock(
@@ -64,17 +78,14 @@ def _piece_of(predictor: Predictor, folders: OutputFolders, task: Task, statisti
         wanted = intersection(task.block, predicted_region(shape, plan))
         assembler = predictor.tiles_of(shape, wanted, task.block_shape)
 
-    def finish(predicted: PredictedBlock) -> TaskReport:
+    def finish(predicted: PredictedBlock) -> T:
         started = time.perf_counter()
         finish_one = _finish_image if task.block_shape is None else _finish_block
         report = finish_one(task, predicted, plan, folders)
         rest = time.perf_counter() - started - sum(report.seconds.values())
-        report = replace(report, seconds={task.stages[0]: predicted.network_seconds, "writing": rest, **report.seconds})
-        if predicted.uncertainty is not None:
-            with aside(task.entropy_path(folders)) as part, part.open("wb") as file:
-                np.save(file, predicted.uncertainty.sums, allow_pickle=False)
-        report.save(task.report_path(folders))
-        return report
+        seconds = {task.stages[0]: predicted.network_seconds, "writing": rest, **report.seconds}
+        entropy = predicted.uncertainty.sums if predicted.uncertainty is not None else None
+        return conclude(task, replace(report, seconds=seconds, entropy=entropy))
 
     return Piece(image, statistics.of(task.name, image), assembler, predicted, finish)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from crista.images.image import ImagePair
 from crista.inference.distribution import shard_of
-from crista.inference.finish import finish_image
+from crista.inference.finish import finish_image, finish_kept
 from crista.inference.outputs import choose_format
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
 from crista.inference.record import ImageRecord, load_record, record_key
 from crista.inference.stack import finish_stack, slices_are_kept
 from crista.inference.store import ImageStore, remove_stale_work
-from crista.inference.task import OutputFolders, Task, load_report, plan_tasks
+from crista.inference.task import OutputFolders, Task, TaskReport, keep_report, load_report, plan_tasks
 from crista.metrics.overlap import foreground_iou
 from crista.plan.events import Event, FileWritten, ImageFinished, Said, StageStarted, TileFinished
 from crista.plan.plan import Plan
@@ -57,6 +58,11 @@ class _Image:
     """Tasks that are not done."""
     record: ImageRecord | None = None
 
+    @property
+    def is_one_task(self) -> bool:
+        """Whether all of it is in memory at once: its record follows from its only task, and nothing lies on disk between."""
+        return len(self.tasks) == 1 and self.tasks[0].block_shape is None
+
 
 def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecord]]:
     """Predict all images; returns their records in the order of the images.
@@ -88,7 +94,8 @@ def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event
         images.append((yield from _take_up(job, number)))
     tasks = shard_of([task for image in images for task in image.tasks], index, count)
     left = [task for task in tasks if not _is_done(job, task)]
-    for number, (task, progress) in enumerate(perform(job.predictor, job.folders, left), 1):
+    keep = partial(keep_report, folders=job.folders)
+    for number, (task, progress) in enumerate(perform(job.predictor, job.folders, left, keep), 1):
         if progress.result is not None:
             yield TileFinished(task.name, number, len(left))
     total = sum(len(image.tasks) for image in images)
@@ -128,9 +135,17 @@ def _predict_left(job: PredictionJob, images: dict[str, _Image]) -> Generator[Ev
         return
     if not tasks:
         return
-    for task, progress in perform(job.predictor, job.folders, tasks):
+
+    def conclude(task: Task, report: TaskReport) -> ImageRecord | TaskReport:
+        if images[task.name].is_one_task:
+            return finish_image([task], [report], job.plan, job.folders)
+        return keep_report(task, report, job.folders)
+
+    for task, progress in perform(job.predictor, job.folders, tasks, conclude):
         if task.num_blocks == 1:
             yield TileFinished(task.name, progress.done, len(progress.piece.assembler.tiles))
+        if isinstance(progress.result, ImageRecord):
+            images[task.name].record = progress.result
         if progress.result is not None:
             yield from _task_done(job, images[task.name])
     yield Said(f"prediction: {job.predictor.clock.describe()}")
@@ -146,7 +161,8 @@ def _task_done(job: PredictionJob, image: _Image) -> Generator[Event, None, None
 
 
 def _finish(job: PredictionJob, image: _Image) -> Generator[Event, None, None]:
-    image.record = finish_image(image.tasks, job.plan, job.folders)
+    if image.record is None:
+        image.record = finish_kept(image.tasks, job.plan, job.folders)
     for file in image.record.files:
         yield FileWritten(Path(file), "prediction")
     yield _finished(job, image.index, image.record)

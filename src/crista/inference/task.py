@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import grid_blocks, round_up, whole
-from crista.images.atomic import atomic_write
+from crista.images.atomic import aside, atomic_write
 from crista.images.image import Image, ImagePair
 from crista.images.pyramid import Pyramid, choose_pyramid
 from crista.inference.measure import Counts, intersection, predicted_region
@@ -98,6 +99,8 @@ class TaskReport:
     boundaries: Mapping[str, Counts] = field(default_factory=dict)
     """(K, 4) edge counts per stage, of whole images only: an edge is judged by what lies around it."""
     files: tuple[str, ...] = ()
+    entropy: NDArray[np.float64] | None = None
+    """Sums of the entropy in its cells (see `crista.inference.uncertainty`), in a file of their own; None where not gathered."""
 
     def save(self, path: Path) -> None:
         """Write it aside and rename it."""
@@ -123,6 +126,24 @@ def load_report(path: Path, key: str) -> TaskReport | None:
         {stage: np.asarray(counts, np.int64) for stage, counts in content[kind].items()} for kind in ("confusions", "boundaries")
     )
     return TaskReport(key, confusions, content["seconds"], content["patch_iou"], boundaries, tuple(content["files"]))
+
+
+def keep_report(task: Task, report: TaskReport, folders: OutputFolders) -> TaskReport:
+    """Put the report of a finished task on disk: from now on the task is done."""
+    if report.entropy is not None:
+        with aside(task.entropy_path(folders)) as part:
+            np.save(part, report.entropy, allow_pickle=False)
+    report.save(task.report_path(folders))
+    return report
+
+
+def kept_report(task: Task, folders: OutputFolders) -> TaskReport | None:
+    """The report of a task that is done, else None."""
+    report = load_report(task.report_path(folders), task.key)
+    entropy = task.entropy_path(folders)
+    if report is None or not entropy.is_file():
+        return report
+    return replace(report, entropy=np.load(entropy, allow_pickle=False))
 
 
 def bytes_per_voxel(plan: Plan) -> int:

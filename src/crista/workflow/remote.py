@@ -13,7 +13,7 @@ from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
 from crista.inference.stage import Elsewhere
-from crista.inference.task import OutputFolders, Task, TaskReport
+from crista.inference.task import OutputFolders, Task, TaskReport, keep_report
 from crista.plan.events import Event
 from crista.plan.plan import Plan
 from crista.training.checkpoint import load_checkpoint
@@ -44,7 +44,8 @@ def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
     """Predict one block, write it and its report. Doing it twice is harmless."""
     os.chdir(setup.cwd)
     predictor = _predictor(setup)
-    reports = [progress.result for _, progress in perform(predictor, setup.folders, [task]) if progress.result is not None]
+    steps = perform(predictor, setup.folders, [task], partial(keep_report, folders=setup.folders))
+    reports = [progress.result for _, progress in steps if progress.result is not None]
     return reports[0]
 
 
