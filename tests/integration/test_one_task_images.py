@@ -1,0 +1,56 @@
+"""Images that are one task: nothing lies on disk between prediction and record, and a kill before the record costs that image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.integration.test_biapy_weaknesses import finish, oracle_job
+
+from crista.inference import stage
+from crista.inference.record import ImageRecord
+
+TRUTH = [np.random.default_rng(seed).integers(0, 4, (37, 45)).astype(np.uint8) for seed in range(3)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the records, which hold seconds."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_no_work_folder_is_made_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prediction = oracle_job(tmp_path, TRUTH, num_classes=4)
+    monkeypatch.setattr(stage, "keep_report", lambda *_, **__: pytest.fail("a report was put on disk"))
+    records = finish(prediction)
+    assert [record.name for record in records] == ["0", "1", "2"]
+    assert not (prediction.folders.state / "work").exists()
+    assert all(prediction.folders.uncertainty(record.name).is_file() for record in records)
+
+
+def test_killed_before_its_record_an_image_is_predicted_again_and_all_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = oracle_job(tmp_path / "a", TRUTH, num_classes=4)
+    expected = finish(undisturbed)
+    prediction = oracle_job(tmp_path / "b", TRUTH, num_classes=4)
+    save = ImageRecord.save
+
+    def killed(self: ImageRecord, folder: Path) -> None:
+        if self.name == "1":
+            raise KeyboardInterrupt
+        save(self, folder)
+
+    monkeypatch.setattr(ImageRecord, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finish(prediction)
+    monkeypatch.undo()
+    done = sorted(path.stem for path in prediction.folders.state.glob("*.json"))
+    assert "0" in done
+    assert "1" not in done
+    records = finish(prediction)
+    for before, after in zip(expected, records, strict=True):
+        np.testing.assert_array_equal(before.confusions["per_image"], after.confusions["per_image"])
+        assert (before.patch_iou, before.uncertainty) == (after.patch_iou, after.uncertainty)
+    assert contents(undisturbed.folders.state.parent) == contents(prediction.folders.state.parent)
