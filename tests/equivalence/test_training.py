@@ -45,7 +45,11 @@ def full_config(data: Path, **changes: dict[str, Any]) -> dict[str, Any]:
     return tiny_config(data, augmentor=AUGMENTED, train=LEARNING, model=model, **changes)
 
 
-def test_stopped_after_each_epoch_and_resumed_equals_uninterrupted(make_data: MakeData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", [None, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_stopped_after_each_epoch_and_resumed_equals_uninterrupted(
+    half: torch.dtype | None, make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crista.training.precision.training_half_precision", lambda _: half)
     config = full_config(make_data())
     whole = run(config, result_dir=tmp_path / "whole", name="job")
     for _ in range(4):  # closing the generator is the stop button; each start does one more epoch

@@ -151,7 +151,7 @@ class Train(Section):
     """Measured on the validation patches at each epoch; both names mean intersection over union."""
 
     amp: bool | None = None
-    """Mixed precision. Left out: on a GPU, not on a CPU."""
+    """Mixed precision. Left out: on a GPU, and in bfloat16 on a processor with instructions for it (AVX512-BF16, AMX)."""
 
     verbose: bool = False
     """More lines in the log."""

@@ -71,6 +71,8 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
     finished = yield from _resume(job, state)
     if state.start_notice and not state.history:
         yield Said(state.start_notice)
+    if state.precision.notice and not finished:
+        yield Said(state.precision.notice)
     yield TrainingStarted(tuple(state.history), plan.epochs)
     if finished:
         yield TrainingFinished("already trained", job.best_path)

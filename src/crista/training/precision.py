@@ -1,4 +1,4 @@
-"""Precision: float32 everywhere, or mixed precision on a GPU."""
+"""Precision: float32 everywhere, or mixed precision where the device is quicker with it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,37 @@ from typing import Any
 import torch
 from torch import nn
 
+from crista.models.placement import training_half_precision
+
 
 class Precision:
     """Autocast and loss scaling, or nothing.
 
-    bfloat16 where the GPU has it (no scaling needed), else float16 with loss scaling; never on a CPU, where it is slower.
+    bfloat16 where the device has it (no scaling needed), else float16 with loss scaling on a GPU. Weights, gradients and updates
+    are float32 in any case.
     """
 
     def __init__(self, wanted: bool | None, device: torch.device) -> None:
         self._device = device
-        self._enabled = device.type == "cuda" and wanted is not False
-        self._dtype = torch.bfloat16 if self._enabled and torch.cuda.is_bf16_supported() else torch.float16
-        self.scales = self._enabled and self._dtype == torch.float16
+        self.half = training_half_precision(device) if wanted is not False else None
+        """What convolutions compute in; None: float32."""
+        self.scales = self.half == torch.float16
         """Whether the loss is scaled; a step with an infinite gradient is then skipped and the scale lowered."""
         self._scaler = torch.amp.GradScaler("cuda", enabled=self.scales)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of the forward pass."""
-        if not self._enabled:
+        if self.half is None:
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._dtype)
+        return torch.autocast(self._device.type, dtype=self.half)
+
+    @property
+    def notice(self) -> str:
+        """What is to be said of it; empty where all is float32."""
+        if self.half is None:
+            return ""
+        name = str(self.half).removeprefix("torch.")
+        return f"training computes in {name} with float32 weights (TRAIN.AMP: False for float32 throughout)"
 
     def backward(self, loss: torch.Tensor) -> None:
         """Gradients of `loss`."""

@@ -27,6 +27,7 @@ from crista.plan.plan import Decision, Plan
 from crista.training.cpu_layers import quicken
 from crista.training.loop import training_key
 from crista.training.memory import reused_memory
+from crista.training.precision import Precision
 from crista.training.state import State, TrainingJob, preparation
 from crista.training.step import Steps
 
@@ -77,10 +78,13 @@ def _time_noise(plan: Plan, device: torch.device) -> float:
     model = quicken(model) if device.type == "cpu" else model
     loss = build_loss(plan.loss, classes=plan.classes, class_weights=plan.class_weights).to(device)
     batch, seconds = _noise(plan, plan.batch_size, device), 0.0
+    precision = Precision(plan.amp, device)
     try:
         for _ in range(2):
             started = time.perf_counter()
-            value = loss(model(batch.images).float(), batch.targets)
+            with precision.autocast():
+                logits = model(batch.images)
+            value = loss(logits.float(), batch.targets)
             torch.autograd.backward(value)
             value.item()
             seconds = time.perf_counter() - started
@@ -173,7 +177,9 @@ def _activation_bytes(job: TrainingJob, size: int) -> int:
 
     state.model.train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = state.loss(state.model(batch.images).float(), batch.targets)
+        with state.precision.autocast():
+            logits = state.model(batch.images)
+        loss = state.loss(logits.float(), batch.targets)
     torch.autograd.backward(loss)
     return sum(kept.values())
 
