@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crista.geometry.tiles import grid_blocks
-from crista.metrics import boundary_reach, compute_boundary, describe_tolerance, foreground_nsd, near_offsets, nsd
+from crista.metrics import boundary, boundary_reach, compute_boundary, describe_tolerance, foreground_nsd, near_offsets, nsd
 
 
 def square(shape: tuple[int, int], top: int, left: int, side: int) -> np.ndarray:
@@ -127,3 +127,23 @@ def test_neighbourhood_is_physical() -> None:
     assert boundary_reach(near_offsets((0.05, 0.02, 0.02), 3)) == (1, 3, 3)
     assert describe_tolerance(None) == "2 pixels"
     assert describe_tolerance((0.05, 0.02, 0.02)) == "2 pixels of the finest axis (0.04 µm)"
+
+
+@pytest.mark.parametrize("shape", [(30, 41), (1, 7), (9, 20, 25), (1, 12, 13)])
+@pytest.mark.parametrize("spacing", [None, "anisotropic"])
+@pytest.mark.parametrize("share", [0.002, 0.05, 0.5])
+def test_whole_arrays_and_voxels_one_by_one_give_the_same(
+    shape: tuple[int, ...], spacing: str | None, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(int(1000 * share))
+    label, prediction = ((rng.random(shape) < share) * rng.integers(1, 4, shape, np.uint8) for _ in range(2))
+    label[rng.random(shape) < 0.01] = 9
+    offsets = near_offsets([3.0, 1.0, 1.0][-len(shape) :] if spacing else None, len(shape))
+    inside = tuple(slice(n // 4, n) for n in shape)
+    found = []
+    for few_edges in (0, 10**9):
+        monkeypatch.setattr(boundary, "FEW_EDGES", few_edges)
+        found += [compute_boundary(label, prediction, offsets, num_classes=4, ignore_index=9)]
+        found += [compute_boundary(label, prediction, offsets, num_classes=4, ignore_index=9, inside=inside)]
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
