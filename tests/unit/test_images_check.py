@@ -470,3 +470,18 @@ def test_inner_paths_serve_hdf5_files_of_any_name(tmp_path: Path) -> None:
     report = made.check()
     assert report.problems == ()
     assert [(pair.image.inner, pair.label and pair.label.inner) for pair in report.train] == [("raw", "label")]
+
+
+def test_files_without_a_partner_do_not_hide_what_is_wrong_with_the_others(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    for name in "abc":
+        folders.add("train", name, picture(), label())
+    folders.add("train", "alone", picture(), None)
+    folders.add("train", "odd", picture(), label(SIZE[0] - 1, SIZE[1]))
+    report = folders.check()
+    seen = " | ".join(str(problem) for problem in report.problems)
+    assert "alone" in seen
+    assert "odd.npy" in seen
+    assert report.fingerprint is None
+    with pytest.raises(DataError, match="alone"):
+        report.raise_if_problems()

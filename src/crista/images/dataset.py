@@ -15,7 +15,7 @@ from crista.images.content import CONTAINERS, identify_content
 from crista.images.image import Image, ImagePair
 from crista.images.listing import list_images
 from crista.images.open import open_image
-from crista.images.pairing import pair_files
+from crista.images.pairing import pair_files, pair_what_matches
 from crista.images.wording import LEFT_OUT, list_files, list_names
 
 Role = Literal["train", "val", "test"]
@@ -76,7 +76,7 @@ class _Opener:
         self.notices: list[str] = []
 
     def list_pairs(self) -> list[PathPair]:
-        """Paths of images and labels, paired; empty if something is wrong with the folders."""
+        """Paths of images and labels, paired as far as that can be done; empty if something is wrong with the folders."""
         images = self._list("PATH", self.section.path)
         if not self.with_labels:
             return [(path, None) for path in images]
@@ -89,7 +89,7 @@ class _Opener:
             pairs, notices = self.pairing(images, labels)
         except DataError as error:
             self.problems.extend(error.problems)
-            return []
+            pairs, notices = pair_what_matches(images, labels)  # what is wrong with those is to be said as well
         self.notices.extend(notices)
         return [] if self._are_the_same(pairs) else [(image, label) for image, label in pairs]
 
