@@ -145,7 +145,10 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
         ),
         ("AUGMENTOR: {VFLIP: True, HFLIP: True}", "AUGMENTOR.VFLIP, AUGMENTOR.HFLIP have no effect: AUGMENTOR.ENABLE is False"),
         ("PROBLEM: {NDIM: 2D}\nMODEL: {Z_DOWN: [1]}", "MODEL.Z_DOWN has no effect: PROBLEM.NDIM is 2D"),
-        ("PATHS: {CHECKPOINT_FILE: a.pth}", "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False"),
+        (
+            "PATHS: {CHECKPOINT_FILE: a.pth}\nTRAIN: {ENABLE: True}",
+            "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False",
+        ),
         ("LOSS: {CLASS_WEIGHTS: [1, 2]}", "LOSS.CLASS_WEIGHTS has no effect: LOSS.CLASS_REBALANCE is not manual"),
         ("LOSS: {WEIGHTS: [1, 2]}", "LOSS.WEIGHTS has no effect: LOSS.TYPE is left out"),
         ("TRAIN: {OPTIMIZER: SGD, OPT_BETAS: [0.8, 0.9]}", "TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD"),
@@ -181,6 +184,10 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
 def test_keys_that_change_nothing_in_this_combination(text, notice):
     [found] = notices(text)
     assert found.partition(": ")[2] == notice
+
+
+def test_a_checkpoint_that_predicts_is_not_said_to_be_idle():
+    assert notices("PATHS: {CHECKPOINT_FILE: a.pth}\nTEST: {ENABLE: True}\n") == ()
 
 
 def test_defaults_that_change_nothing_are_not_worth_a_word():

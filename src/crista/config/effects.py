@@ -54,7 +54,11 @@ IDLE: tuple[Idle, ...] = (
     Idle(_AUGMENTATIONS, lambda c: not c.augmentor.enable, "AUGMENTOR.ENABLE is False"),
     Idle(("AUGMENTOR.ZFLIP", "AUGMENTOR.ZOOM_IN_Z"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(("MODEL.Z_DOWN", "MODEL.ISOTROPY"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
-    Idle(("PATHS.CHECKPOINT_FILE",), lambda c: not c.model.load_checkpoint, "MODEL.LOAD_CHECKPOINT is False"),
+    Idle(
+        ("PATHS.CHECKPOINT_FILE",),
+        lambda c: c.train.enable and not c.model.load_checkpoint,  # without a training it is what predicts
+        "MODEL.LOAD_CHECKPOINT is False",
+    ),
     Idle(("LOSS.CLASS_WEIGHTS",), lambda c: c.loss.class_rebalance != "manual", "LOSS.CLASS_REBALANCE is not manual"),
     Idle(("LOSS.WEIGHTS",), lambda c: c.loss.type is None, "LOSS.TYPE is left out"),
     Idle(("TRAIN.OPT_BETAS",), lambda c: c.train.optimizer == "SGD", "TRAIN.OPTIMIZER is SGD"),

@@ -57,7 +57,7 @@ class UNetFamily(Section):
 
     load_checkpoint: bool = False
     """Start from a checkpoint (PATHS.CHECKPOINT_FILE, or this run's own): its network, patch and normalisation where these
-    keys are left out, any classes and channels. Needed when TRAIN.ENABLE is False."""
+    keys are left out, any classes and channels. Without training the checkpoint is loaded in any case."""
 
     load_checkpoint_epoch: Literal["best_on_val", "last_on_train"] = "best_on_val"
     """Which of this run's own checkpoints is loaded when PATHS.CHECKPOINT_FILE is empty."""

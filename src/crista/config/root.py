@@ -73,7 +73,7 @@ class Paths(Section):
     """PATHS: names of folders inside the results tree, and files to start from."""
 
     checkpoint_file: str = ""
-    """Checkpoint to load with MODEL.LOAD_CHECKPOINT."""
+    """Checkpoint to predict with, or with MODEL.LOAD_CHECKPOINT to start the training from. Empty: that of this run."""
 
     prob_map_dir: str | None = None
     """Folder of the probability maps. Left out: `prob_map` in the job folder."""
