@@ -150,7 +150,6 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False",
         ),
         ("LOSS: {CLASS_WEIGHTS: [1, 2]}", "LOSS.CLASS_WEIGHTS has no effect: LOSS.CLASS_REBALANCE is not manual"),
-        ("LOSS: {WEIGHTS: [1, 2]}", "LOSS.WEIGHTS has no effect: LOSS.TYPE is left out"),
         ("TRAIN: {OPTIMIZER: SGD, OPT_BETAS: [0.8, 0.9]}", "TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD"),
         (
             "TRAIN: {LR_SCHEDULER: {NAME: onecycle, REDUCEONPLATEAU_FACTOR: 0.2}}",
@@ -188,6 +187,11 @@ def test_keys_that_change_nothing_in_this_combination(text, notice):
 
 def test_a_checkpoint_that_predicts_is_not_said_to_be_idle():
     assert notices("PATHS: {CHECKPOINT_FILE: a.pth}\nTEST: {ENABLE: True}\n") == ()
+
+
+def test_weights_of_the_decided_loss_are_not_said_to_be_idle():
+    """They are those of DICE and CE."""
+    assert notices("LOSS: {WEIGHTS: [1, 2]}\n") == ()
 
 
 def test_defaults_that_change_nothing_are_not_worth_a_word():

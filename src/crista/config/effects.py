@@ -60,7 +60,6 @@ IDLE: tuple[Idle, ...] = (
         "MODEL.LOAD_CHECKPOINT is False",
     ),
     Idle(("LOSS.CLASS_WEIGHTS",), lambda c: c.loss.class_rebalance != "manual", "LOSS.CLASS_REBALANCE is not manual"),
-    Idle(("LOSS.WEIGHTS",), lambda c: c.loss.type is None, "LOSS.TYPE is left out"),
     Idle(("TRAIN.OPT_BETAS",), lambda c: c.train.optimizer == "SGD", "TRAIN.OPTIMIZER is SGD"),
     Idle(
         ("TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_FACTOR", "TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE"),
