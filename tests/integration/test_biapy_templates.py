@@ -131,4 +131,5 @@ def test_file_of_a_user_of_the_graphical_interface():
     assert config.loss.class_rebalance == "auto"
     assert config.train.opt_betas == (0.9, 0.999)
     assert config.train.lr_scheduler.min_lr == 1e-5
-    assert len(loaded.notices) == 3
+    assert len(loaded.notices) == 4
+    assert any("LOSS.TYPE has no CE" in notice for notice in loaded.notices)

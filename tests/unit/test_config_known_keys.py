@@ -143,6 +143,12 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "DATA: {TRAIN: {EXTRACT_RANDOM_PATCH: True, OVERLAP: [0.5, 0.5]}}",
             "DATA.TRAIN.OVERLAP has no effect: EXTRACT_RANDOM_PATCH is True",
         ),
+        ("DATA: {TRAIN: {W_FOREGROUND: 0.5}}", "DATA.TRAIN.W_FOREGROUND has no effect: DATA.TRAIN.PROBABILITY_MAP is off"),
+        ("DATA: {VAL: {CROSS_VAL_FOLD: 2}}", "DATA.VAL.CROSS_VAL_FOLD has no effect: DATA.VAL.CROSS_VAL is False"),
+        (
+            "DATA: {TRAIN: {EXTRACT_RANDOM_PATCH: True, PADDING: [8, 8]}}",
+            "DATA.TRAIN.PADDING has no effect: EXTRACT_RANDOM_PATCH is True",
+        ),
         ("AUGMENTOR: {VFLIP: True, HFLIP: True}", "AUGMENTOR.VFLIP, AUGMENTOR.HFLIP have no effect: AUGMENTOR.ENABLE is False"),
         ("PROBLEM: {NDIM: 2D}\nMODEL: {Z_DOWN: [1]}", "MODEL.Z_DOWN has no effect: PROBLEM.NDIM is 2D"),
         (
@@ -163,6 +169,23 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "TRAIN: {LR_SCHEDULER: {NAME: onecycle, MIN_LR: 1e-5}}",
             "TRAIN.LR_SCHEDULER.MIN_LR has no effect: TRAIN.LR_SCHEDULER.NAME has no lowest rate",
         ),
+        (
+            "TRAIN: {LR_SCHEDULER: {REDUCEONPLATEAU_FACTOR: 0.2}}",
+            "TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_FACTOR has no effect: TRAIN.LR_SCHEDULER.NAME is not reduceonplateau",
+        ),
+        (
+            "TRAIN: {LR_SCHEDULER: {COSINE_DECAY_FRACTION: 0.5}}",
+            "TRAIN.LR_SCHEDULER.COSINE_DECAY_FRACTION has no effect: TRAIN.LR_SCHEDULER.NAME is not warmupcosine",
+        ),
+        (
+            "TRAIN: {LR_SCHEDULER: {MIN_LR: 1e-5}}",
+            "TRAIN.LR_SCHEDULER.MIN_LR has no effect: TRAIN.LR_SCHEDULER.NAME has no lowest rate",
+        ),
+        (
+            "LOSS: {TYPE: DICE, CLASS_REBALANCE: auto}",
+            "LOSS.CLASS_REBALANCE has no effect: classes are weighted in the cross-entropy, and LOSS.TYPE has no CE",
+        ),
+        ("TEST: {AUGMENTATION_MODE: max}", "TEST.AUGMENTATION_MODE has no effect: TEST.AUGMENTATION is False"),
         ("TEST: {REDUCE_MEMORY: True}", "TEST.REDUCE_MEMORY has no effect: images are predicted tile by tile anyway"),
         (
             "TEST: {SAVE_MODEL_RAW_OUTPUT: True}\nDATA: {TEST: {ARGMAX_TO_OUTPUT: True}}",

@@ -45,12 +45,21 @@ IDLE: tuple[Idle, ...] = (
         lambda c: bool(c.system.cluster.scheduler),
         "the SCHEDULER, which runs already, decides it (distributed.scheduler.allowed-failures)",
     ),
-    Idle(("PATHS.PROB_MAP_DIR",), lambda c: not c.data.train.probability_map, "DATA.TRAIN.PROBABILITY_MAP is off"),
+    Idle(
+        ("PATHS.PROB_MAP_DIR", "DATA.TRAIN.W_FOREGROUND", "DATA.TRAIN.W_BACKGROUND"),
+        lambda c: not c.data.train.probability_map,
+        "DATA.TRAIN.PROBABILITY_MAP is off",
+    ),
     Idle(("DATA.VAL.PATH", "DATA.VAL.GT_PATH"), lambda c: c.data.val.from_train, "DATA.VAL.FROM_TRAIN is True"),
     Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
     Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: c.data.val.cross_val, "DATA.VAL.CROSS_VAL is True"),
     Idle(("DATA.TEST.PATH", "DATA.TEST.GT_PATH"), lambda c: c.data.test.use_val_as_test, "USE_VAL_AS_TEST is True"),
-    Idle(("DATA.TRAIN.OVERLAP",), lambda c: c.data.train.extract_random_patch, "EXTRACT_RANDOM_PATCH is True"),
+    Idle(
+        ("DATA.VAL.CROSS_VAL_NFOLD", "DATA.VAL.CROSS_VAL_FOLD"), lambda c: not c.data.val.cross_val, "DATA.VAL.CROSS_VAL is False"
+    ),
+    Idle(
+        ("DATA.TRAIN.OVERLAP", "DATA.TRAIN.PADDING"), lambda c: c.data.train.extract_random_patch, "EXTRACT_RANDOM_PATCH is True"
+    ),
     Idle(_AUGMENTATIONS, lambda c: not c.augmentor.enable, "AUGMENTOR.ENABLE is False"),
     Idle(("AUGMENTOR.ZFLIP", "AUGMENTOR.ZOOM_IN_Z"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(("MODEL.Z_DOWN", "MODEL.ISOTROPY"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
@@ -63,17 +72,17 @@ IDLE: tuple[Idle, ...] = (
     Idle(("TRAIN.OPT_BETAS",), lambda c: c.train.optimizer == "SGD", "TRAIN.OPTIMIZER is SGD"),
     Idle(
         ("TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_FACTOR", "TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE"),
-        lambda c: c.train.lr_scheduler.name not in (None, "reduceonplateau"),
+        lambda c: c.train.lr_scheduler.name != "reduceonplateau",  # left out it is onecycle
         "TRAIN.LR_SCHEDULER.NAME is not reduceonplateau",
     ),
     Idle(
         ("TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS", "TRAIN.LR_SCHEDULER.COSINE_DECAY_FRACTION"),
-        lambda c: c.train.lr_scheduler.name not in (None, "warmupcosine"),
+        lambda c: c.train.lr_scheduler.name != "warmupcosine",
         "TRAIN.LR_SCHEDULER.NAME is not warmupcosine",
     ),
     Idle(
         ("TRAIN.LR_SCHEDULER.MIN_LR",),
-        lambda c: c.train.lr_scheduler.name in ("", "onecycle"),
+        lambda c: c.train.lr_scheduler.name in (None, "", "onecycle"),
         "TRAIN.LR_SCHEDULER.NAME has no lowest rate",
     ),
     Idle(
@@ -95,6 +104,16 @@ IDLE: tuple[Idle, ...] = (
         ("MODEL.CONV_BLOCK_ORDER",),
         lambda c: c.model.architecture == "resunet",
         "the blocks of resunet are always pre-activated",
+    ),
+    Idle(
+        ("LOSS.CLASS_REBALANCE",),
+        lambda c: c.loss.type is not None and "CE" not in c.loss.type,
+        "classes are weighted in the cross-entropy, and LOSS.TYPE has no CE",
+    ),
+    Idle(
+        ("TEST.AUGMENTATION_MODE", "TEST.AUGMENTATION_GROUP"),
+        lambda c: not c.test.augmentation,
+        "TEST.AUGMENTATION is False",
     ),
     Idle(
         ("TEST.SAVE_MODEL_RAW_OUTPUT",),
