@@ -374,6 +374,26 @@ def test_rebalancing_without_counts() -> None:
     assert "DATA.TRAIN.CHECK_DATA: True" in text
 
 
+@pytest.mark.parametrize("key", ["YX_DOWN", "DROPOUT_VALUES", "CONV_LAYERS", "Z_DOWN", "ISOTROPY"])
+def test_values_per_level_that_do_not_fit_the_decided_levels(key: str) -> None:
+    values = {"DROPOUT_VALUES": "[0.1,0.2,0.3]", "ISOTROPY": "[False,True,True]"}.get(key, "[1,2,2]")
+    asked = {f"MODEL__{key}": values}
+    message = refusal(facts([(64, 128, 128)] * 3), **asked)
+    assert f"MODEL.{key}: " in message
+    assert "has 3 values, the decided network takes" in message
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 6])
+def test_equal_values_serve_any_number_of_levels(number: int) -> None:
+    """BiaPy writes its default out, ``Z_DOWN: [0, 0, 0, 0]``."""
+    volume = facts([(64, 128, 128)] * 3)
+    for key in ("Z_DOWN", "YX_DOWN"):
+        open_factors = {f"MODEL__{key}": str([0] * number)}
+        assert plan(volume, MODEL__FEATURE_MAPS="[8,16,32,64]", **open_factors).model.z_down == (2, 2, 2)
+    flat = plan(volume, MODEL__ISOTROPY=str([False] * number), MODEL__CONV_LAYERS=str([1] * number)).model
+    assert (flat.isotropy, flat.conv_layers) == ((False,) * 5, (1,) * 5)
+
+
 def test_one_loss_weight_per_decided_term() -> None:
     assert "LOSS.WEIGHTS: has 3 values for 2 terms" in refusal(LOSS__WEIGHTS="[1,1,1]")
 

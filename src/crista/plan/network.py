@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf, prod
 from statistics import median
-from typing import TypeVar
+from typing import Any
 
 from crista.config.model import Model
 from crista.config.root import Config
@@ -14,8 +14,6 @@ from crista.images.fingerprint import Fingerprint
 from crista.plan.effort import Effort
 from crista.plan.ledger import Ledger
 from crista.plan.topology import network_stride
-
-Value = TypeVar("Value")
 
 FLAT_VOLUME = 3
 """Rows per slice from which a volume of unknown voxel size counts as cut in thick slices (nnU-Net asks the same of the shape).
@@ -104,16 +102,16 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
     z_down, isotropy = (1,) * (count - 1), (True,) * count
     if ndim == 3:
         ratio, origin = _depth_ratio(fingerprint, ledger)
-        z_down = _decide_z_down(_all(asked.z_down, count - 1), patch[0], ratio, count, ledger)
+        z_down = _decide_z_down(_per_level(asked, "z_down", count - 1, ledger), patch[0], ratio, count, ledger)
         thin = _few_slices(fingerprint, patch[0])
         flatness, reason = (inf, thin) if thin else (ratio, _kernel_reason(ratio, origin))
-        isotropy = _decide_isotropy(_all(asked.isotropy, count), z_down, flatness, reason, ledger)
+        isotropy = _decide_isotropy(_per_level(asked, "isotropy", count, ledger), z_down, flatness, reason, ledger)
     model = asked.model_copy(
         update={
             "feature_maps": tuple(features),
-            "dropout_values": _all(asked.dropout_values, count) or (0.0,) * count,
-            "conv_layers": _all(asked.conv_layers, count),
-            "yx_down": tuple(factor or 2 for factor in _all(asked.yx_down, count - 1) or (2,) * (count - 1)),
+            "dropout_values": _per_level(asked, "dropout_values", count, ledger) or (0.0,) * count,
+            "conv_layers": _per_level(asked, "conv_layers", count, ledger) or (2,) * count,
+            "yx_down": tuple(factor or 2 for factor in _per_level(asked, "yx_down", count - 1, ledger) or (2,) * (count - 1)),
             "z_down": z_down,
             "isotropy": isotropy,
             "normalization": normalization,
@@ -129,11 +127,18 @@ def _can_be_halved(sides: Sequence[int], times: int) -> bool:
     return all(side % 2**times == 0 and side // 2**times >= MIN_BOTTLENECK for side in sides)
 
 
-def _all(values: Sequence[Value] | None, count: int) -> tuple[Value, ...] | None:
-    """One value repeated for all levels."""
-    if values is None:
+def _per_level(asked: Model, key: str, count: int, ledger: Ledger) -> tuple[Any, ...] | None:
+    """The given values of a key, equal ones as often as there are levels; None where it is left out."""
+    values = getattr(asked, key)
+    if not values:
         return None
-    return tuple(values) * count if len(values) == 1 else tuple(values)
+    if len(set(values)) > 1 and len(values) != count:  # FEATURE_MAPS that are given were compared when they were read
+        ledger.refuse(
+            f"MODEL.{key.upper()}",
+            f"{tuple(values)} has {len(values)} values, the decided network takes {count}",
+            "give MODEL.FEATURE_MAPS with as many levels as are meant, or one value for all",
+        )
+    return tuple(values) if len(values) == count else tuple(values[:1]) * count
 
 
 def _depth_ratio(fingerprint: Fingerprint, ledger: Ledger) -> tuple[float, str]:
