@@ -227,7 +227,9 @@ def test_a_deep_network_gets_less_context_and_says_so() -> None:
     assert made.inference.mode == "halo"
     radius = receptive_field_radius(made.model, 3)
     assert any(halo < reach for halo, reach in zip(made.inference.halo, radius, strict=True))
-    assert "times the work" in reason(made, "tiles")
+    assert "(112, 112, 112), leaves nothing of such a tile; what is enough is measured" in reason(made, "tiles")
+    flat = plan(MODEL__FEATURE_MAPS="[8,16,32,64,128,256,512]")
+    assert "(448, 448), costs 64.0 times the work" in reason(flat, "tiles")  # 128² of 1024² are left
 
 
 def test_padding_is_the_least_context() -> None:

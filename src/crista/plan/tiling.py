@@ -77,7 +77,9 @@ def _large_tiles(patch: tuple[int, ...], model: Model, padding: tuple[int, ...],
         halo, reason = exact, f"the halo covers the receptive field's radius {radius}: tiles give what the whole image gives"
     else:
         halo = cheaper
-        reason = f"a halo of the whole receptive field, {exact}, costs {work:.1f} times the work; what is enough is measured"
+        room = all(t > 2 * h for t, h in zip(tile, exact, strict=True))
+        price = f"costs {work:.1f} times the work" if room else "leaves nothing of such a tile"
+        reason = f"a halo of the whole receptive field, {exact}, {price}; what is enough is measured"
     ledger.note("tiles", f"about {tile}, halo {halo}", f"an image that fits into memory is one tile; else {reason}")
     return InferencePlan(
         mode="halo",
