@@ -385,6 +385,11 @@ def test_values_per_level_that_do_not_fit_the_decided_levels(key: str) -> None:
     assert "has 3 values, the decided network takes" in message
 
 
+def test_the_size_at_the_last_level_is_that_of_the_given_pooling() -> None:
+    assert reason(plan(), "MODEL.FEATURE_MAPS") == "5 levels: the patch of 256 pixels has 16 at the last"
+    assert reason(plan(MODEL__YX_DOWN="[1,2,2,1]"), "MODEL.FEATURE_MAPS").endswith("256 pixels has 64 at the last")
+
+
 @pytest.mark.parametrize("number", [1, 3, 4, 6])
 def test_equal_values_serve_any_number_of_levels(number: int) -> None:
     """BiaPy writes its default out, ``Z_DOWN: [0, 0, 0, 0]``."""

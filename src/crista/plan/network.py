@@ -83,13 +83,14 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
     levels = len(effort.features)
     while levels > 2 and not _can_be_halved(patch[-2:], levels - 1):
         levels -= 1
+    count = len(asked.feature_maps or effort.features[:levels])
+    yx_down = tuple(factor or 2 for factor in _per_level(asked, "yx_down", count - 1, ledger) or (2,) * (count - 1))
     features = ledger.settle(
         "MODEL.FEATURE_MAPS",
         asked.feature_maps,
         effort.features[:levels],
-        f"{levels} levels: the patch of {in_plane} pixels is halved to {in_plane // 2 ** (levels - 1)}",
+        f"{levels} levels: the patch of {in_plane} pixels has {in_plane // prod(yx_down)} at the last",
     )
-    count = len(features)
     normalization = ledger.settle(
         "MODEL.NORMALIZATION",
         asked.normalization,
@@ -111,7 +112,7 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
             "feature_maps": tuple(features),
             "dropout_values": _per_level(asked, "dropout_values", count, ledger) or (0.0,) * count,
             "conv_layers": _per_level(asked, "conv_layers", count, ledger) or (2,) * count,
-            "yx_down": tuple(factor or 2 for factor in _per_level(asked, "yx_down", count - 1, ledger) or (2,) * (count - 1)),
+            "yx_down": yx_down,
             "z_down": z_down,
             "isotropy": isotropy,
             "normalization": normalization,
