@@ -93,6 +93,14 @@ def test_given_keys_win_over_the_budget() -> None:
     assert random.class_share == 0.0
 
 
+def test_a_constant_rate_is_not_said_to_do_the_same_as_an_average() -> None:
+    reasons = [
+        next(decision.reason for decision in plan_of(*keys).decisions if decision.key == "TRAIN.EMA")
+        for keys in ((), ("TRAIN.LR_SCHEDULER.NAME=''",))
+    ]
+    assert ["does the same" in reason for reason in reasons] == [True, False]
+
+
 @pytest.mark.parametrize(("quality", "steps"), [("fast", 500), ("standard", 1500), ("best", 6000)])
 def test_quality_decides_epochs(quality: str, steps: int) -> None:
     [decision] = [d for d in plan_of(f"TRAIN.QUALITY={quality}").decisions if d.key == "TRAIN.EPOCHS"]

@@ -70,7 +70,9 @@ def _decide_average(train: Train, minutes: float | None, ledger: Ledger) -> floa
     reason = (
         "the weights are averaged over the last twentieth of the steps: a network that can be used whenever the time is over"
         if minutes is not None
-        else "with a fixed number of epochs the learning rate ends at 0, which does the same"
+        else "with a number of epochs the learning rate is lowered towards the end, which does the same"
+        if train.lr_scheduler.name != ""
+        else "only a training by the clock averages its weights unless it is told to"
     )
     return AVERAGE_SHARE if ledger.settle("TRAIN.EMA", train.ema, minutes is not None, reason) else None
 
