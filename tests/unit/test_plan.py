@@ -390,6 +390,13 @@ def test_the_size_at_the_last_level_is_that_of_the_given_pooling() -> None:
     assert reason(plan(MODEL__YX_DOWN="[1,2,2,1]"), "MODEL.FEATURE_MAPS").endswith("256 pixels has 64 at the last")
 
 
+def test_the_limits_of_a_batch_are_said() -> None:
+    """32 patches of 32 × 32 are far from the voxels that a step is meant to have."""
+    small = plan(facts([(40, 40)]))
+    assert small.batch_size == 32
+    assert reason(small, "TRAIN.BATCH_SIZE").endswith("voxels per step, at least 2 and at most 32 patches")
+
+
 @pytest.mark.parametrize("number", [1, 3, 4, 6])
 def test_equal_values_serve_any_number_of_levels(number: int) -> None:
     """BiaPy writes its default out, ``Z_DOWN: [0, 0, 0, 0]``."""

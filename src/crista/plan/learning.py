@@ -28,6 +28,9 @@ SHORT_RATE = 5e-3
 """Peak rate of Adam and AdamW in a training by the clock. After 110 steps, validation IoU on ssTEM membranes, five classes of
 organelles, nuclei with outline: 0.644, 0.354, 0.593 with 1e-3; 0.662, 0.578, 0.616 with 3e-3; 0.667, 0.623 with 6e-3."""
 
+FEWEST_PATCHES, MOST_PATCHES = 2, 32
+"""Of a step."""
+
 
 def decide_loss(config: Config, ledger: Ledger) -> tuple[LossTerm, ...]:
     """The terms and their weights."""
@@ -117,5 +120,6 @@ def decide_schedule(train: Train, epochs: int, ledger: Ledger) -> ScheduleShape:
 def decide_batch_size(train: Train, patch: Sequence[int], effort: Effort, ledger: Ledger) -> int:
     """Patches per step."""
     voxels = effort.batch_voxels[len(patch)]
-    decided = max(2, min(32, voxels // prod(patch)))
-    return ledger.settle("TRAIN.BATCH_SIZE", train.batch_size, decided, f"about {voxels:,} voxels per step, at least 2 patches")
+    decided = max(FEWEST_PATCHES, min(MOST_PATCHES, voxels // prod(patch)))
+    reason = f"about {voxels:,} voxels per step, at least {FEWEST_PATCHES} and at most {MOST_PATCHES} patches"
+    return ledger.settle("TRAIN.BATCH_SIZE", train.batch_size, decided, reason)
