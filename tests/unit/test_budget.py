@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 
 import pytest
 from tests.unit.test_plan import facts
@@ -91,6 +92,16 @@ def test_given_keys_win_over_the_budget() -> None:
     assert (plan.average_share, plan.class_share) == (None, 0.0)
     random = plan_of("TRAIN.MAX_MINUTES=5", "DATA.TRAIN.EXTRACT_RANDOM_PATCH=True")
     assert random.class_share == 0.0
+
+
+def test_epochs_count_the_optimizer_steps_that_are_made() -> None:
+    """8 images of 4 patches; overlap makes 9 of each, padding 16, and accumulation takes several for a step."""
+    base = ("TRAIN.QUALITY=best", "TRAIN.BATCH_SIZE=1", "DATA.PATCH_SIZE=(128,128,1)")
+    assert plan_of(*base).epochs == ceil(6000 / 32)
+    assert plan_of(*base, "TRAIN.ACCUM_ITER=4").epochs == ceil(6000 / 8)
+    assert plan_of(*base, "DATA.TRAIN.OVERLAP=(0.5,0.5)").epochs == ceil(6000 / (8 * 9))
+    assert plan_of(*base, "DATA.TRAIN.PADDING=(32,32)").epochs == ceil(6000 / (8 * 16))
+    assert plan_of(*base, "DATA.TRAIN.REPLICATE=2").epochs == ceil(6000 / 64)
 
 
 def test_a_constant_rate_is_not_said_to_do_the_same_as_an_average() -> None:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
+from crista.config.data import TrainData
 from crista.config.root import Config
 from crista.config.train import Train
+from crista.geometry.tiles import grid_starts
 from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import Ledger
 from crista.plan.sparse_labels import is_drawn_around_annotation
@@ -51,19 +53,33 @@ def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int]
 
 
 def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:
-    if config.data.train.extract_random_patch:
+    train = config.data.train
+    if train.extract_random_patch:
         samples = len(fingerprint.shapes)
     else:
-        samples = sum(prod(ceil(n / p) for n, p in zip(shape, patch, strict=True)) for shape in fingerprint.shapes)
-    samples *= max(1, config.data.train.replicate)
-    steps = ceil(samples / batch)
+        samples = sum(_count_patches(shape, patch, train) for shape in fingerprint.shapes)
+    samples *= max(1, train.replicate)
+    steps = ceil(samples / (batch * config.train.accum_iter))
     aim = STEPS[config.train.quality]
     decided = max(10, min(aim // 5, ceil(aim / steps)))
     reason = (
-        f"{decided * steps} steps, {steps} per epoch ({samples} patches); {aim} are aimed at (TRAIN.QUALITY: "
-        f"{config.train.quality}), in 10 to {aim // 5} epochs"
+        f"about {decided * steps} steps, {steps} per epoch ({samples} patches, with those that validate); {aim} are aimed at "
+        f"(TRAIN.QUALITY: {config.train.quality}), in 10 to {aim // 5} epochs"
     )
     return ledger.settle("TRAIN.EPOCHS", config.train.epochs, decided, reason)
+
+
+def _count_patches(shape: Sequence[int], patch: Sequence[int], train: TrainData) -> int:
+    """Patches of the grid over one image, by OVERLAP and PADDING."""
+    overlaps, paddings = (_per_axis(values, len(shape)) for values in (train.overlap, train.padding))
+    inner = (max(1, side - 2 * int(context)) for side, context in zip(patch, paddings, strict=True))
+    return prod(len(grid_starts(*axis)) for axis in zip(shape, inner, overlaps, strict=True))
+
+
+def _per_axis(values: Sequence[float] | None, ndim: int) -> tuple[float, ...]:
+    """One value serves all axes; another number than there are axes has been refused."""
+    given = values or (0,)
+    return tuple(given) if len(given) == ndim else tuple(given[:1]) * ndim
 
 
 def _decide_average(train: Train, minutes: float | None, ledger: Ledger) -> float | None:
