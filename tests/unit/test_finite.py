@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from crista.errors import TrainingError
 from crista.patches.loader import Batch
+from crista.training import finite
 from crista.training.finite import STEPS_BEHIND, FiniteWatch, updates_to_watch
 
 
@@ -90,3 +93,19 @@ def test_only_a_gpu_is_left_ahead() -> None:
     assert updates_to_watch(torch.device("cpu")) == 0
     assert updates_to_watch(torch.device("mps")) == 0
     assert updates_to_watch(torch.device("cuda", 1)) == STEPS_BEHIND
+
+
+def test_figures_are_waited_for_on_the_gpu_that_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for a second GPU, as a processor has none: its stream is recorded, not that of the first one."""
+    recorded = []
+
+    class Arrival:
+        def record(self, stream: object = "of the first GPU") -> None:
+            recorded.append(stream)
+
+    second = SimpleNamespace(device=torch.device("cuda:1"), shape=(2,), dtype=torch.float32)
+    monkeypatch.setattr(torch.cuda, "Event", Arrival)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"of {device}")
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: SimpleNamespace(copy_=lambda *_, **__: None))
+    finite._sent(cast("torch.Tensor", second), [batch("a")])
+    assert recorded == ["of cuda:1"]

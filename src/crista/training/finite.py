@@ -117,7 +117,7 @@ def _sent(values: Tensor, batches: Sequence[Batch]) -> _Figures:
     copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     copy.copy_(values, non_blocking=True)
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(values.device))  # without it: of the first GPU, whichever trains
     return _Figures(copy, arrived, batches)
 
 
