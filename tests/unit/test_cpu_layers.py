@@ -58,6 +58,19 @@ def test_outputs_and_gradients_are_those_of_the_layer(layer: nn.Module, quick: s
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("kernel", "width"), [(5, 1), (7, 1), (7, 2), (9, 3), (7, 3)])
+def test_kernels_that_are_wider_than_the_image(kernel: int, width: int) -> None:
+    """As at the bottleneck of a small patch with KERNEL_SIZE: 5 or 7."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(32, 3, kernel, padding=kernel // 2).double()
+    other = quicken(copy.deepcopy(layer))
+    assert type(other).__name__ == "QuickConv2d"
+    image = torch.randn(2, 32, 4, width, dtype=torch.float64).contiguous(memory_format=memory_layout(2))
+    for module in (layer, other):
+        module(image).square().sum().backward()
+    torch.testing.assert_close(other.weight.grad, layer.weight.grad, rtol=1e-9, atol=1e-9)
+
+
 def test_frozen_weights_get_no_gradient() -> None:
     layer = quicken(nn.Conv2d(32, 4, 3, padding=1))
     layer.weight.requires_grad_(False)

@@ -66,7 +66,7 @@ class _Convolution(torch.autograd.Function):
         needs_image, needs_weight, needs_bias = ctx.needs_input_grad
         gradient = gradient.contiguous(memory_format=memory_layout(image.ndim - 2))
         to_image = _image_gradient(gradient, image, weight, _geometry(weight.shape[2:])) if needs_image else None
-        to_weight = convolution_weight_gradient(gradient, image, weight.shape[2:]) if needs_weight else None
+        to_weight = _weight_gradient(gradient, image, weight) if needs_weight else None
         return to_image, to_weight, _bias_gradient(gradient) if needs_bias else None
 
 
@@ -102,6 +102,16 @@ def _transposed_geometry(factor: tuple[int, ...]) -> tuple[Any, ...]:
 def _image_gradient(gradient: Tensor, image: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
     only_image = [True, False, False]
     result: Tensor = torch.ops.aten.convolution_backward(gradient, image, weight, None, *geometry, only_image)[0]
+    return result
+
+
+def _weight_gradient(gradient: Tensor, image: Tensor, weight: Tensor) -> Tensor:
+    """As matrix products, but where a kernel is so wide that it reaches across whole rows of a narrow image."""
+    kernel = weight.shape[2:]
+    if kernel[-1] <= 2 * image.shape[-1] + 1:
+        return convolution_weight_gradient(gradient, image, kernel)
+    only_weight = [False, True, False]
+    result: Tensor = torch.ops.aten.convolution_backward(gradient, image, weight, None, *_geometry(kernel), only_weight)[1]
     return result
 
 
