@@ -29,6 +29,11 @@ def test_a_processor_trains_in_bfloat16_if_it_has_instructions_for_it(has_instru
         assert ("bfloat16" in precision.notice) is has_instructions
 
 
+def test_amp_that_has_no_effect_is_said(has_instructions: bool) -> None:
+    assert ("AMP: True has no effect" in Precision(True, CPU).notice) is not has_instructions
+    assert "no effect" not in Precision(None, CPU).notice
+
+
 @pytest.mark.usefixtures("has_instructions")
 def test_amp_false_is_float32_everywhere() -> None:
     assert Precision(False, CPU).half is None

@@ -113,7 +113,7 @@ class Plan(Section):
     """Share of all steps over which the validated weights are averaged; None: the weights as they are."""
     patience: int | None
     amp: bool | None
-    """Mixed precision; None: on a GPU only."""
+    """Mixed precision; None or True: where the device is quicker with it."""
     inference: InferencePlan
     save_probabilities: bool
     """Whether `per_image` and `full_image` hold probabilities (True) or label images (False)."""

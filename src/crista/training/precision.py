@@ -21,6 +21,7 @@ class Precision:
 
     def __init__(self, wanted: bool | None, device: torch.device) -> None:
         self._device = device
+        self._wanted = wanted
         self.half = training_half_precision(device) if wanted is not False else None
         """What convolutions compute in; None: float32."""
         self.scales = self.half == torch.float16
@@ -35,7 +36,9 @@ class Precision:
 
     @property
     def notice(self) -> str:
-        """What is to be said of it; empty where all is float32."""
+        """What is to be said of it; empty where all is float32, as it is expected to be."""
+        if self.half is None and self._wanted:
+            return "TRAIN.AMP: True has no effect: this device has no faster arithmetic of half precision, training is in float32"
         if self.half is None:
             return ""
         name = str(self.half).removeprefix("torch.")
