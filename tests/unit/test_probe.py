@@ -154,6 +154,27 @@ def test_what_is_given_is_not_made_smaller(monkeypatch: pytest.MonkeyPatch) -> N
     assert (plan.patch_size, plan.model.feature_maps, plan.batch_size) == ((256, 256), (32, 64), 4)
 
 
+def test_a_lighter_plan_that_given_keys_do_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six levels need sides of 32: the patch of the full effort has 96, those of the lighter ones 48."""
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 100.0)
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5", "MODEL.FEATURE_MAPS=[8,8,8,8,8,8]"]).config
+    volumes = facts([(128, 256, 256)] * 3, spacing=(2.0, 1.0, 1.0))
+    with pytest.raises(PlanError):
+        make_plan(config, volumes, LIGHT)
+    events, plan = drain(choose_plan(config, volumes, torch.device("cpu"), 300.0, None))
+    assert (events, plan.patch_size) == ([], (48, 96, 96))
+    assert plan.decisions[-1].value == "full"
+
+
+def test_a_time_that_is_over_leaves_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading took longer than the whole training was to take."""
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 0.1)
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=0.1"]).config
+    events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), -3.0, None))
+    assert "would make 0 steps" in events[0].text
+    assert plan.decisions[-1].reason.startswith("about 0 steps")
+
+
 def test_without_a_time_or_with_an_earlier_run_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> float:
         raise AssertionError

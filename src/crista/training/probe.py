@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -19,7 +20,7 @@ from crista.models import build_model
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
 from crista.plan.budget import divide_time
-from crista.plan.effort import EFFORTS, FEWEST_STEPS
+from crista.plan.effort import EFFORTS, FEWEST_STEPS, FULL
 from crista.plan.events import Event, Said, Warned
 from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
@@ -47,23 +48,31 @@ def choose_plan(
 
     Steps on noise are timed on this device. The `previous` run of the same training is followed without timing.
     """
-    plans = [make_plan(config, fingerprint, effort) for effort in EFFORTS]
     if seconds is None:
-        return plans[0]
-    for plan in plans if previous is not None else ():
+        return make_plan(config, fingerprint)
+    tried = list(_plans(config, fingerprint))
+    for _, plan in tried if previous is not None else ():
         if adopt(plan, previous) is not None:  # type: ignore[arg-type]
             return plan
     steps = 0
-    for number, plan in enumerate(plans):
-        steps = int(seconds / _time_noise(plan, device))
-        if steps >= FEWEST_STEPS or number == len(plans) - 1 or _equal_work(plan, plans[number + 1]):
+    for number, (name, plan) in enumerate(tried):
+        steps = int(max(0.0, seconds) / _time_noise(plan, device))
+        if steps >= FEWEST_STEPS or number == len(tried) - 1 or _equal_work(plan, tried[number + 1][1]):
             break
         yield Said(
-            f"the {EFFORTS[number].name} network would make {steps} steps in the time that is left, {FEWEST_STEPS} are wanted: "
+            f"the {name} network would make {steps} steps in the time that is left, {FEWEST_STEPS} are wanted: "
             f"network and patches are made smaller"
         )
     reason = f"about {steps} steps in the time that is left; with fewer than {FEWEST_STEPS} network and patches are made smaller"
-    return _with(plan, {}, Decision(key="effort", value=EFFORTS[number].name, reason=reason))
+    return _with(plan, {}, Decision(key="effort", value=name, reason=reason))
+
+
+def _plans(config: Config, fingerprint: Fingerprint) -> Iterator[tuple[str, Plan]]:
+    """Names of the efforts and their plans, from the most work on; of the lighter ones those that fit the keys that are given."""
+    yield FULL.name, make_plan(config, fingerprint)
+    for effort in EFFORTS[1:]:
+        with suppress(PlanError):
+            yield effort.name, make_plan(config, fingerprint, effort)
 
 
 def _equal_work(plan: Plan, lighter: Plan) -> bool:
