@@ -204,3 +204,8 @@ def test_advice_leaves_out_what_is_done_already() -> None:
     assert "PROBABILITY_MAP" not in text
     assert "it is 0.0005" in text
     assert "LOSS.TYPE" not in advice(plan(), 1.0)
+
+
+def test_advice_to_weight_classes_needs_a_term_that_does() -> None:
+    assert "CLASS_REBALANCE: auto" in advice(plan(), 1.0)
+    assert "CLASS_REBALANCE" not in advice(plan(LOSS__TYPE="[DICE]"), 1.0)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crista.config.loss import Dice
+from crista.config.loss import CrossEntropy, Dice
 from crista.errors import UnstableTrainingError
 from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
@@ -102,7 +102,7 @@ def advice(plan: Plan, rate_factor: float) -> str:
     keys = [f"TRAIN.LR: {plan.optimizer.lr * rate_factor / 5:g} (it is {plan.optimizer.lr * rate_factor:g})"]
     if not any(isinstance(term.term, Dice) for term in plan.loss):
         keys.append("LOSS.TYPE: [DICE, CE]")
-    if plan.class_weights is None:
+    if plan.class_weights is None and any(isinstance(term.term, CrossEntropy) for term in plan.loss):
         keys.append("LOSS.CLASS_REBALANCE: auto")
     train = plan.config.data.train
     if not (train.probability_map or plan.sparse_labels or plan.class_share):
