@@ -104,6 +104,12 @@ def test_two_wrong_elements_are_two_problems():
     [
         ("DATA:\n  TRAIN:\n    PROBABILITY_MAP: True", "line 3, DATA.TRAIN.PROBABILITY_MAP", "EXTRACT_RANDOM_PATCH: True"),
         ("LOSS:\n  CLASS_REBALANCE: manual", "line 2, LOSS.CLASS_REBALANCE", "needs CLASS_WEIGHTS"),
+        ("LOSS:\n  WEIGHTS: [0, 0]", "line 2, LOSS.WEIGHTS", "are all 0"),
+        (
+            "LOSS:\n  CLASS_REBALANCE: manual\n  CLASS_WEIGHTS: [0, 0]",
+            "line 3, LOSS.CLASS_WEIGHTS",
+            "are all 0, so that no pixel would count",
+        ),
         ("LOSS:\n  TYPE: [CE]\n  WEIGHTS: [1, 2]", "line 3, LOSS.WEIGHTS", "2 values for 1 terms"),
         ("MODEL:\n  FEATURE_MAPS: [8, 16]\n  Z_DOWN: [1, 2]", "line 3, MODEL.Z_DOWN", "it takes 1"),
         ("MODEL:\n  ARCHITECTURE: resunet\n  KERNEL_SIZE: 4", "line 3, MODEL.KERNEL_SIZE", "must be odd"),

@@ -59,6 +59,10 @@ class Loss(Section):
             raise ValueError(f"TYPE {list(self.type)} names a term twice")
         if self.weights and self.type is not None and len(self.weights) != len(self.type):
             raise ValueError(f"WEIGHTS has {len(self.weights)} values for {len(self.type)} terms in TYPE")
+        if self.weights and not any(self.weights):
+            raise ValueError("WEIGHTS are all 0, so that nothing would be learned; give one term at least a weight above 0")
+        if self.class_rebalance == "manual" and self.class_weights and not any(self.class_weights):
+            raise ValueError("CLASS_WEIGHTS are all 0, so that no pixel would count; give one class at least a weight above 0")
         if self.class_rebalance == "manual" and not self.class_weights:
             raise ValueError("CLASS_REBALANCE: manual needs CLASS_WEIGHTS, one value per class")
         return self
