@@ -397,6 +397,14 @@ def test_the_limits_of_a_batch_are_said() -> None:
     assert reason(small, "TRAIN.BATCH_SIZE").endswith("voxels per step, at least 2 and at most 32 patches")
 
 
+def test_batch_normalisation_needs_more_than_one_voxel() -> None:
+    deep = {"DATA__PATCH_SIZE": "(16,16,1)", "MODEL__FEATURE_MAPS": "[4,4,4,4,4]"}
+    message = refusal(TRAIN__BATCH_SIZE=1, **deep)
+    assert "TRAIN.BATCH_SIZE: 1 patch of (16, 16) is one voxel at the bottleneck" in message
+    assert plan(TRAIN__BATCH_SIZE=2, **deep).batch_size == 2
+    assert plan(TRAIN__BATCH_SIZE=1, MODEL__NORMALIZATION="none", **deep).batch_size == 1
+
+
 @pytest.mark.parametrize("number", [1, 3, 4, 6])
 def test_equal_values_serve_any_number_of_levels(number: int) -> None:
     """BiaPy writes its default out, ``Z_DOWN: [0, 0, 0, 0]``."""

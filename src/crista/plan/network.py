@@ -120,6 +120,7 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
         }
     )
     _check_patch(patch, model, ndim, ledger)
+    _check_batch(config, patch, model, ledger)
     return model
 
 
@@ -194,6 +195,17 @@ def _decide_isotropy(
         decided.append(ratio < 2)
         ratio *= factor / 2
     return ledger.settle("MODEL.ISOTROPY", given, tuple(decided), reason)
+
+
+def _check_batch(config: Config, patch: tuple[int, ...], model: Model, ledger: Ledger) -> None:
+    """A batch of which batch normalisation would see one value is refused."""
+    of_batch = model.normalization in ("bn", "sync_bn")
+    if of_batch and config.train.batch_size == 1 and tuple(patch) == network_stride(model, len(patch)):
+        ledger.refuse(
+            "TRAIN.BATCH_SIZE",
+            f"1 patch of {tuple(patch)} is one voxel at the bottleneck, where batch normalisation has no variance to divide by",
+            "use at least 2, a larger patch, or fewer FEATURE_MAPS",
+        )
 
 
 def _check_patch(patch: tuple[int, ...], model: Model, ndim: int, ledger: Ledger) -> None:
