@@ -47,8 +47,15 @@ def _cgroup_limits() -> list[tuple[int, int]]:
     for folder in folders:
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with suppress(OSError, ValueError):
-                found.append((int((folder / limit).read_text()), int((folder / used).read_text())))
+                held = int((folder / used).read_text()) - _file_cache(folder / "memory.stat")
+                found.append((int((folder / limit).read_text()), held))
     return found
+
+
+def _file_cache(stat: Path) -> int:
+    """Bytes of files that a control group holds and gives back when memory is asked for: all that it has read counts as used."""
+    lines = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
+    return int(lines.get("total_inactive_file", lines.get("inactive_file", 0)))
 
 
 def status_bytes(key: str) -> int:
