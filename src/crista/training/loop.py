@@ -245,7 +245,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
         "loss": loss,
         "iou": foreground_iou(confusion),
         "lr": rate,
-        "steps_per_second": steps / seconds,
+        "steps_per_second": done.taken / seconds,
         "data_wait_percent": 100 * waited / seconds,
     }
 

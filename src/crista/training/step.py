@@ -23,7 +23,8 @@ class Steps:
         self._tally = Tally(job.plan.classes)
         behind = updates_to_watch(job.device)
         self._watch = FiniteWatch(state.optimizer, behind=behind, may_overflow=state.precision.scales)
-        self._taken = 0
+        self.taken = 0
+        """Steps so far."""
 
     def take(self, batches: Sequence[Batch], rate: float) -> None:
         """One optimizer step over `batches` (several when gradients are accumulated) at a learning rate.
@@ -41,13 +42,13 @@ class Steps:
         norm = state.precision.gradient_norm(state.optimizer, state.model, clip)
         self._watch.look(losses, norm, batches)
         state.precision.step(state.optimizer)
-        self._taken += 1
+        self.taken += 1
 
     def finish(self) -> tuple[float, NDArray[np.int64]]:
         """Mean loss and confusion matrix of the steps; raises as `take` does, and if the loss exploded."""
         self._watch.finish()
         total, _, confusion = self._tally.read()
-        loss = total / max(1, self._taken)
+        loss = total / max(1, self.taken)
         refuse_explosion(loss, [row["loss"] for row in self._state.history], self._watch.worst)
         return loss, confusion
 
