@@ -45,6 +45,14 @@ def full_config(data: Path, **changes: dict[str, Any]) -> dict[str, Any]:
     return tiny_config(data, augmentor=AUGMENTED, train=LEARNING, model=model, **changes)
 
 
+@pytest.mark.parametrize("seed", [10**11, 10**21])
+def test_a_seed_may_be_any_number(seed: int, make_data: MakeData, tmp_path: Path) -> None:
+    """torch takes 64 bits; the first one is beyond them only once an epoch is mixed in."""
+    config = tiny_config(make_data(test=0), system={"SEED": seed}, train={"EPOCHS": 1}, test={"ENABLE": False})
+    outcome = run(config, result_dir=tmp_path, name="job")
+    assert load_checkpoint(outcome.folder.checkpoint_last).finished
+
+
 @pytest.mark.parametrize("half", [None, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_stopped_after_each_epoch_and_resumed_equals_uninterrupted(
     half: torch.dtype | None, make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

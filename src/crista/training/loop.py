@@ -39,7 +39,7 @@ from crista.training.guards import Guards
 from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
 from crista.training.selection import best_epoch, patience_is_over, scores
-from crista.training.state import State, TrainingJob, preparation
+from crista.training.state import SEEDS, State, TrainingJob, preparation
 from crista.training.step import Steps
 from crista.training.validation import ValidationPatches, some_of, validate, validation_batches
 
@@ -213,7 +213,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
     """All optimizer steps of one epoch; returns its row of the log, or None if it was stopped and another epoch was before it."""
     plan, processes, epoch = job.plan, job.processes, course.epoch
     seed = plan.config.system.seed
-    torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + processes.rank)  # dropout only
+    torch.manual_seed(((seed * 1_000_003 + epoch) * 1_009 + processes.rank) % SEEDS)  # dropout only
     order = epoch_order(len(job.train), _samples_per_epoch(job), epoch=epoch, seed=seed)
     groups = full_batches(order, plan.batch_size * processes.world_size)
     share = [rank_share(group, rank=processes.rank, world_size=processes.world_size) for group in groups]

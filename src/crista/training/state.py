@@ -27,6 +27,9 @@ from crista.training.idle_biases import freeze_idle_biases
 from crista.training.optimizer import OPTIMIZERS, load_optimizer_state
 from crista.training.precision import Precision
 
+SEEDS = 2**64
+"""As many as torch has; SYSTEM.SEED may be larger."""
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -63,7 +66,7 @@ class State:
 
     def __init__(self, job: TrainingJob) -> None:
         plan = job.plan
-        torch.manual_seed(plan.config.system.seed)
+        torch.manual_seed(plan.config.system.seed % SEEDS)
         model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
         self.start_notice = ""
         if plan.class_frequencies is not None:
