@@ -103,7 +103,8 @@ def test_stopped_it_leaves_a_network_and_goes_on(make_data: MakeData, tmp_path: 
     assert not stopped.finished
     assert outcome.metrics  # predicted and measured all the same
     outcome, events = run_it(request_of(data, tmp_path / "out", 12))
-    assert any(isinstance(event, Said) and event.text.startswith("resuming after epoch") for event in events)
+    [said] = [event.text for event in events if isinstance(event, Said) and event.text.startswith("resuming after epoch")]
+    assert said == f"resuming after epoch {len(stopped.history)}; how many there are is up to the clock"
     finished = load_checkpoint(outcome.folder.checkpoint_last)
     assert finished.finished
     assert finished.history[: len(stopped.history)] == stopped.history

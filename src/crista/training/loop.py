@@ -151,7 +151,8 @@ def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
     state.resume(checkpoint, job.last_path)
     if checkpoint.finished and not _has_more_time(job.plan, checkpoint.plan):
         return True
-    yield Said(f"resuming after epoch {checkpoint.epoch} of {job.plan.epochs}")
+    of = f" of {job.plan.epochs}" if job.plan.minutes is None else "; how many there are is up to the clock"
+    yield Said(f"resuming after epoch {checkpoint.epoch}{of}")
     return False
 
 
