@@ -84,6 +84,15 @@ def test_an_epoch_that_becomes_slow_is_ended(make_data: MakeData, tmp_path: Path
     assert all(row["steps_per_second"] <= 2 for row in history)  # of the steps that were made, not of those foreseen
 
 
+def test_given_epochs_end_before_the_time(make_data: MakeData, tmp_path: Path) -> None:
+    """Passes over the samples, as without a time; the clock only watches."""
+    changes = ("TEST.ENABLE=False", "TRAIN.EPOCHS=2")
+    outcome, events = run_it(request_of(make_data(train=4, test=0), tmp_path / "out", 600, *changes))
+    trained = load_checkpoint(outcome.folder.checkpoint_last)
+    assert (len(trained.history), trained.plan.steps_per_epoch, trained.finished) == (2, None, True)
+    assert [event.reason for event in events if isinstance(event, TrainingFinished)] == ["all epochs are done"]
+
+
 def test_the_learning_rate_ends_low_when_the_time_ends(make_data: MakeData, tmp_path: Path) -> None:
     outcome, _ = run_it(request_of(make_data(train=4, test=0), tmp_path / "out", 6, "TEST.ENABLE=False"))
     rates = [row["lr"] for row in load_checkpoint(outcome.folder.checkpoint_last).history]

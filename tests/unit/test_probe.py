@@ -16,6 +16,7 @@ from crista.config.load import config_from_dict
 from crista.errors import PlanError
 from crista.images.check import check_dataset
 from crista.patches.prepare import make_split, prepare_samples
+from crista.plan.budget import divide_time
 from crista.plan.effort import EFFORTS, LIGHT
 from crista.plan.events import Event, Said, Warned
 from crista.plan.make import make_plan
@@ -92,6 +93,24 @@ def test_steps_fill_the_time(make_data: MakeData, tmp_path: Path, monkeypatch: p
     events, plan = drain(fit_to_time(job))
     assert (plan.epochs, plan.steps_per_epoch, plan.validation_patches) == (25, 7, None)
     assert "a step takes 0.50 s here" in events[0].text
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(3, "epochs"), (9, "epochs"), (10, "time"), (1000, "time")])
+def test_given_epochs_or_the_time_whichever_comes_first(
+    epochs: int, first: str, make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch is a pass over all samples: with its validation 10.5 s, so nine fit into 100 s."""
+    job = job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=5", f"TRAIN.EPOCHS={epochs}", seconds=100)
+    step, patch = 10.0 / probe.steps_of_a_pass(job), 0.5 / len(job.validation)
+    monkeypatch.setattr(probe, "_time_steps", lambda _: (step, patch * job.plan.batch_size))
+    events, plan = drain(fit_to_time(job))
+    if first == "epochs":
+        assert plan == job.plan
+        assert (plan.epochs, plan.steps_per_epoch) == (epochs, None)
+        assert events[0].text.startswith(f"TRAIN.EPOCHS = {epochs}: they take about")
+    else:
+        parts = divide_time(100, step, patch, len(job.validation))
+        assert (plan.epochs, plan.steps_per_epoch) == parts[:2]
 
 
 def test_without_a_budget_nothing_is_timed(make_data: MakeData, tmp_path: Path) -> None:

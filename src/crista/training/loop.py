@@ -88,7 +88,7 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
     schedule = SCHEDULES.build(plan.schedule)
     batches = some_of(validation_batches(job.validation, plan.batch_size), plan.validation_patches)
     guards = Guards(plan, state)
-    budget = Budget(plan.epochs, job.budget_seconds, plan.config.train.epochs is not None).start(state.history)
+    budget = Budget(plan.epochs, job.budget_seconds, _are_passes(plan)).start(state.history)
     total = _agreed_total(job, state, budget)
     while (epoch := len(state.history) + 1) <= total:
         started = time.perf_counter()
@@ -119,7 +119,14 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
 def _why_it_ended(job: TrainingJob, done: int, total: int) -> str:
     if done < total:
         return f"stopped after epoch {done} of {total}; the same command goes on"
-    return "all epochs are done" if job.budget_seconds is None else f"the time is over, {done} epochs are done"
+    if job.budget_seconds is None or (_are_passes(job.plan) and done >= job.plan.epochs):
+        return "all epochs are done"
+    return f"the time is over, {done} epochs are done"
+
+
+def _are_passes(plan: Plan) -> bool:
+    """Whether the epochs are those of TRAIN.EPOCHS; else, with a time budget, they are parts of the time."""
+    return plan.config.train.epochs is not None and plan.steps_per_epoch is None
 
 
 def _agreed_total(job: TrainingJob, state: State, budget: RunningBudget) -> int:

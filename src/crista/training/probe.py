@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import ceil
 from statistics import median
 from typing import Any
 
@@ -147,9 +148,14 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
         return plan
     with reused_memory(job.device):
         step, forward = _time_steps(job)
-    patches = len(job.validation)
-    epochs, steps, validated = divide_time(job.budget_seconds, step, forward / plan.batch_size, patches)
-    epochs = min(epochs, plan.config.train.epochs or epochs)
+    patches, given = len(job.validation), plan.config.train.epochs
+    validation = forward / plan.batch_size
+    if given is not None:
+        needed = given * (steps_of_a_pass(job) * step + patches * validation)
+        if needed <= job.budget_seconds:
+            yield Said(f"TRAIN.EPOCHS = {given}: they take about {needed / 60:.1f} minutes and end before the time does")
+            return plan
+    epochs, steps, validated = divide_time(job.budget_seconds, step, validation, patches)
     total = epochs * steps
     reason = (
         f"a step takes {step:.2f} s here, measured on real patches; {total} of them in {epochs} epochs fill the "
@@ -158,6 +164,12 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
     yield Said(f"steps per epoch = {steps}: {reason}")
     update = {"epochs": epochs, "steps_per_epoch": steps, "validation_patches": validated if validated < patches else None}
     return _with(plan, update, Decision(key="steps per epoch", value=str(steps), reason=reason))
+
+
+def steps_of_a_pass(job: TrainingJob) -> int:
+    """Optimizer steps that show each sample once."""
+    batches = ceil(len(job.train) / (job.plan.batch_size * job.processes.world_size))
+    return ceil(batches / job.plan.config.train.accum_iter)
 
 
 def _with(plan: Plan, update: dict[str, Any], decision: Decision) -> Plan:
