@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.conftest import MakeData, tiny_config
 from tests.unit.test_plan import facts
 
 from crista.config.load import config_from_dict
-from crista.errors import PlanError
+from crista.errors import ConfigError, PlanError
 from crista.images.check import check_dataset
 from crista.patches.prepare import make_split, prepare_samples
 from crista.plan.budget import divide_time
@@ -21,8 +22,9 @@ from crista.plan.effort import EFFORTS, LIGHT
 from crista.plan.events import Event, Said, Warned
 from crista.plan.make import make_plan
 from crista.training import probe
+from crista.training.distributed import Processes
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
-from crista.training.state import TrainingJob
+from crista.training.state import State, TrainingJob
 
 
 def job_of(data: Path, tmp_path: Path, *overrides: str, seconds: float | None = None) -> TrainingJob:
@@ -84,6 +86,14 @@ def test_no_memory_for_a_single_patch(make_data: MakeData, tmp_path: Path, monke
     job = job_of(make_data(test=0), tmp_path, FREE)
     with pytest.raises(PlanError, match=r"DATA\.PATCH_SIZE: a single patch of 32 × 32 does not fit"):
         drain(fit_to_memory(job))
+
+
+def test_sync_bn_of_processes_without_gpus_is_refused(make_data: MakeData, tmp_path: Path) -> None:
+    """torch would end the first step with a ValueError."""
+    job = job_of(make_data(test=0), tmp_path, "MODEL.NORMALIZATION=sync_bn")
+    with pytest.raises(ConfigError, match=r"MODEL\.NORMALIZATION: sync_bn puts the batches"):
+        State(replace(job, processes=Processes(rank=0, world_size=2)))
+    assert State(job).model  # alone it is bn
 
 
 def test_steps_fill_the_time(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from threading import Event
 import torch
 from torch import nn
 
+from crista.errors import ConfigError, Problem
 from crista.losses import all_reduce_sum, build_loss
 from crista.models import build_model
 from crista.models.initialization import expect_frequencies
@@ -127,6 +128,9 @@ class State:
 def _wrapped(model: nn.Module, job: TrainingJob) -> nn.Module:
     if job.processes.world_size == 1:
         return model
+    if job.plan.model.normalization == "sync_bn" and job.device.type != "cuda":
+        what = "sync_bn puts the batches of several processes together on GPUs only, and these train on processors"
+        raise ConfigError("with the device", [Problem("MODEL.NORMALIZATION", what, "use bn, or processes with GPUs")])
     if job.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return nn.parallel.DistributedDataParallel(model, device_ids=[job.device.index])
