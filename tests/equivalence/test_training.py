@@ -167,6 +167,16 @@ def test_other_data_train_anew_and_the_old_network_is_kept(make_data: MakeData, 
         assert torch.equal(value, kept[name])
 
 
+def test_a_network_that_is_gone_is_not_said_to_be_kept(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(test=0)
+    short = {"train": {"EPOCHS": 1}, "test": {"ENABLE": False}}
+    run(tiny_config(data, **short), result_dir=tmp_path, name="job").folder.checkpoint_best.unlink()
+    seen: list[object] = []
+    run(tiny_config(data, loss={"TYPE": ["CE"]}, **short), result_dir=tmp_path, name="job", on_event=seen.append)
+    [warning] = [event.text for event in seen if isinstance(event, Warned) and "training starts anew" in event.text]
+    assert "kept" not in warning
+
+
 def test_data_that_only_moved_are_the_same(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data()
     run(tiny_config(data), result_dir=tmp_path, name="job")

@@ -147,10 +147,9 @@ def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
     other = "settings" if training_key(checkpoint.plan) != training_key(job.plan) else other
     if other is not None:
         job.processes.barrier()  # every process has read the old checkpoint before it is moved
-        kept = _set_aside(job) if job.processes.is_main else job.best_path
-        yield Warned(
-            f"the {other} differ from those of the training found here: training starts anew; its network is kept as {kept}"
-        )
+        kept = _set_aside(job) if job.processes.is_main else None
+        network = f"; its network is kept as {kept}" if kept is not None else ""
+        yield Warned(f"the {other} differ from those of the training found here: training starts anew{network}")
         return False
     if not job.best_path.is_file():
         yield Said(f"{job.best_path.name} is missing: training starts anew")
@@ -173,11 +172,9 @@ def previous_of(best: Path) -> Path:
     return best.with_name(f"{best.stem}.previous.pth")
 
 
-def _set_aside(job: TrainingJob) -> Path:
-    """Keep the best network of an earlier training under another name."""
-    kept = previous_of(job.best_path)
-    if job.best_path.is_file():
-        job.best_path.replace(kept)
+def _set_aside(job: TrainingJob) -> Path | None:
+    """Keep the best network of an earlier training, if it is there, under another name."""
+    kept = job.best_path.replace(previous_of(job.best_path)) if job.best_path.is_file() else None
     job.last_path.unlink(missing_ok=True)
     return kept
 
