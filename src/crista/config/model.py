@@ -25,8 +25,8 @@ class UNetFamily(Section):
     """Dropout probability per level. Left out: none."""
 
     normalization: NormalizationLayer | None = None
-    """Normalisation layer: batch (`bn`), batch over all processes (`sync_bn`), instance (`in`), group of 8 (`gn`), layer
-    (`ln`, one group), or none. Left out: decided."""
+    """Normalisation layer: batch (`bn`), batch over all processes (`sync_bn`), instance (`in`), group (`gn`, at most 8 groups),
+    layer (`ln`, one group), or none. Left out: decided."""
 
     activation: Activation | None = None
     """Activation after each normalisation. Left out: decided."""

@@ -24,7 +24,7 @@ class System(Section):
     """Processor cores to use. -1: all."""
 
     num_workers: Annotated[int, Field(ge=-1)] = -1
-    """Threads that prepare patches beside the network. -1: one per four cores, at least one."""
+    """Threads that prepare patches beside the network. -1: one per four cores, at least one and at most eight."""
 
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`, `mps`. Left out: a GPU if there is one."""

@@ -94,7 +94,7 @@ class Schedule(Section):
     """What reduceonplateau multiplies the rate by."""
 
     reduceonplateau_patience: Annotated[int, Field(ge=-1)] = -1
-    """Epochs without improvement before the rate falls. -1: a third of TRAIN.PATIENCE, at least 1."""
+    """Epochs without improvement before the rate falls. -1: a third of TRAIN.PATIENCE, at least 1; 5 without one."""
 
     warmup_cosine_decay_epochs: Annotated[int, Field(ge=-1)] = -1
     """Epochs in which warmupcosine rises. -1: a tenth of TRAIN.EPOCHS, at least 1."""

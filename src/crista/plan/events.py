@@ -83,7 +83,7 @@ class TrainingFinished(Event):
     """Training has ended."""
 
     reason: str
-    """``all epochs``, ``patience``, ``already trained``."""
+    """In words: ``all epochs are done``, ``already trained``, ``stopped after epoch 3 of 9; …``."""
     best_checkpoint: Path
 
 
