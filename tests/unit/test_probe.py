@@ -96,6 +96,12 @@ def test_sync_bn_of_processes_without_gpus_is_refused(make_data: MakeData, tmp_p
     assert State(job).model  # alone it is bn
 
 
+def test_each_process_tries_its_memory_alone(make_data: MakeData, tmp_path: Path) -> None:
+    """There are no peers here: a step that asked them for their gradients would fail."""
+    job = job_of(make_data(test=0), tmp_path, FREE)
+    assert drain(fit_to_memory(replace(job, processes=Processes(rank=0, world_size=2)))) == ([], job.plan)
+
+
 def test_steps_fill_the_time(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """0.5 s a step and 0.1 s for four patches in 100 s: 25 epochs of 4 s, of which validation takes little."""
     job = job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=5", "TRAIN.EPOCHS=None", seconds=100)

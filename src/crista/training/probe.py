@@ -27,6 +27,7 @@ from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
 from crista.training.cpu_layers import quicken
+from crista.training.distributed import Processes
 from crista.training.loop import training_key
 from crista.training.memory import reused_memory
 from crista.training.precision import Precision
@@ -124,7 +125,8 @@ def fit_to_memory(job: TrainingJob) -> Generator[Event, None, Plan]:
         If not even the smallest batch fits.
     """
     plan, wanted = job.plan, job.plan.batch_size
-    fitting = _fit_cuda(job) if job.device.type == "cuda" else _fit_processor(job)
+    alone = replace(job, processes=Processes())  # peers would wait for a step that does not fit here
+    fitting = _fit_cuda(alone) if job.device.type == "cuda" else _fit_processor(alone)
     if fitting >= wanted:
         return plan
     if plan.config.train.batch_size is not None and fitting > 0:
