@@ -71,6 +71,24 @@ def test_kernels_that_are_wider_than_the_image(kernel: int, width: int) -> None:
     torch.testing.assert_close(other.weight.grad, layer.weight.grad, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("layer", "quick"), LAYERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_mixed_precision_is_that_of_the_layer(layer: nn.Module, quick: str) -> None:
+    """bfloat16 where ATEN_CPU_CAPABILITY hides from torch what the processor has: about the same, and no error."""
+    torch.manual_seed(0)
+    ndim = 3 if "3d" in quick else 2
+    channels = getattr(layer, "in_channels", 6)
+    image = torch.randn(3, channels, *(4, 6, 8)[-ndim:]).bfloat16().contiguous(memory_format=memory_layout(ndim))
+    results = []
+    for module in (copy.deepcopy(layer), quicken(copy.deepcopy(layer))):
+        seen = image.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = module(seen)
+        out.float().square().mean().backward()
+        results.append([out.detach().float(), *(parameter.grad for parameter in module.parameters())])
+    for expected, value in zip(*results, strict=True):
+        torch.testing.assert_close(value, expected, rtol=0.05, atol=0.05)
+
+
 def test_frozen_weights_get_no_gradient() -> None:
     layer = quicken(nn.Conv2d(32, 4, 3, padding=1))
     layer.weight.requires_grad_(False)

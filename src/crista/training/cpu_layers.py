@@ -119,10 +119,17 @@ def _bias_gradient(gradient: Tensor) -> Tensor:
     return gradient.sum([0, *range(2, gradient.ndim)])
 
 
+def _in_mixed_precision() -> bool:
+    """Whether autocast chooses the precision, as it does for torch's own layers only."""
+    return torch.is_autocast_enabled("cpu")
+
+
 class QuickConv2d(nn.Conv2d):
     """Weight gradient as matrix products."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if _in_mixed_precision():
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         return _Convolution.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -130,6 +137,8 @@ class QuickConv3d(nn.Conv3d):
     """Weight gradient as matrix products."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if _in_mixed_precision():
+            return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         return _Convolution.apply(input, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -154,16 +163,20 @@ def _pointwise(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class QuickConvTranspose2d(nn.ConvTranspose2d):
     """Weight gradient as one matrix product."""
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002 - as in torch
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, C_in, Y, X) -> (N, C_out, Y·f, X·f)."""
+        if _in_mixed_precision():
+            return super().forward(input, output_size)
         return _Transposed.apply(input, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class QuickConvTranspose3d(nn.ConvTranspose3d):
     """Weight gradient as one matrix product."""
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002 - as in torch
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, C_in, Z, Y, X) -> (N, C_out, Z·f, Y·f, X·f)."""
+        if _in_mixed_precision():
+            return super().forward(input, output_size)
         return _Transposed.apply(input, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
