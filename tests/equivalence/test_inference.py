@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crista.config.root import Config
+from crista.geometry.axes import Region
 from crista.geometry.tiles import grid_blocks, whole
 from crista.images.image import Image
 from crista.images.open import open_image
@@ -300,6 +302,29 @@ def test_the_clock_counts_work_and_time(tmp_path: Path) -> None:
     assert 0 < clock.network <= clock.total
     assert predicted.network_seconds == clock.network
     assert f"{clock.voxels_in / clock.voxels_out:.2f} voxels through the network per voxel" in clock.describe()
+
+
+def test_a_block_that_lost_a_tile_is_never_finished(tmp_path: Path) -> None:
+    """Its later tiles are under way when the first one fails: they must not pass for the whole block."""
+    image = image_of(np.zeros((16, 96), np.uint8), tmp_path)
+    plan = make_plan(2, halo_plan((16, 16), (0, 0)).model_copy(update={"batch_size": 2}))
+    predictor = build_predictor(plan)
+    statistics = compute_statistics(image, plan.config.data.normalization)
+    finished: list[PredictedBlock] = []
+
+    class FullMemory(PredictedBlock):
+        def write(self, region: Region, scores: torch.Tensor) -> None:
+            if region[1].start == 0:
+                time.sleep(0.5)  # the other batches are submitted meanwhile
+                raise MemoryError("no room for the first tile")
+            super().write(region, scores)
+
+    predicted = FullMemory(whole((16, 96)), 3, 0.5, keep_probabilities=False)
+    tiles = predictor.tiles_of((16, 96), whole((16, 96)))
+    assert len(tiles.tiles) == 6
+    with pytest.raises(MemoryError, match="no room for the first tile"):
+        list(predictor.predict([Piece(image, statistics, tiles, predicted, finished.append)]))
+    assert not finished
 
 
 def image_of(pixels: np.ndarray, folder: Path) -> Image:

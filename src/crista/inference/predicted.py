@@ -41,6 +41,8 @@ class PredictedBlock:
         """Gathers the entropy of the scores, or None."""
         self.network_seconds = 0.0
         """Time that the network took for it."""
+        self.is_broken = False
+        """Whether some of its tiles could not be put in: what is there must not be taken for a prediction."""
         self._threshold = threshold
 
     def write(self, region: Region, scores: torch.Tensor) -> None:

@@ -169,6 +169,18 @@ class _Step(Generic[T]):
 
 
 def _assemble(step: _Step[T], scores: torch.Tensor) -> Progress[T]:
+    """Put the scores of some tiles where they belong; a piece that lost some is never finished, whatever comes after."""
+    piece = step.piece
+    if piece.predicted.is_broken:
+        return Progress(piece, step.done, None)
+    try:
+        return _assembled(step, scores)
+    except BaseException:
+        piece.predicted.is_broken = True
+        raise
+
+
+def _assembled(step: _Step[T], scores: torch.Tensor) -> Progress[T]:
     piece = step.piece
     for tile, tile_scores in zip(step.tiles, scores, strict=True):
         for region, final in piece.assembler.add(tile, tile_scores):
