@@ -13,6 +13,7 @@ import pytest
 import zarr
 from tests.jobs import job, labels, pixels, plan_of, predict_only, run_and_listen, table, write_data
 
+from crista.inference.record import ImageRecord
 from crista.inference.store import Done
 from crista.plan.events import Said, TileFinished
 from crista.workflow.api import Outcome, run
@@ -177,6 +178,27 @@ def test_a_run_stopped_between_blocks_goes_on_and_does_no_block_twice(
     kept = [event.text for event in heard if isinstance(event, Said) and "blocks were predicted before" in event.text]
     assert sum(int(text.split(": ")[1].split(" of ")[0]) for text in kept) == done
     assert stores_of(folder) == stores_of(expected.results)
+
+
+@pytest.mark.parametrize("changes", [(CHUNKS,), (CHUNKS, PROBABILITIES, FILTERED), ()], ids=["zarr", "all", "tiff"])
+def test_killed_between_final_names_and_record_nothing_is_lost(
+    trained: Trained, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch, changes: tuple[dict[str, Any], ...]
+) -> None:
+    """The stores have moved: no empty ones may be made, and published, in their place."""
+    expected = trained.predict(tmp_path / "whole", *changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageRecord, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trained.predict(tmp_path / "killed", *changes)
+    outcome = trained.predict(tmp_path / "killed", *changes)
+    assert stores_of(outcome.folder.results) == stores_of(expected.folder.results)
+    assert outcome.metrics == expected.metrics
+    assert not list(outcome.folder.state.glob("work/*"))
+
+
+def interrupted(*_: object) -> None:
+    """As a kill at this place."""
+    raise KeyboardInterrupt
 
 
 def test_shards_and_a_last_command_give_the_same(trained: Trained, tmp_path: Path, small_blocks: None) -> None:

@@ -91,7 +91,7 @@ class _Large:
 
     def finish(self) -> TaskReport:
         """Filter and measure, make the pyramids, give everything its final name."""
-        path = self.work / "finish.json"
+        path = self.store.finishing
         report = load_report(path, self.task.key)
         if report is None:  # once this is written, the stores may already have their final names
             report = self._clean_and_measure()

@@ -43,6 +43,11 @@ class ImageStore:
         return self.folder / "filtered.zarr"
 
     @property
+    def finishing(self) -> Path:
+        """What is known once all blocks are there: from then on the stores may have their final names already."""
+        return self.folder / "finish.json"
+
+    @property
     def labels(self) -> Any:
         """The label image (Z)YX, as a Zarr array."""
         return open_level(self.labels_path, 0)
@@ -53,7 +58,9 @@ class ImageStore:
         return open_level(self.probabilities_path, 0) if keeps_probabilities(self.plan) else None
 
     def create(self) -> None:
-        """Make the stores that are missing."""
+        """Make the stores that are missing; none of an image that is being finished, whose label image may lie there already."""
+        if self.finishing.is_file():
+            return
         make_label_store(self.labels_path, self.pair)
         if keeps_probabilities(self.plan):
             pyramid, names = probabilities_pyramid(self.pair.image, self.plan), self.plan.classes.names
