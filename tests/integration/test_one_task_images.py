@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.integration.test_biapy_weaknesses import finish, oracle_job
 
+from crista.images.write import write_image
 from crista.inference import stage
 from crista.inference.record import ImageRecord
 
 TRUTH = [np.random.default_rng(seed).integers(0, 4, (37, 45)).astype(np.uint8) for seed in range(3)]
+
+
+def interrupted(*_: object) -> None:
+    """As a kill at this place."""
+    raise KeyboardInterrupt
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -54,3 +61,18 @@ def test_killed_before_its_record_an_image_is_predicted_again_and_all_is_the_sam
         np.testing.assert_array_equal(before.confusions["per_image"], after.confusions["per_image"])
         assert (before.patch_iou, before.uncertainty) == (after.patch_iou, after.uncertainty)
     assert contents(undisturbed.folders.state.parent) == contents(prediction.folders.state.parent)
+
+
+def test_a_record_does_not_outlive_the_files_that_it_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predicted by network A, then by B but killed before B's record: going on with A must not take B's files for its own."""
+    first = oracle_job(tmp_path, TRUTH[:1], num_classes=4)
+    finish(first)
+    written = first.folders.per_image_binarized / "0.tif"
+    expected = written.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageRecord, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finish(replace(first, digest="another network"))
+    write_image(written, np.zeros_like(TRUTH[0]), "YX")  # what the other network might have made of it
+    finish(first)
+    assert written.read_bytes() == expected

@@ -18,7 +18,7 @@ from crista.inference.clean import filter_region, filter_source
 from crista.inference.measure import Counts, image_boundary, image_confusion, label_reader, patch_score
 from crista.inference.outputs import choose_format, filtered_file, stage_files
 from crista.inference.perform import filters_of
-from crista.inference.record import ImageRecord
+from crista.inference.record import ImageRecord, forget_other_record
 from crista.inference.store import Done, ImageStore, make_label_store
 from crista.inference.task import OutputFolders, Task, TaskReport, kept_report, load_report
 from crista.inference.uncertainty import choose_cells, join_cells
@@ -131,6 +131,7 @@ class _Large:
 
     def _publish(self) -> list[Path]:
         """The label image of the last stage comes last: it stands for the image."""
+        forget_other_record(self.folders.state, self.task.name, self.task.key)
         first, *others = (stage_files(self.task.name, self.image, self.plan, self.folders, s) for s in self.task.stages)
         files = first.publish(self.store.labels_path, self.store.probabilities_path)
         files += [path for other in others for path in first.copy_to(other)]

@@ -26,6 +26,7 @@ from crista.inference.measure import (
 from crista.inference.outputs import filtered_file, stage_files
 from crista.inference.predicted import PredictedBlock
 from crista.inference.predictor import Piece, Predictor, Progress
+from crista.inference.record import forget_other_record
 from crista.inference.statistics import StatisticsCache
 from crista.inference.store import ImageStore
 from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities
@@ -103,6 +104,7 @@ def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: Ou
 def _finish_image(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
     """A whole image in memory: written, measured and filtered."""
     labels, read = predicted.labels, _whole_reader(task, plan)
+    forget_other_record(folders.state, task.name, task.key)
     first, *others = (stage_files(task.name, task.pair.image, plan, folders, stage) for stage in task.stages)
     files = first.write(labels, predicted.probabilities)
     files += [path for other in others for path in first.copy_to(other)]

@@ -78,6 +78,12 @@ def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
     )
 
 
+def forget_other_record(folder: Path, name: str, key: str) -> None:
+    """Remove the record of `name` with another key than this: the files that it vouches for are about to be replaced."""
+    if load_record(folder, name, key) is None:
+        (folder / f"{name}.json").unlink(missing_ok=True)
+
+
 def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
     """A digest of the values of all weights."""
     digest = sha256()

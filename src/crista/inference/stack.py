@@ -22,7 +22,7 @@ from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference.clean import filter_region, filter_source
 from crista.inference.measure import BLOCK_VOXELS, Counts, image_boundary, image_confusion, label_reader
-from crista.inference.record import ImageRecord, load_record
+from crista.inference.record import ImageRecord, forget_other_record, load_record
 from crista.inference.task import OutputFolders
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
@@ -59,6 +59,7 @@ def finish_stack(
     kept = load_record(folders.state, name, key)
     if kept is not None:
         return kept
+    forget_other_record(folders.state, name, key)
     shape = (len(pairs), *pairs[0].image.spatial_shape)
     stack = _Stack(pairs, names, records, _measured_whole(plan), folders, shape)
     labels = stack.labels()
