@@ -20,7 +20,7 @@ from crista.inference.outputs import choose_format, filtered_file, stage_files
 from crista.inference.perform import filters_of
 from crista.inference.record import ImageRecord, forget_other_record
 from crista.inference.store import Done, ImageStore, make_label_store
-from crista.inference.task import OutputFolders, Task, TaskReport, kept_report, load_report
+from crista.inference.task import OutputFolders, Task, TaskReport, kept_report, load_report, stack_takes_probabilities
 from crista.inference.uncertainty import choose_cells, join_cells
 from crista.plan.plan import Plan
 
@@ -99,6 +99,7 @@ class _Large:
         if choose_format(self.image, self.plan).zarr:
             for store in (self.store.labels_path, self.store.probabilities_path, self.store.filtered_path):
                 _build_pyramid(store, self.work)
+        self._keep_for_stack()
         return replace(report, files=tuple(map(str, self._publish())))
 
     def _clean_and_measure(self) -> TaskReport:
@@ -128,6 +129,18 @@ class _Large:
         numbered = ((str(number), block) for number, block in enumerate(blocks))
         for block in Done(self.work / "filtered.txt").left_of(numbered):
             write_block(store.filtered_path, 0, block, filter_region(source, block, self.filters))
+
+    def _keep_for_stack(self) -> None:
+        """The probabilities of a slice, where the filters of the stack need them, before their store gets its final name."""
+        if not stack_takes_probabilities(self.plan) or not self.store.probabilities_path.is_dir():
+            return
+        source = self.store.probabilities
+        assert source is not None
+        with aside(self.folders.slice_probabilities(self.task.name)) as part:
+            kept = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=source.shape)
+            for block in grid_blocks(self.image.spatial_shape, self.task.block_shape or self.image.spatial_shape):
+                kept[(slice(None), *block)] = source[(slice(None), *block)]
+            del kept
 
     def _publish(self) -> list[Path]:
         """The label image of the last stage comes last: it stands for the image."""

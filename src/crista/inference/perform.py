@@ -29,7 +29,7 @@ from crista.inference.predictor import Piece, Predictor, Progress
 from crista.inference.record import forget_other_record
 from crista.inference.statistics import StatisticsCache
 from crista.inference.store import ImageStore
-from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities
+from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities, stack_takes_probabilities
 from crista.inference.uncertainty import EntropyCells, choose_cells
 from crista.plan.plan import Plan
 
@@ -145,7 +145,8 @@ def filters_of(plan: Plan) -> tuple[tuple[str, int], ...]:
 
 def _keep_for_stack(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> None:
     """Write the probabilities of a slice, where the filters of the stack need them."""
-    if plan.config.test.analize_2d_imgs_as_3d_stack and predicted.probabilities is not None:
+    if stack_takes_probabilities(plan):
+        assert predicted.probabilities is not None
         with aside(folders.slice_probabilities(task.name)) as part:
             np.save(part, predicted.probabilities, allow_pickle=False)
 

@@ -23,7 +23,7 @@ from crista.images.write import write_image
 from crista.inference.clean import filter_region, filter_source
 from crista.inference.measure import BLOCK_VOXELS, Counts, image_boundary, image_confusion, label_reader
 from crista.inference.record import ImageRecord, forget_other_record, load_record
-from crista.inference.task import OutputFolders
+from crista.inference.task import OutputFolders, stack_takes_probabilities
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
 
@@ -55,9 +55,10 @@ def finish_stack(
 ) -> Generator[Event, None, ImageRecord]:
     """Write, filter and measure the volume that the label images in `records` are the slices of."""
     name = _free_name(names)
-    key = sha256(json.dumps([record.key for record in records]).encode()).hexdigest()
+    key = _key([record.key for record in records])
     kept = load_record(folders.state, name, key)
     if kept is not None:
+        remove_folder(folders.slice_probabilities(name).parent)
         return kept
     forget_other_record(folders.state, name, key)
     shape = (len(pairs), *pairs[0].image.spatial_shape)
@@ -83,12 +84,17 @@ def finish_stack(
     return record
 
 
-def slices_are_kept(names: Sequence[str], plan: Plan, folders: OutputFolders) -> bool:
-    """Whether what the stack needs beside the label images of its slices is there: their probabilities, or the stack itself."""
-    test = plan.config.test
-    needed = test.analize_2d_imgs_as_3d_stack and plan.classes.num_classes > 2 and bool(test.post_processing.filters_for(3))
-    finished = (folders.state / f"{_free_name(names)}.json").is_file()
-    return not needed or finished or all(folders.slice_probabilities(name).is_file() for name in names)
+def will_take_probabilities(names: Sequence[str], keys: Sequence[str], plan: Plan, folders: OutputFolders) -> bool:
+    """Whether the stack is still to be filtered by the probabilities of its slices, so that their records are not enough.
+
+    `keys` are those of the records of all slices, made or not.
+    """
+    return stack_takes_probabilities(plan) and load_record(folders.state, _free_name(names), _key(keys)) is None
+
+
+def _key(keys: Sequence[str]) -> str:
+    """Identifies the stack of slices by the keys of their records."""
+    return sha256(json.dumps(list(keys)).encode()).hexdigest()
 
 
 def _free_name(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from crista.images.image import ImagePair
@@ -14,7 +14,7 @@ from crista.inference.outputs import choose_format
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
 from crista.inference.record import ImageRecord, load_record, record_key
-from crista.inference.stack import finish_stack, slices_are_kept
+from crista.inference.stack import finish_stack, will_take_probabilities
 from crista.inference.store import ImageStore, remove_stale_work
 from crista.inference.task import OutputFolders, Task, TaskReport, keep_report, load_report, plan_tasks
 from crista.metrics.overlap import foreground_iou
@@ -47,6 +47,16 @@ class PredictionJob:
         """The plan of the network."""
         return self.predictor.plan
 
+    @cached_property
+    def keys(self) -> Sequence[str]:
+        """What the record of each image depends on."""
+        return [record_key(self.digest, self.plan, pair) for pair in self.pairs]
+
+    @cached_property
+    def slices_are_needed(self) -> bool:
+        """Whether a record is worth nothing without the probabilities that it was made of: the stack is filtered by them."""
+        return will_take_probabilities(self.names, self.keys, self.plan, self.folders)
+
 
 @dataclass
 class _Image:
@@ -54,8 +64,10 @@ class _Image:
 
     index: int
     tasks: list[Task] = field(default_factory=list)
+    undone: list[Task] = field(default_factory=list)
+    """Those that were not done when the image was taken up."""
     left: int = 0
-    """Tasks that are not done."""
+    """How many of them are still not done."""
     record: ImageRecord | None = None
 
     @property
@@ -108,8 +120,9 @@ def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event
 def _take_up(job: PredictionJob, index: int) -> Generator[Event, None, _Image]:
     """What is left to do for an image."""
     pair, name, plan, folders = job.pairs[index], job.names[index], job.plan, job.folders
-    key = record_key(job.digest, plan, pair)
-    record = load_record(folders.state, name, key) if slices_are_kept(job.names, plan, folders) else None
+    key = job.keys[index]
+    is_enough = not job.slices_are_needed or folders.slice_probabilities(name).is_file()
+    record = load_record(folders.state, name, key) if is_enough else None
     if record is not None:
         yield Said(f"{name}: predicted before with the same network and settings, kept")
         yield _finished(job, index, record)
@@ -117,10 +130,11 @@ def _take_up(job: PredictionJob, index: int) -> Generator[Event, None, _Image]:
     tasks = plan_tasks(plan, pair, name, key, full_image=job.full_image)
     if tasks[0].block_shape is not None:
         ImageStore(folders.work(name, key), pair, plan).create()
-    left = sum(not _is_done(job, task) for task in tasks)
-    if left < len(tasks):
-        yield Said(f"{name}: {len(tasks) - left} of {len(tasks)} blocks were predicted before with the same settings, kept")
-    return _Image(index, tasks, left)
+    undone = [task for task in tasks if not _is_done(job, task)]
+    done = len(tasks) - len(undone)
+    if done:
+        yield Said(f"{name}: {done} of {len(tasks)} blocks were predicted before with the same settings, kept")
+    return _Image(index, tasks, undone, len(undone))
 
 
 def _is_done(job: PredictionJob, task: Task) -> bool:
@@ -128,7 +142,7 @@ def _is_done(job: PredictionJob, task: Task) -> bool:
 
 
 def _predict_left(job: PredictionJob, images: dict[str, _Image]) -> Generator[Event, None, None]:
-    tasks = [task for image in images.values() if image.record is None for task in image.tasks if not _is_done(job, task)]
+    tasks = [task for image in images.values() for task in image.undone]
     if job.elsewhere is not None:
         for step in job.elsewhere(tasks):
             yield from _task_done(job, images[step.name]) if isinstance(step, Task) else (step,)

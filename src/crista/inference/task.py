@@ -156,9 +156,14 @@ def keeps_probabilities(plan: Plan) -> bool:
 
     With two classes the median of the labels is the label of the median of the probabilities.
     """
-    ndim = 3 if plan.config.test.analize_2d_imgs_as_3d_stack else plan.ndim
-    filtered = plan.classes.num_classes > 2 and bool(plan.config.test.post_processing.filters_for(ndim))
-    return plan.save_probabilities or filtered
+    filtered = plan.classes.num_classes > 2 and bool(plan.config.test.post_processing.filters_for(plan.ndim))
+    return plan.save_probabilities or stack_takes_probabilities(plan) or filtered
+
+
+def stack_takes_probabilities(plan: Plan) -> bool:
+    """Whether the stack of TEST.ANALIZE_2D_IMGS_AS_3D_STACK is filtered by the probabilities of its slices."""
+    test = plan.config.test
+    return test.analize_2d_imgs_as_3d_stack and plan.classes.num_classes > 2 and bool(test.post_processing.filters_for(3))
 
 
 def choose_block_shape(image: Image, plan: Plan) -> tuple[int, ...] | None:

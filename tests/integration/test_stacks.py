@@ -1,0 +1,98 @@
+"""Slices of several classes as a filtered stack: the probabilities that the filters take are kept until the stack is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.integration.test_biapy_weaknesses import finish, oracle_job
+from tests.jobs import labels
+
+from crista.inference import stack, stage
+from crista.inference.perform import perform
+from crista.inference.stage import PredictionJob
+
+TRUTH = np.random.default_rng(0).integers(0, 4, (5, 40, 48)).astype(np.uint8)
+FILTERED = (
+    "TEST.ANALIZE_2D_IMGS_AS_3D_STACK=True",
+    "TEST.POST_PROCESSING.Z_FILTERING=True",
+    "TEST.POST_PROCESSING.Z_FILTERING_SIZE=3",
+)
+
+
+def stack_job(folder: Path, slices: Sequence[np.ndarray] = tuple(TRUTH)) -> PredictionJob:
+    return oracle_job(folder, slices, *FILTERED, num_classes=4)
+
+
+def filtered(job: PredictionJob) -> np.ndarray:
+    """The filtered stack of a finished job."""
+    return labels(job.folders.full_post_processing / "stack.tif", 3)
+
+
+def expected(slices: np.ndarray) -> np.ndarray:
+    """The median along z of the probability of each class (0 or 1), then the largest."""
+    padded = np.pad(slices, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    one_hot = np.eye(4)[padded]
+    middle: np.ndarray = np.median([one_hot[:-2], one_hot[1:-1], one_hot[2:]], axis=0).argmax(axis=-1)
+    return middle
+
+
+def names_predicted(job: PredictionJob, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that go through the network while the job is finished."""
+    predicted: list[str] = []
+
+    def watched(predictor: Any, folders: Any, tasks: Any, conclude: Any) -> Any:
+        predicted.extend(task.name for task in tasks)
+        return perform(predictor, folders, tasks, conclude)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "perform", watched)
+        finish(job)
+    return predicted
+
+
+def test_a_slice_more_makes_a_new_stack(tmp_path: Path) -> None:
+    """What the first four were filtered by is gone when the fifth one comes."""
+    finish(stack_job(tmp_path, tuple(TRUTH[:4])))
+    job = stack_job(tmp_path)
+    finish(job)
+    np.testing.assert_array_equal(filtered(job), expected(TRUTH))
+    assert not (job.folders.state / "stack").exists()
+
+
+def test_a_finished_stack_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = stack_job(tmp_path)
+    finish(job)
+    assert names_predicted(replace(job), monkeypatch) == []
+
+
+def test_slices_that_are_done_are_not_predicted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = stack_job(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(stack, "filter_region", interrupted)  # all slices are there, the stack is not
+        with pytest.raises(KeyboardInterrupt):
+            finish(job)
+    job.folders.slice_probabilities("3").unlink()
+    assert names_predicted(replace(job), monkeypatch) == ["3"]
+    np.testing.assert_array_equal(filtered(job), expected(TRUTH))
+
+
+def interrupted(*_: object) -> None:
+    """As a kill at this place."""
+    raise KeyboardInterrupt
+
+
+def test_large_slices_are_filtered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of several blocks, which are never whole in memory."""
+    monkeypatch.setattr("crista.inference.task.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("crista.inference.task.BLOCK_BYTES", 1)
+    monkeypatch.setattr("crista.images.pyramid.CHUNK_VOXELS", {2: 32 * 32, 3: 16 * 16 * 16})
+    job = stack_job(tmp_path)
+    finish(job)
+    np.testing.assert_array_equal(filtered(job), expected(TRUTH))
+    assert not list(job.folders.state.rglob(".*.part*"))
+    assert not (job.folders.state / "stack").exists()
