@@ -12,6 +12,8 @@ from tests.integration.test_biapy_weaknesses import finish, oracle_job
 from crista.images.write import write_image
 from crista.inference import stage
 from crista.inference.record import ImageRecord
+from crista.inference.stage import predict_shard
+from crista.plan.events import TileFinished
 
 TRUTH = [np.random.default_rng(seed).integers(0, 4, (37, 45)).astype(np.uint8) for seed in range(3)]
 
@@ -76,3 +78,10 @@ def test_a_record_does_not_outlive_the_files_that_it_vouches_for(tmp_path: Path,
     write_image(written, np.zeros_like(TRUTH[0]), "YX")  # what the other network might have made of it
     finish(first)
     assert written.read_bytes() == expected
+
+
+def test_a_shard_counts_tasks_not_tiles(tmp_path: Path) -> None:
+    """Two of three images, each many batches of tiles."""
+    prediction = oracle_job(tmp_path, TRUTH, "DATA.TEST.OVERLAP=(0.25,0.25)", num_classes=4)
+    told = [event for event in predict_shard(prediction, 0, 2) if isinstance(event, TileFinished)]
+    assert [(event.name, event.tile, event.num_tiles) for event in told] == [("0", 1, 2), ("2", 2, 2)]

@@ -107,9 +107,9 @@ def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event
     tasks = shard_of([task for image in images for task in image.tasks], index, count)
     left = [task for task in tasks if not _is_done(job, task)]
     keep = partial(keep_report, folders=job.folders)
-    for number, (task, progress) in enumerate(perform(job.predictor, job.folders, left, keep), 1):
-        if progress.result is not None:
-            yield TileFinished(task.name, number, len(left))
+    finished = (task for task, progress in perform(job.predictor, job.folders, left, keep) if progress.result is not None)
+    for number, task in enumerate(finished, 1):
+        yield TileFinished(task.name, number, len(left))
     total = sum(len(image.tasks) for image in images)
     yield Said(
         f"shard {index}/{count}: its {len(tasks)} of {total} blocks are done. When all shards are, run the same command without "
