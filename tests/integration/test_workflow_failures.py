@@ -202,8 +202,26 @@ def test_aside_files_of_a_killed_run_do_not_pile_up(trained: tuple[Path, Path], 
     left.mkdir()
     (left / "1.npy").write_bytes(b"half")
     os.utime(left, (0, 0))
+    stores = [folder.per_image_binarized / name for name in (".00.zarr.part", ".00.zarr.old")]  # written aside, and replaced
+    for store in stores:
+        (store / "0").mkdir(parents=True)
+        (store / "zarr.json").write_text("half")
+    part = folder.per_image / ".00.1234.part.tif"
+    part.write_bytes(b"half")
     run(job(data, predict_only(checkpoint), {"TEST": {"THRESHOLD": 0.4}}), result_dir=tmp_path, name="job")
-    assert not left.exists()
+    assert not any(path.exists() for path in (left, part, *stores))
+
+
+def test_a_shard_leaves_alone_what_another_one_writes(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    data, checkpoint = trained
+    part = tmp_path / "job/results/job_1/per_image/.00.1234.part.tif"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    shard = {"SYSTEM": {"CLUSTER": {"SHARD": "0/2"}}}
+    run(job(data, predict_only(checkpoint), shard), result_dir=tmp_path, name="job")
+    assert part.is_file()
+    run(job(data, predict_only(checkpoint)), result_dir=tmp_path, name="job")
+    assert not part.exists()
 
 
 def test_a_changed_zarr_is_predicted_anew(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from crista.config.root import Config
-from crista.images.atomic import atomic_write
+from crista.images.atomic import atomic_write, remove_folder
 from crista.models import build_model, describe_model
 from crista.plan.plan import Plan
 from crista.results.model_plot import draw_model
@@ -21,17 +21,22 @@ from crista.results.run_folder import RunFolder
 
 
 def start_run(folder: RunFolder, config_text: str, config: Config) -> None:
-    """Keep the YAML as given (a run from Python keeps what it set), and clear away what a killed run left half written."""
-    remove_left_overs(folder)
+    """Keep the YAML as given (a run from Python keeps what it set), and clear away what a killed run left half written.
+
+    A shard clears nothing away: what looks left over may be what another shard is writing right now.
+    """
+    if config.system.cluster.own_shard[1] == 1:
+        remove_left_overs(folder)
     text = config_text or json.dumps(config.model_dump(mode="json", by_alias=True, exclude_unset=True), indent=2)
     atomic_write(folder.config_file, text)
 
 
 def remove_left_overs(folder: RunFolder) -> None:
-    """Remove files written aside, and scratch folders, that a kill of this run left behind; other runs are not touched."""
+    """Remove files and Zarr folders written aside, those that were replaced, and scratch folders, that a kill of this run left
+    behind; other runs are not touched."""
     half_written = [*folder.results.rglob(".*.part*"), *folder.checkpoints.glob(f".{folder.job}-*.part*")]
-    for path in half_written:
-        path.unlink(missing_ok=True)
+    for path in (*half_written, *folder.results.rglob(".*.zarr.old")):
+        remove_folder(path)
     for scratch in folder.state.glob(".scratch-*"):
         shutil.rmtree(scratch, ignore_errors=True)
 
