@@ -245,11 +245,15 @@ def _needs_measured_halo(predictor: Predictor, tuned: _Tuned, largest: Image) ->
 
 
 def _with_halo(predictor: Predictor, tuned: _Tuned, image: Image, statistics: ImageStatistics) -> _Tuned:
-    """The narrowest halo with which hardly a label differs from the whole frame, tried on a region of a real image."""
+    """The narrowest halo with which hardly a label differs from the whole frame, tried on a region of a real image.
+
+    Where none is found, and no tile that memory allows has room for the exact one, it is the widest for which one has.
+    """
     assert tuned.inference.max_tile_voxels is not None
     probe = _Probe(predictor, take_sample(predictor, image, statistics, tuned.inference.max_tile_voxels))
     tried = []
-    halo = exact = exact_halo(predictor)
+    exact = exact_halo(predictor)
+    halo: tuple[int, ...] | None = None
     for share in SHARES:
         candidate = _shared(exact, share, predictor)
         difference = probe.difference(candidate)
@@ -257,15 +261,27 @@ def _with_halo(predictor: Predictor, tuned: _Tuned, image: Image, statistics: Im
         if difference is not None and difference < ALLOWED_DIFFERENCE:
             halo = candidate
             break
+    which = "the narrowest that was tried"
+    if halo is None:
+        halo = _widest_halo(predictor, image, tuned.inference)
+        if halo != exact:
+            which = "the widest that tiles of this size have room for (more TEST.MAX_MEMORY makes room), not one"
     work = _work(predictor, image, halo, tuned.inference)
     shown = f"{work:.2f}" if work is not None else "?"
     reason = (
-        f"the narrowest that was tried with which less than {ALLOWED_DIFFERENCE:g} of the labels differ from those of the whole "
+        f"{which} with which less than {ALLOWED_DIFFERENCE:g} of the labels differ from those of the whole "
         f"frame, on {probe.shape} voxels of {image.path.name} ({'; '.join(tried)}); {shown} voxels through the network per "
         f"voxel of the result. The receptive field's radius is {exact}"
     )
     inference = tuned.inference.model_copy(update={"halo": halo, "exact": halo == exact})
     return _Tuned(inference, (*tuned.decisions, Decision(key="halo", value=str(halo), reason=reason)))
+
+
+def _widest_halo(predictor: Predictor, image: Image, inference: InferencePlan) -> tuple[int, ...]:
+    """The exact halo, or the widest share of it, that a tile of the allowed size has room for; 0 where there is no room."""
+    exact = exact_halo(predictor)
+    halos = [exact, *(_shared(exact, share, predictor) for share in reversed(SHARES))]
+    return next((halo for halo in halos if _work(predictor, image, halo, inference) is not None), (0,) * len(exact))
 
 
 def _shared(exact: Sequence[int], share: float, predictor: Predictor) -> tuple[int, ...]:

@@ -1,0 +1,59 @@
+"""Tiles and halo, measured on a network and an image: what is found can always be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.network import network_plan
+
+from crista.images.open import open_image
+from crista.images.write import write_image
+from crista.inference import tuning
+from crista.inference.engines.base import ScoringEngine
+from crista.inference.predictor import Predictor, fitted
+from crista.patches.normalization import compute_statistics
+
+
+class Undecided(ScoringEngine):
+    """Says one thing of the whole frame, which it sees first, and another of every tile: no halo is ever wide enough."""
+
+    name = "undecided"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def scores(self, images: np.ndarray) -> torch.Tensor:
+        self.calls += 1
+        return torch.full((len(images), 1, *images.shape[2:]), float(self.calls > 1))
+
+
+DEEP = {
+    "feature_maps": (4, 8, 16),
+    "dropout_values": (0.0,) * 3,
+    "z_down": (2, 2),
+    "yx_down": (2, 2),
+    "isotropy": (True,) * 3,
+    "conv_layers": (2,) * 3,
+}
+
+
+@pytest.mark.parametrize("most", [4**3, 16**3, 24**3, 36**3, 60**3])
+def test_a_halo_that_is_never_enough_still_fits_the_tiles(tmp_path: Path, most: int) -> None:
+    write_image(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, (64, 72, 80)).astype(np.uint8), "ZYX")
+    image = open_image(tmp_path / "a.tif", ndim=3)
+    plan = network_plan(3, **DEEP)
+    inference = plan.inference.model_copy(update={"max_tile_voxels": most, "exact": False})
+    predictor = Predictor(plan.model_copy(update={"inference": inference}), Undecided())
+    exact = tuning.exact_halo(predictor)
+    assert exact == (24, 24, 24)
+    statistics = compute_statistics(image, plan.config.data.normalization)
+    tuned = tuning._with_halo(predictor, tuning._Tuned(inference, ()), image, statistics)
+    tile = fitted(tuned.inference, image.spatial_shape, None, predictor.multiple).tile_size
+    assert np.prod(tile) <= most
+    assert tuned.inference.exact == (tuned.inference.halo == exact) == (most == 60**3)
+    assert tuned.inference.halo != (0, 0, 0) or most < 16**3
+    [decision] = tuned.decisions
+    assert ("more TEST.MAX_MEMORY makes room" in decision.reason) == (not tuned.inference.exact)
