@@ -13,6 +13,7 @@ from crista.images.write import write_image
 from crista.inference import stage
 from crista.inference.record import ImageRecord
 from crista.inference.stage import predict_shard
+from crista.inference.task import TaskReport, keep_report, kept_report, load_report, plan_tasks
 from crista.plan.events import TileFinished
 
 TRUTH = [np.random.default_rng(seed).integers(0, 4, (37, 45)).astype(np.uint8) for seed in range(3)]
@@ -85,3 +86,32 @@ def test_a_shard_counts_tasks_not_tiles(tmp_path: Path) -> None:
     prediction = oracle_job(tmp_path, TRUTH, "DATA.TEST.OVERLAP=(0.25,0.25)", num_classes=4)
     told = [event for event in predict_shard(prediction, 0, 2) if isinstance(event, TileFinished)]
     assert [(event.name, event.tile, event.num_tiles) for event in told] == [("0", 1, 2), ("2", 2, 2)]
+
+
+@pytest.mark.parametrize("left", [b"", b'{"key": "', b"\x00" * 100], ids=["empty", "cut short", "zeros"])
+def test_damaged_records_are_as_none(tmp_path: Path, left: bytes) -> None:
+    """A machine that lost its power keeps names of files and not what was in them: the next run makes them anew."""
+    prediction = oracle_job(tmp_path, TRUTH, num_classes=4)
+    expected = finish(prediction)
+    (prediction.folders.state / "1.json").write_bytes(left)
+    for before, after in zip(expected, finish(prediction), strict=True):
+        np.testing.assert_array_equal(before.confusions["per_image"], after.confusions["per_image"])
+
+
+@pytest.mark.parametrize("left", [b"", b"\x93NUMPY"], ids=["empty", "cut short"])
+def test_damaged_reports_and_sums_are_as_none(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "per_image-0.json"
+    TaskReport("key").save(path)
+    assert load_report(path, "key") is not None
+    path.write_bytes(left)
+    assert load_report(path, "key") is None
+    [pair, *_] = (job := oracle_job(tmp_path, TRUTH, num_classes=4)).pairs
+    [task] = plan_tasks(job.plan, pair, "0", "key", full_image=False)
+    keep_report(task, TaskReport("key", entropy=np.ones((2, 3, 3))), job.folders)
+    kept = kept_report(task, job.folders)
+    assert kept is not None
+    assert kept.entropy is not None
+    task.entropy_path(job.folders).write_bytes(left)
+    kept = kept_report(task, job.folders)
+    assert kept is not None
+    assert kept.entropy is None

@@ -57,3 +57,26 @@ def test_a_halo_that_is_never_enough_still_fits_the_tiles(tmp_path: Path, most: 
     assert tuned.inference.halo != (0, 0, 0) or most < 16**3
     [decision] = tuned.decisions
     assert ("more TEST.MAX_MEMORY makes room" in decision.reason) == (not tuned.inference.exact)
+
+
+@pytest.mark.parametrize("there", [None, "", "{"], ids=["nothing", "empty", "cut short"])
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_findings_are_kept_on_any_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: str | None, links: bool
+) -> None:
+    path = tmp_path / "tuning.json"
+    if there is not None:
+        path.write_text(there)  # a machine lost its power
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr("os.link", refused)
+    tuned = tuning._Tuned(network_plan().inference, ())
+    assert tuning._load(path) is None
+    assert tuning._save(path, tuned, replace_kept=False) == tuned
+    assert tuning._load(path) == tuned
+    other = tuning._Tuned(tuned.inference.model_copy(update={"batch_size": 7}), ())
+    assert tuning._save(path, other, replace_kept=False) == tuned  # the first one counts
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tuning.json"]

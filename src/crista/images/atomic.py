@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -28,6 +30,17 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8 with plain line ends) to `path` all at once."""
     with aside(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file that was written all at once holds; None if there is none, or it is damaged.
+
+    A machine that lost its power may keep the name of a file and not what was in it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def folder_aside(path: Path) -> Path:

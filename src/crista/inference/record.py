@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crista.images.atomic import atomic_write
+from crista.images.atomic import atomic_write, read_json
 from crista.images.image import ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
@@ -57,11 +57,8 @@ class ImageRecord:
 
 def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
     """The record of an image finished earlier with the same key and all its files still there, else None."""
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text())
-    if content["key"] != key or not all(Path(file).exists() for file in content["files"]):
+    content = read_json(folder / f"{name}.json")
+    if content is None or content["key"] != key or not all(Path(file).exists() for file in content["files"]):
         return None
     confusions, boundaries = (
         {stage: np.asarray(counts, np.int64) for stage, counts in content[kind].items()} for kind in ("confusions", "boundaries")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from crista.images.atomic import atomic_write
+from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image
 from crista.inference.record import state_of
 from crista.patches.normalization import ImageStatistics, compute_statistics
@@ -34,10 +34,9 @@ class StatisticsCache:
             return compute_statistics(image, self._settings)
         path = self._folder / f"{name}.json"
         key = json.dumps([state_of(image.path), image.inner, image.axes, self._settings.model_dump(mode="json")])
-        if path.is_file():
-            content = json.loads(path.read_text())
-            if content["key"] == key:
-                return ImageStatistics.from_json(content["statistics"])
+        content = read_json(path)
+        if content is not None and content["key"] == key:
+            return ImageStatistics.from_json(content["statistics"])
         statistics = compute_statistics(image, self._settings)
         atomic_write(path, json.dumps({"key": key, "statistics": statistics.to_json()}))
         return statistics

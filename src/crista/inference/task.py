@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import grid_blocks, round_up, whole
-from crista.images.atomic import aside, atomic_write
+from crista.images.atomic import aside, atomic_write, read_json
 from crista.images.image import Image, ImagePair
 from crista.images.pyramid import Pyramid, choose_pyramid
 from crista.inference.measure import Counts, intersection, predicted_region
@@ -117,10 +117,8 @@ class TaskReport:
 
 def load_report(path: Path, key: str) -> TaskReport | None:
     """The report of a task finished earlier with the same key and all its files still there, else None."""
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text())
-    if content["key"] != key or not all(Path(file).exists() for file in content["files"]):
+    content = read_json(path)
+    if content is None or content["key"] != key or not all(Path(file).exists() for file in content["files"]):
         return None
     confusions, boundaries = (
         {stage: np.asarray(counts, np.int64) for stage, counts in content[kind].items()} for kind in ("confusions", "boundaries")
@@ -141,9 +139,12 @@ def kept_report(task: Task, folders: OutputFolders) -> TaskReport | None:
     """The report of a task that is done, else None."""
     report = load_report(task.report_path(folders), task.key)
     entropy = task.entropy_path(folders)
-    if report is None or not entropy.is_file():
+    if report is None:
+        return None
+    try:
+        return replace(report, entropy=np.load(entropy, allow_pickle=False))
+    except (OSError, ValueError, EOFError):  # not gathered, or damaged: a ranking is not worth a prediction
         return report
-    return replace(report, entropy=np.load(entropy, allow_pickle=False))
 
 
 def bytes_per_voxel(plan: Plan) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import fit_tile, iter_tiles, round_up, shape_of, work_factor
-from crista.images.atomic import atomic_write
+from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image
 from crista.inference.cover import build_assembler
 from crista.inference.engine import Engine
@@ -121,9 +121,9 @@ def _key(plan: Plan, digest: str, device: torch.device) -> str:
 
 
 def _load(path: Path) -> _Tuned | None:
-    if not path.is_file():
+    content = read_json(path)
+    if content is None:
         return None
-    content = json.loads(path.read_text())
     decisions = tuple(Decision.model_validate(decision) for decision in content["decisions"])
     return _Tuned(InferencePlan.model_validate(content["inference"]), decisions)
 
@@ -137,10 +137,13 @@ def _save(path: Path, tuned: _Tuned, *, replace_kept: bool) -> _Tuned:
         return tuned
     own = path.with_name(f".{path.stem}.{uuid4().hex}.part")
     atomic_write(own, content)
-    with suppress(FileExistsError):
+    with suppress(OSError):  # another process was first, or the file system has no hard links
         os.link(own, path)
-    own.unlink()
-    return _load(path) or tuned
+    kept = _load(path)
+    if kept is None:  # no links, or what lay there is damaged: of two processes at once the last one wins
+        own.replace(path)
+    own.unlink(missing_ok=True)
+    return kept or tuned
 
 
 def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistics, device: torch.device) -> _Tuned:
