@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import MakeData, tiny_config
+from tests.network import network_plan
 
 from crista.cli import jobs
 from crista.cli.main import main
@@ -24,8 +26,10 @@ from crista.inference.distribution.queues import job_script, num_jobs, seconds_o
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.distribution.workers import visible_gpus
 from crista.inference.record import record_key
+from crista.inference.task import OutputFolders
 from crista.training.checkpoint import load_checkpoint
 from crista.training.loop import training_key
+from crista.workflow import remote
 from crista.workflow.api import run
 from crista.workflow.request import request_prediction
 
@@ -132,6 +136,26 @@ def test_errors_travel_between_processes() -> None:
         assert type(received) is type(sent)
         assert str(received) == str(sent)
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
+
+
+def test_a_worker_that_outlives_a_run_does_not_predict_the_next_one_as_the_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same network, now turned: an engine that is kept must not be the one that does not turn images."""
+    monkeypatch.setattr(remote, "_READY", {})
+    monkeypatch.setattr(remote, "load_checkpoint", lambda *_, **__: SimpleNamespace(weights={}))
+    monkeypatch.setattr(remote, "build_chosen_engine", lambda plan, *_, **__: plan.config.test.augmentation)
+    folders = OutputFolders(*[tmp_path] * 7)
+    plan = network_plan()
+
+    def engine_of(**test: object) -> object:
+        settings = plan.config.model_copy(update={"test": plan.config.test.model_copy(update=test)})
+        setup = remote.WorkerSetup(
+            plan.model_copy(update={"config": settings}), tmp_path / "best.pth", "digest", folders, "cpu", str(tmp_path)
+        )
+        return remote._predictor(setup).engine
+
+    assert [engine_of(augmentation=turned) for turned in (False, True, False)] == [False, True, False]
 
 
 def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:

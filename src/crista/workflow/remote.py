@@ -50,7 +50,7 @@ def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
 
 
 def _predictor(setup: WorkerSetup) -> Predictor:
-    key = f"{setup.digest} {setup.checkpoint} {setup.device} {setup.plan.inference.model_dump_json()}"
+    key = _engine_key(setup)
     if key not in _READY:
         _READY.clear()
         wanted = None if setup.device and setup.device.startswith("cuda") else setup.device  # which GPU is the worker's own
@@ -59,6 +59,13 @@ def _predictor(setup: WorkerSetup) -> Predictor:
         engine = build_chosen_engine(setup.plan, weights, device, state=setup.folders.state, checkpoint=setup.checkpoint)
         _READY[key] = Predictor(setup.plan, engine)
     return Predictor(setup.plan, _READY[key].engine)
+
+
+def _engine_key(setup: WorkerSetup) -> str:
+    """What the engine depends on: workers of a scheduler outlive the run, and the next one may turn the images (AUGMENTATION)."""
+    plan = setup.plan
+    parts = [setup.digest, setup.checkpoint, setup.device, plan.inference.model_dump_json(), plan.config.test.model_dump_json()]
+    return " ".join(map(str, [*parts, plan.amp, plan.config.system.pin_mem]))
 
 
 def elsewhere(executor: Executor, setup: WorkerSetup) -> Elsewhere:
