@@ -17,6 +17,7 @@ import tifffile
 from crista.geometry.axes import to_canonical
 from crista.geometry.spacing import Spacing
 from crista.images import write
+from crista.images.atomic import aside
 from crista.images.open import open_image
 from crista.images.write import write_image
 
@@ -133,6 +134,16 @@ def test_a_failed_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -
 
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
     assert open_image(path).read().min() == 7
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """Two machines: the numbers of their processes may be equal, those of this test are."""
+    path = tmp_path / "a.txt"
+    with aside(path) as one, aside(path) as other:
+        one.write_text("whole")
+        other.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_kill_leaves_nothing_under_the_name(tmp_path: Path) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
     """A hidden name in the folder of `path` to write to; renamed to `path` at the end, removed after an error.
 
-    The hidden name keeps the extension, because many writers choose the format by it. Missing folders are made.
+    The hidden name keeps the extension, because many writers choose the format by it, and is a new one each time: processes of
+    several machines, whose numbers may be equal (in containers they often are), write the same file at once. Missing folders
+    are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield part
         part.replace(path)

@@ -95,9 +95,13 @@ def save_model(path: Path, model: Any) -> str:
     """
     import openvino
 
-    with aside(path) as part, aside(path.with_suffix(".bin")) as weights:
-        openvino.save_model(model, part, compress_to_fp16=False)
-        part.with_suffix(".bin").replace(weights)
+    with aside(path) as part:
+        weights = part.with_suffix(".bin")  # OpenVINO's choice
+        try:
+            openvino.save_model(model, part, compress_to_fp16=False)
+            weights.replace(path.with_suffix(".bin"))
+        finally:
+            weights.unlink(missing_ok=True)
     return _files_digest(path)
 
 
