@@ -13,6 +13,7 @@ import pytest
 import zarr
 from tests.jobs import job, labels, pixels, plan_of, predict_only, run_and_listen, table, write_data
 
+from crista.errors import CristaError
 from crista.inference.record import ImageRecord
 from crista.inference.store import Done
 from crista.plan.events import Said, TileFinished
@@ -148,6 +149,13 @@ def test_a_range_of_slices(trained: Trained, tmp_path: Path, small_blocks: None)
     assert not other[11:].any()
     counted = sum(int(v) for row in table(part.folder.confusion).values() for k, v in row.items() if k != "truth")
     assert counted == 2 * 8 * 40 * 44
+
+
+def test_a_range_beyond_the_last_slice_is_refused(trained: Trained, tmp_path: Path) -> None:
+    if trained.ndim == 2:
+        pytest.skip("images have no slices")
+    with pytest.raises(CristaError, match=r"(?s)Z_START: 20 is beyond the last slice of 0\d\.tif, 19"):
+        trained.predict(tmp_path, {"TEST": {"BY_CHUNKS": {"ENABLE": True, "Z_START": 20}}})
 
 
 def stores_of(outcome_folder: Path) -> dict[str, bytes]:

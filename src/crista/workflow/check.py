@@ -75,6 +75,12 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
         listed = ", ".join(f"{image.path.name} {show_shape(shape)}" for shape, image in list(shapes.items())[:3])
         what = f"the slices of a volume have one size, these images have several ({listed})"
         yield Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", what, "leave it out, or crop the images to one size")
+    chunks = config.test.by_chunks
+    thin = [(image, shape[0]) for shape, image in shapes.items() if len(shape) == 3 and chunks.z_start >= shape[0]]
+    if chunks.enable and thin:
+        image, depth = thin[0]
+        what = f"{chunks.z_start} is beyond the last slice of {image.path.name}, {depth - 1} (the first is 0)"
+        yield Problem("TEST.BY_CHUNKS.Z_START", what, "a range of slices must hold some of every image")
     crop = config.test.eval_border_crop
     for shape, image in shapes.items():
         if len(crop) not in (0, 1, len(shape)):
