@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array, Region
-from crista.images.image import Image
+from crista.images.image import Image, ImagePair
 from crista.images.labels import LabelCoding, read_label
 from crista.patches.normalization import ImageStatistics, normalize
 from crista.patches.split import Source
@@ -50,6 +51,10 @@ def reflect(pixels: Array, widths: Sequence[tuple[int, int]]) -> Array:
     return np.pad(pixels, [*leading, *widths], mode="reflect")
 
 
+Kept = tuple[Array, NDArray[np.uint8] | None]
+"""Image C(Z)YX and classes (Z)YX."""
+
+
 class PixelCache:
     """Reads image and label regions, keeping whole images in RAM until `limit_bytes` are used.
 
@@ -60,7 +65,9 @@ class PixelCache:
     def __init__(self, coding: LabelCoding, *, limit_bytes: int) -> None:
         self._coding = coding
         self._free = limit_bytes
-        self._kept: dict[int, tuple[Array, NDArray[np.uint8] | None] | None] = {}
+        self._kept: dict[int, Kept | None] = {}
+        self._lock = Lock()
+        self._being_read: dict[int, Lock] = {}
 
     def read(self, source: Source, region: Region) -> tuple[Array, NDArray[np.uint8]]:
         """Raw image C(Z)YX and classes (Z)YX of `region` (image coordinates); beyond the source's region it is reflected."""
@@ -80,18 +87,25 @@ class PixelCache:
         assert kept[1] is not None
         return _cut(kept[1], region, source.region)
 
-    def _whole(self, source: Source) -> tuple[Array, NDArray[np.uint8] | None] | None:
+    def _whole(self, source: Source) -> Kept | None:
+        """The whole image, read once however many threads ask for it at the same time; None where it is not kept."""
         key = id(source.pair)
         if key not in self._kept:
-            image, label = source.pair.image, source.pair.label
-            size = image.nbytes + int(np.prod(image.spatial_shape))
-            if size > self._free:
-                self._kept[key] = None
-            else:
-                self._free -= size
-                classes = read_label(label, self._coding) if label is not None else None
-                self._kept[key] = (np.ascontiguousarray(image.read()), classes)
+            with self._lock:
+                being_read = self._being_read.setdefault(key, Lock())
+            with being_read:
+                if key not in self._kept:
+                    self._kept[key] = self._load(source.pair)
         return self._kept[key]
+
+    def _load(self, pair: ImagePair) -> Kept | None:
+        size = pair.image.nbytes + int(np.prod(pair.image.spatial_shape))
+        with self._lock:
+            if size > self._free:
+                return None
+            self._free -= size
+        classes = read_label(pair.label, self._coding) if pair.label is not None else None
+        return np.ascontiguousarray(pair.image.read()), classes
 
 
 def _cut(pixels: Array, region: Region, limits: Region) -> Array:

@@ -1,0 +1,52 @@
+"""Pixels of training images in memory: each image is read once, and counted once, however many threads cut from it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crista.geometry.axes import Array, Region
+from crista.images.image import Image, ImagePair
+from crista.images.labels import LabelCoding
+from crista.patches.cutting import PixelCache
+from crista.patches.split import Source, whole_sources
+
+SHAPE = (20, 30)
+PIXELS = (np.arange(600) % 3).astype(np.uint8).reshape(SHAPE)
+
+
+@dataclass(frozen=True)
+class SlowFile:
+    """A file that takes its time, and notes how much is asked of it."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def read(self, region: Region) -> Array:
+        self.asked.append(PIXELS[region].size)
+        time.sleep(0.05)
+        return PIXELS[region].copy()
+
+
+def slow_sources(count: int) -> tuple[tuple[Source, ...], list[SlowFile]]:
+    files = [SlowFile() for _ in range(count)]
+    images = [Image(Path(f"{i}.tif"), "YX", SHAPE, np.dtype(np.uint8), 2, None, file) for i, file in enumerate(files)]
+    return whole_sources([ImagePair(image, image) for image in images]), files
+
+
+@pytest.mark.parametrize("room", [2, 3])
+def test_threads_read_an_image_once_between_them(room: int) -> None:
+    sources, files = slow_sources(3)
+    cache = PixelCache(LabelCoding(3, None), limit_bytes=room * 2 * PIXELS.size)
+    region = (slice(3, 9), slice(5, 16))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda source: cache.read(source, region), sources * 8))
+    for image, label in found:
+        np.testing.assert_array_equal(image[0], PIXELS[region])
+        np.testing.assert_array_equal(label, PIXELS[region])
+    whole = [file.asked.count(PIXELS.size) for file in files]
+    assert sorted(whole) == [0] * (3 - room) + [2] * room  # the image and its label, for as many as there is room
