@@ -288,9 +288,14 @@ def test_nothing_is_made_ahead_for_a_caller_who_left() -> None:
     assert len(made) < 10
 
 
-def test_the_clock_counts_work_and_time(tmp_path: Path) -> None:
+BLENDED = InferencePlan(mode="blended", tile_size=(32, 32), halo=(0, 0), overlap=(0.5, 0.5), batch_size=3)
+
+
+@pytest.mark.parametrize("inference", [halo_plan((32, 32), (8, 8)), BLENDED], ids=["halo", "blended"])
+def test_the_clock_counts_work_and_time(inference: InferencePlan, tmp_path: Path) -> None:
+    """What tiles share counts once in the result, and each time in the work."""
     image = image_of(np.zeros((64, 64), np.uint8), tmp_path)
-    plan = make_plan(2, halo_plan((32, 32), (8, 8)))
+    plan = make_plan(2, inference)
     predictor = build_predictor(plan)
     statistics = compute_statistics(image, plan.config.data.normalization)
     predicted = PredictedBlock(whole((64, 64)), 3, 0.5, keep_probabilities=False)

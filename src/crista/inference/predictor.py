@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import prod
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Generic, TypeVar
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
-from crista.geometry.tiles import Tile, fit_tile, shape_of, whole
+from crista.geometry.tiles import Tile, fit_tile, whole
 from crista.images.image import Image
 from crista.inference.cover import Assembler, build_assembler
 from crista.inference.engine import Engine
@@ -139,7 +140,8 @@ class Predictor:
             if step is None:
                 return
             self.clock.voxels_in += step.images.size // step.images.shape[1]
-            self.clock.voxels_out += sum(int(np.prod(shape_of(tile.write))) for tile in step.tiles)
+            if step.done == len(step.tiles):
+                self.clock.voxels_out += _covered(step.piece.assembler.tiles)
             yield step
 
     def _iter_inputs(self, pieces: Iterable[Piece[T]]) -> Iterator[_Step[T]]:
@@ -166,6 +168,11 @@ class _Step(Generic[T]):
     images: NDArray[np.float32]
     done: int
     """Tiles of the piece up to and with these."""
+
+
+def _covered(tiles: Sequence[Tile]) -> int:
+    """Voxels that tiles, in order, write together; those of blended tiles overlap."""
+    return prod(last.stop - first.start for first, last in zip(tiles[0].write, tiles[-1].write, strict=True))
 
 
 def _assemble(step: _Step[T], scores: torch.Tensor) -> Progress[T]:
