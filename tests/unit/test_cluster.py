@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import MakeData, tiny_config
-from tests.network import network_plan
+from tests.networks import network_plan
 
 from crista.cli import jobs
 from crista.cli.main import main

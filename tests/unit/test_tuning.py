@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.network import network_plan
+from tests.networks import network_plan
 
 from crista.images.open import open_image
 from crista.images.write import write_image
