@@ -308,6 +308,28 @@ def test_without_nncf_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
         quantize_engine(source, samples, samples)
 
 
+def test_without_openvino_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "_import_nncf", lambda: None)
+    monkeypatch.setattr("crista.inference.engines.base.installed", lambda package: None if package == "openvino" else "1")
+    source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    samples: Any = Samples(2)
+    with pytest.raises(EngineError, match=r"openvino, which is not installed: pip install 'crista\[openvino\]'"):
+        quantize_engine(source, samples, samples)
+
+
+@pytest.mark.parametrize("place", ["_float_model", "compile_engine"])
+def test_a_network_that_cannot_be_converted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("unsupported operator\nand more")
+
+    for name in ("_import_nncf", "check_installed", "_float_model", "compile_engine"):
+        monkeypatch.setattr(int8, name, fail if name == place else lambda *_, **__: None)
+    source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    samples: Any = Samples(2)
+    with pytest.raises(EngineError, match=r"^making an 8-bit model failed \(RuntimeError: unsupported operator\);"):
+        quantize_engine(source, samples, samples)
+
+
 @needs_nncf
 def test_a_library_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And leaves no record: the next run tries again."""

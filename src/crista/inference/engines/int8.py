@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.errors import EngineError
+from crista.config.engine import OpenVINO
+from crista.errors import CristaError, EngineError
 from crista.inference.engine import Engine, Labels
-from crista.inference.engines.base import EngineSource, installed
+from crista.inference.engines.base import EngineSource, check_installed, installed
 from crista.inference.engines.conversion import load_converted
 from crista.inference.engines.int8_record import Attempt, Int8Record, Ious, is_intact, load_record, save_model, save_record
 from crista.inference.engines.openvino_engine import compile_engine, read_model
@@ -85,6 +86,19 @@ def quantize_engine(
     if known is not None and _still_holds(known, source):
         return known
     nncf = _import_nncf()
+    check_installed(OpenVINO())
+    try:
+        return _quantize_network(nncf, source, train, validation, recipes)
+    except CristaError:
+        raise
+    except Exception as error:  # whatever a library raises, the network predicts without it
+        raise EngineError(_failure("making an 8-bit model", error)) from error
+
+
+def _quantize_network(
+    nncf: Any, source: EngineSource, train: PatchSamples, validation: PatchSamples, recipes: Sequence[Recipe]
+) -> Int8Record:
+    assert source.int8_model is not None
     images = [_image(train, index) for index in spread(train, NUM_CALIBRATION, CALIBRATION_VOXELS)]
     judge = _Judge(source, validation, compile_engine("openvino", _float_model(source), num_threads=source.num_threads))
     record = Int8Record(
@@ -187,8 +201,12 @@ def _quantize(nncf: Any, model: Any, images: Sequence[NetworkInput], recipe: Rec
                 ignored_scope=nncf.IgnoredScope(names=list(dict.fromkeys(recipe.in_float32(convolutions)))),
             )
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise EngineError(f"NNCF failed ({type(error).__name__}: {first[:200]}); there is no 8-bit model") from error
+        raise EngineError(_failure("NNCF", error)) from error
+
+
+def _failure(who: str, error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{who} failed ({type(error).__name__}: {first[:200]}); there is no 8-bit model"
 
 
 def _import_nncf() -> Any:
