@@ -1,4 +1,4 @@
-"""Slices of several classes as a filtered stack: the probabilities that the filters take are kept until the stack is there."""
+"""What filters along z see: the probabilities of the slices of a stack, and only slices that were predicted."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from crista.inference.perform import perform
 from crista.inference.stage import PredictionJob
 
 TRUTH = np.random.default_rng(0).integers(0, 4, (5, 40, 48)).astype(np.uint8)
-FILTERED = (
-    "TEST.ANALIZE_2D_IMGS_AS_3D_STACK=True",
-    "TEST.POST_PROCESSING.Z_FILTERING=True",
-    "TEST.POST_PROCESSING.Z_FILTERING_SIZE=3",
-)
+Z_FILTER = ("TEST.POST_PROCESSING.Z_FILTERING=True",)
+FILTERED = (*Z_FILTER, "TEST.POST_PROCESSING.Z_FILTERING_SIZE=3", "TEST.ANALIZE_2D_IMGS_AS_3D_STACK=True")
 
 
 def stack_job(folder: Path, slices: Sequence[np.ndarray] = tuple(TRUTH)) -> PredictionJob:
@@ -86,13 +83,40 @@ def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_large_slices_are_filtered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images of several blocks, which are never whole in memory."""
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is several blocks for gigabytes is several blocks for these images too."""
     monkeypatch.setattr("crista.inference.task.IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("crista.inference.task.BLOCK_BYTES", 1)
     monkeypatch.setattr("crista.images.pyramid.CHUNK_VOXELS", {2: 32 * 32, 3: 16 * 16 * 16})
+
+
+def test_large_slices_are_filtered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of several blocks, which are never whole in memory."""
+    small_blocks(monkeypatch)
     job = stack_job(tmp_path)
     finish(job)
     np.testing.assert_array_equal(filtered(job), expected(TRUTH))
     assert not list(job.folders.state.rglob(".*.part*"))
     assert not (job.folders.state / "stack").exists()
+
+
+@pytest.mark.parametrize("in_blocks", [False, True], ids=["in memory", "in blocks"])
+def test_slices_that_are_not_predicted_are_no_background_to_the_filters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, in_blocks: bool
+) -> None:
+    """With a range of slices its ends are as the ends of a volume: what lies beyond has no vote."""
+    if in_blocks:
+        small_blocks(monkeypatch)
+    truth = np.ones((12, 40, 48), np.uint8)
+    truth[:, ::3] = 0
+    chunks = ("TEST.BY_CHUNKS.ENABLE=True", "TEST.BY_CHUNKS.Z_START=3", "TEST.BY_CHUNKS.Z_END=9")
+    job = oracle_job(
+        tmp_path, [truth], "PROBLEM.NDIM=3D", *chunks, *Z_FILTER, "TEST.POST_PROCESSING.Z_FILTERING_SIZE=7", num_classes=2
+    )
+    [record] = finish(job)
+    cleaned = labels(job.folders.full_post_processing / "0.zarr", 3)
+    np.testing.assert_array_equal(cleaned[3:9], truth[3:9])
+    assert not cleaned[:3].any()
+    assert not cleaned[9:].any()
+    assert record.confusions["post_processing"].sum() == truth[3:9].size
+    assert np.trace(record.confusions["post_processing"]) == truth[3:9].size

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
+from crista.geometry.tiles import shape_of, whole
+from crista.inference.measure import intersection
 from crista.plan.plan import Plan
 from crista.postprocessing.median import median_filter
 
@@ -26,17 +28,30 @@ def filter_source(labels: Any, probabilities: Any | None, plan: Plan) -> Any:
     return labels if plan.classes.num_classes == 2 else probabilities
 
 
-def filter_region(source: Any, region: Region, filters: Filters) -> NDArray[np.uint8]:
+def filter_block(source: Any, block: Region, filters: Filters, predicted: Region) -> NDArray[np.uint8]:
+    """Labels of `block` after the filters; outside the `predicted` part of the image they are 0, as before."""
+    labels = np.zeros(shape_of(block), np.uint8)
+    inside = intersection(block, predicted)
+    if all(axis.stop > axis.start for axis in inside):
+        own = tuple(slice(i.start - b.start, i.stop - b.start) for i, b in zip(inside, block, strict=True))
+        labels[own] = filter_region(source, inside, filters, limits=predicted)
+    return labels
+
+
+def filter_region(source: Any, region: Region, filters: Filters, *, limits: Region | None = None) -> NDArray[np.uint8]:
     """Labels of `region` after the filters.
 
     `source` is an array (Z)YX of labels or K(Z)YX of probabilities; the region is read with as much around it as the filters
-    reach, so that any cut of an image gives the same as the whole.
+    reach, so that any cut of an image gives the same as the whole. What lies beyond `limits` (the image, where they are left
+    out) is not looked at: there the region is reflected.
     """
     ndim = len(region)
-    shape = source.shape[-ndim:]
+    ends = limits if limits is not None else whole(source.shape[-ndim:])
     reach = {letter: sum(size // 2 for axes, size in filters if letter in axes) for letter in "zyx"}
     margins = [reach[letter] for letter in "zyx"[-ndim:]]
-    around = tuple(slice(max(0, r.start - m), min(n, r.stop + m)) for r, m, n in zip(region, margins, shape, strict=True))
+    around = tuple(
+        slice(max(end.start, r.start - m), min(end.stop, r.stop + m)) for r, m, end in zip(region, margins, ends, strict=True)
+    )
     leading = (slice(None),) * (len(source.shape) - ndim)
     pixels = np.asarray(source[(*leading, *around)])
     for axes, size in filters:

@@ -14,8 +14,8 @@ from crista.geometry.tiles import grid_blocks
 from crista.images.atomic import aside, remove_folder
 from crista.images.downsampling import downsample_region, iter_blocks_of_level
 from crista.images.ome_zarr import open_level, read_pyramid, write_block
-from crista.inference.clean import filter_region, filter_source
-from crista.inference.measure import Counts, image_boundary, image_confusion, label_reader, patch_score
+from crista.inference.clean import filter_block, filter_source
+from crista.inference.measure import Counts, image_boundary, image_confusion, label_reader, patch_score, predicted_region
 from crista.inference.outputs import choose_format, filtered_file, stage_files
 from crista.inference.perform import filters_of
 from crista.inference.record import ImageRecord, forget_other_record
@@ -124,11 +124,12 @@ class _Large:
         store = self.store
         make_label_store(store.filtered_path, self.task.pair)
         source = filter_source(store.labels, store.probabilities, self.plan)
+        predicted = predicted_region(self.image.spatial_shape, self.plan)
         assert self.task.block_shape is not None
         blocks = grid_blocks(self.image.spatial_shape, self.task.block_shape)
         numbered = ((str(number), block) for number, block in enumerate(blocks))
         for block in Done(self.work / "filtered.txt").left_of(numbered):
-            write_block(store.filtered_path, 0, block, filter_region(source, block, self.filters))
+            write_block(store.filtered_path, 0, block, filter_block(source, block, self.filters, predicted))
 
     def _keep_for_stack(self) -> None:
         """The probabilities of a slice, where the filters of the stack need them, before their store gets its final name."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from crista.geometry.tiles import whole
 from crista.images.atomic import aside
-from crista.inference.clean import filter_region, filter_source
+from crista.inference.clean import filter_block, filter_source
 from crista.inference.cover import whole_image_assembler
 from crista.inference.measure import (
     Counts,
@@ -126,7 +126,7 @@ def _filtered(
     """The report with what the median filters add."""
     started, shape = time.perf_counter(), predicted.labels.shape
     source = filter_source(predicted.labels, predicted.probabilities, plan)
-    cleaned = filter_region(source, whole(shape), filters_of(plan))
+    cleaned = filter_block(source, whole(shape), filters_of(plan), predicted_region(shape, plan))
     seconds = {"post_processing": time.perf_counter() - started}
     written = filtered_file(task.name, task.pair.image, plan, folders).write(cleaned)
     confusions, boundaries = dict(report.confusions), dict(report.boundaries)
