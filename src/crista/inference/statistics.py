@@ -33,7 +33,8 @@ class StatisticsCache:
         if image.nbytes <= KEPT_BYTES:
             return compute_statistics(image, self._settings)
         path = self._folder / f"{name}.json"
-        key = json.dumps([state_of(image.path), image.inner, image.axes, self._settings.model_dump(mode="json")])
+        pixels = [image.inner, image.axes, image.shape]  # the shape: of one file there may be the whole and a part (validation)
+        key = json.dumps([state_of(image.path), *pixels, self._settings.model_dump(mode="json")])
         content = read_json(path)
         if content is not None and content["key"] == key:
             return ImageStatistics.from_json(content["statistics"])
