@@ -27,6 +27,7 @@ from crista.inference.engines import (
     speeds,
 )
 from crista.inference.engines.probe import cut_sample, measure_speeds
+from crista.workflow.engine import build_chosen_engine
 
 LARGE = 10**12
 """Voxels of a job for which no probe is too dear."""
@@ -70,6 +71,14 @@ class Machine:
             base.check_installed(config)
             self.built.append(config.name)
             return FakeEngine(config.name, source, change)
+
+        self._patch.setitem(ENGINES._builders, kind, build)
+
+    def fail_to_build(self, kind: Any, error: Exception) -> None:
+        """Let an engine not be made."""
+
+        def build(_config: Any, *, source: EngineSource) -> FakeEngine:
+            raise error
 
         self._patch.setitem(ENGINES._builders, kind, build)
 
@@ -440,6 +449,23 @@ def test_engines_are_known_by_their_names() -> None:
     for kind in (Torch, OpenVINO, OnnxRuntime, OpenVINOInt8):
         assert engine_named(kind().name) == kind()
     assert engine_named("") == engine_named("tensorrt") == Torch()
+
+
+def test_a_worker_whose_engine_fails_in_its_own_way_predicts_with_pytorch(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Libraries have exceptions of their own, which are neither ours nor Python's."""
+
+    class LibraryError(Exception):
+        pass
+
+    plan = network_plan()
+    plan = plan.model_copy(update={"inference": plan.inference.model_copy(update={"engine": "onnxruntime"})})
+    where = {"state": tmp_path, "checkpoint": tmp_path / "best.pth"}
+    machine.fail_to_build(OnnxRuntime, LibraryError("no such processor"))
+    engine = build_chosen_engine(plan, drawn_weights(plan), torch.device("cpu"), **where)
+    assert engine.name == "torch"
+    assert "no such processor" in caplog.text
 
 
 def test_an_unknown_engine_is_refused_with_the_names() -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from crista.config.engine import Torch, engine_named
-from crista.errors import CristaError, EngineError
+from crista.errors import EngineError
 from crista.images.image import ImagePair
 from crista.inference.engine import Engine, build_engine
 from crista.inference.engines import ENGINES, EngineSource, choose_engine, int8_model_path, quantize_engine
+from crista.inference.engines.trial import build_or_say
 from crista.inference.orientations import OrientedEngine, orientations
 from crista.inference.predictor import Predictor
 from crista.inference.statistics import StatisticsCache
@@ -62,10 +63,9 @@ def build_chosen_engine(
     """The engine that `plan` has settled on, in another process; PyTorch, said in its log, where it cannot be had there."""
     source = EngineSource(plan, weights, device, state / "engines", torch.get_num_threads(), int8_model_path(checkpoint))
     config = engine_named(plan.inference.engine) if device.type == "cpu" else Torch()
-    try:
-        engine = ENGINES.build(config, source=source)
-    except (CristaError, ImportError, RuntimeError) as error:
-        logging.getLogger("crista").warning("%s cannot be used here, PyTorch is: %s", config.title, error)
+    engine, wrong = build_or_say(config, source)
+    if engine is None:
+        logging.getLogger("crista").warning("%s cannot be used here, PyTorch is: %s", config.title, wrong)
         engine = ENGINES.build(Torch(), source=source)
     return _oriented(engine, plan)
 
