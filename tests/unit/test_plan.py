@@ -340,6 +340,14 @@ def test_padding_too_large() -> None:
     assert "along x" not in text
 
 
+def test_padding_too_large_for_a_network_that_takes_twice_its_stride() -> None:
+    """What is left must be a step of the tiles; that of instance normalisation is two strides."""
+    text = refusal(DATA__TEST__PADDING="(120,112)", MODEL__FEATURE_MAPS="[4,8,16,32,64]", MODEL__NORMALIZATION="in")
+    assert "DATA.TEST.PADDING: 120 along y leaves 16 of a patch of 256; at least 32 must be left" in text
+    assert "use at most 112" in text
+    assert "along x" not in text
+
+
 @pytest.mark.parametrize("key", ["OVERLAP", "PADDING"])
 def test_values_per_axis(key: str) -> None:
     values = "(0.1,0.2,0.3)" if key == "OVERLAP" else "(1,2,3)"

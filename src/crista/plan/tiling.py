@@ -10,7 +10,7 @@ from crista.config.root import Config
 from crista.geometry.tiles import round_up
 from crista.plan.ledger import Ledger
 from crista.plan.plan import InferencePlan
-from crista.plan.topology import network_stride, receptive_field_radius
+from crista.plan.topology import input_multiple, network_stride, receptive_field_radius
 
 TILE_VOXELS = {2: 1024**2, 3: 64 * 160**2}
 """Voxels of a decided tile: what a laptop's memory bears."""
@@ -37,7 +37,7 @@ def decide_inference(config: Config, patch: tuple[int, ...], model: Model, batch
         return InferencePlan(
             mode="blended", tile_size=patch, halo=(0,) * ndim, overlap=tuple(map(float, overlap)), batch_size=batch
         )
-    _check_padding("DATA.TEST.PADDING", padding, patch, network_stride(model, ndim), ledger)
+    _check_padding("DATA.TEST.PADDING", padding, patch, input_multiple(model, ndim), ledger)
     if model.normalization not in TILE_INDEPENDENT:
         return _tile_dependent(patch, model, tuple(map(int, padding)), batch, ledger)
     return _large_tiles(patch, model, tuple(map(int, padding)), ledger)
