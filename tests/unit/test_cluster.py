@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -156,6 +157,17 @@ def test_a_worker_that_outlives_a_run_does_not_predict_the_next_one_as_the_last(
         return remote._predictor(setup).engine
 
     assert [engine_of(augmentation=turned) for turned in (False, True, False)] == [False, True, False]
+
+
+def test_nobody_is_asked_to_do_nothing(tmp_path: Path) -> None:
+    """All is done already: no job is submitted, and no scheduler need answer."""
+
+    class Unreachable(SerialExecutor):
+        def __enter__(self) -> Self:
+            pytest.fail("workers were started")
+
+    setup = remote.WorkerSetup(network_plan(), tmp_path / "best.pth", "digest", OutputFolders(*[tmp_path] * 7), "cpu", ".")
+    assert list(remote.elsewhere(Unreachable(), setup)([])) == []
 
 
 def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,8 @@ def elsewhere(executor: Executor, setup: WorkerSetup) -> Elsewhere:
     """Has tasks done by the workers of `executor`."""
 
     def do(tasks: Sequence[Task]) -> Iterator[Task | Event]:
+        if not tasks and not isinstance(executor, RankExecutor):  # whose other processes wait to be told
+            return
         with executor:
             if isinstance(executor, RankExecutor):
                 executor.share((setup, tasks))
