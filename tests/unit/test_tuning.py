@@ -12,6 +12,7 @@ from tests.networks import network_plan
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference import tuning
+from crista.inference.cover import build_assembler
 from crista.inference.engines.base import ScoringEngine
 from crista.inference.predictor import Predictor, fitted
 from crista.patches.normalization import compute_statistics
@@ -57,6 +58,19 @@ def test_a_halo_that_is_never_enough_still_fits_the_tiles(tmp_path: Path, most: 
     assert tuned.inference.halo != (0, 0, 0) or most < 16**3
     [decision] = tuned.decisions
     assert ("more TEST.MAX_MEMORY makes room" in decision.reason) == (not tuned.inference.exact)
+
+
+def test_a_halo_too_wide_for_the_tiles_of_a_volume_of_another_shape() -> None:
+    """A flat volume, the largest, decides on a halo for which no tile of a thick one has room: those grow, and cover it."""
+    plan = network_plan(3, **DEEP)
+    inference = plan.inference.model_copy(update={"max_tile_voxels": 24**3, "halo": (24, 24, 24)})
+    flat, thick = (4, 2000, 40), (50, 80, 72)
+    assert np.prod(fitted(inference, flat, None, (4, 4, 4)).tile_size) <= 24**3
+    tiles = build_assembler(fitted(inference, thick, None, (4, 4, 4)), thick, (4, 4, 4)).tiles
+    written = np.zeros(thick, np.uint8)
+    for tile in tiles:
+        written[tile.write] += 1
+    assert (written == 1).all()
 
 
 @pytest.mark.parametrize("there", [None, "", "{"], ids=["nothing", "empty", "cut short"])

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
-from crista.geometry.tiles import Tile, fit_tile, whole
+from crista.geometry.tiles import Tile, fit_tile, round_up, whole
 from crista.images.image import Image
 from crista.inference.cover import Assembler, build_assembler
 from crista.inference.engine import Engine
@@ -211,7 +211,10 @@ def fitted(
     inside = block_shape is not None
     box = tuple(min(b, n) for b, n in zip(block_shape, shape, strict=True)) if block_shape is not None else tuple(shape)
     tile = fit_tile(box, inference.halo, multiple, inference.max_tile_voxels, inside=inside)
-    return inference.model_copy(update={"tile_size": tile}) if tile is not None else inference
+    if tile is None:  # the halo was chosen for the largest image, and this one has another shape
+        room = (round_up(2 * halo, step) + 2 * step for halo, step in zip(inference.halo, multiple, strict=True))
+        tile = tuple(map(max, zip(inference.tile_size, room, strict=True)))
+    return inference.model_copy(update={"tile_size": tile})
 
 
 def ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
