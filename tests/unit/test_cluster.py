@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ from crista.config.root import System
 from crista.errors import ConfigError, ImageReadError, Problem
 from crista.images.image import ImagePair
 from crista.images.open import open_image
-from crista.inference.distribution import SerialExecutor, build_executor, shard_of
+from crista.inference.distribution import SerialExecutor, build_executor, dask_executor, shard_of
 from crista.inference.distribution.call import gpu_of
 from crista.inference.distribution.queues import job_script, num_jobs, seconds_of
 from crista.inference.distribution.ranks import RankExecutor
@@ -157,6 +157,24 @@ def test_a_worker_that_outlives_a_run_does_not_predict_the_next_one_as_the_last(
         return remote._predictor(setup).engine
 
     assert [engine_of(augmentation=turned) for turned in (False, True, False)] == [False, True, False]
+
+
+@pytest.mark.parametrize("error", [TimeoutError("nobody answers"), OSError("the connection is closed")])
+def test_a_result_that_cannot_be_fetched_is_computed_again(error: Exception) -> None:
+    class Unfetchable:
+        status = "finished"
+
+        def result(self, timeout: float) -> None:  # noqa: ARG002 - Dask's
+            raise error
+
+    workers: Any = SimpleNamespace(client=SimpleNamespace(status="closed"), gpus=())
+    future: Any = Unfetchable()
+    watch: Any = None
+    work = dask_executor._Round(workers, str, ["item"], dask_executor.Patience(), watch)
+    task = dask_executor._Task(work._waiting.popleft(), 0.0, [future])
+    work._tasks[0] = task
+    assert work._answer(task, future) is None
+    assert (list(work._waiting), work._tasks) == ([0], {})
 
 
 def test_nobody_is_asked_to_do_nothing(tmp_path: Path) -> None:

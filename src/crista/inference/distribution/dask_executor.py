@@ -241,7 +241,7 @@ class _Round(Generic[T, R]):
             return None
         try:
             answer: Answer[R] = future.result(timeout=GATHER_SECONDS)
-        except (TimeoutError, CancelledError):  # its machine may be cut off
+        except (*GONE, CancelledError):  # its machine may be cut off, or the scheduler gone
             self._drop([future])
             self._lost(task, future)
             return None
