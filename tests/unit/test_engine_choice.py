@@ -60,7 +60,7 @@ class Machine:
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "home"))
         monkeypatch.setattr(base, "installed", lambda package: None if package in self.missing else "1.0")
         monkeypatch.setattr(choice, "seconds_per_voxel", lambda *_: self.per_voxel)
-        monkeypatch.setattr(choice, "measure_speeds", self._measure)
+        monkeypatch.setattr(choice, "measure_speeds", self.measure)
         for kind in (OpenVINO, OnnxRuntime):
             self.give(kind, lambda scores: scores)
 
@@ -89,7 +89,8 @@ class Machine:
         given = {"device": torch.device("cpu"), "cache": self.cache} | settings
         return choose_engine(plan, drawn_weights(plan, seed=seed), sample=sample, num_voxels=num_voxels, **given)
 
-    def _measure(self, engines: Any, _part: np.ndarray) -> dict[str, float]:
+    def measure(self, engines: Any, _part: np.ndarray) -> dict[str, float]:
+        """Times as this machine has been told."""
         self.measured.append(sorted(engines))
         return {name: self.milliseconds[name] for name in engines}
 
@@ -293,6 +294,27 @@ def test_a_resumed_job_takes_the_same_engine(machine: Machine) -> None:
     machine.per_voxel = 1.0
     assert small.name == machine.choose(num_voxels=1000).name == "torch"
     assert machine.choose(seed=1).name == "onnxruntime", "another job is measured anew"
+
+
+@pytest.mark.parametrize("first", ["onnxruntime", "torch"])
+def test_shards_that_choose_at_once_take_the_same_engine(machine: Machine, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+    """While this one measures, another one has settled: with an engine of its own its blocks would count for nothing."""
+    measure = machine.measure
+
+    def meanwhile(engines: Any, part: np.ndarray) -> dict[str, float]:
+        others = {name: 1.0 if name == first else 100.0 for name in machine.milliseconds}
+        machine.milliseconds, own = others, machine.milliseconds
+        monkeypatch.setattr(choice, "measure_speeds", measure)
+        other = machine.choose()
+        assert other.name == first
+        machine.milliseconds = own
+        return measure(engines, part)
+
+    monkeypatch.setattr(choice, "measure_speeds", meanwhile)
+    chosen = machine.choose()
+    assert (chosen.name, chosen.engine.name) == (first, first)
+    assert "chosen before for this job" in chosen.reason
+    assert not list(machine.cache.glob(".*"))
 
 
 def test_what_is_installed_later_is_considered(machine: Machine) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -126,6 +128,7 @@ class _Search:
         self._trial = trial
         self._found: dict[str, EngineConfig] = {config.name: config for config in found}
         self._num_voxels = num_voxels
+        self._is_settled = False
         self._key = speed_key(trial.source, trial.part.shape, list(self._found))
         known = load_speeds(self._key) or {}
         self._speeds: Speeds = known if known.keys() == {trial.pytorch.name, *self._found} else {}
@@ -138,10 +141,8 @@ class _Search:
             why = "no other engine is installed; pip install 'crista[openvino]' makes processors about twice as fast"
             return self._settle(pytorch, why)
         before = _load_choice(self._file)
-        if before == pytorch:
-            return self._settle(pytorch, "chosen before for this job")
-        if before in self._found:
-            return self._first_right([before], "chosen before for this job")
+        if before in (pytorch, *self._found):
+            return self._as_before(before)
         if self._speeds and not self._faster_than_pytorch():
             return self._settle(pytorch, self._figures())
         why = self._not_worth_it()
@@ -192,7 +193,16 @@ class _Search:
                 return self._settle(name, f"{why}; {self._trial.agreement(name)}", self._trial.fresh(config))
         return self._settle(self._trial.pytorch.name, why)
 
+    def _as_before(self, name: str) -> EngineChoice:
+        """The engine that this job took before, or that another process of it takes, as long as its numbers are right."""
+        self._is_settled = True
+        return self._first_right([name] if name in self._found else [], "chosen before for this job")
+
     def _settle(self, name: str, why: str, engine: Engine | None = None) -> EngineChoice:
+        """Choose an engine; of the processes of a job (shards) that choose at once, all take what the first one does."""
+        first = name if self._is_settled else _save_first(self._file, name)
+        if first != name and first in (self._trial.pytorch.name, *self._found):
+            return self._as_before(first)
         _save_choice(self._file, name)
         return EngineChoice(engine or self._trial.pytorch, name, why, tuple(dict.fromkeys(self._trial.notices)), self._speeds)
 
@@ -211,6 +221,19 @@ def _load_choice(path: Path) -> str:
         return str(json.loads(path.read_text(encoding="utf-8"))["engine"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _save_first(path: Path, name: str) -> str:
+    """Remember an engine, unless another process was quicker; returns the one that counts."""
+    own = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part")
+    with suppress(OSError):
+        atomic_write(own, json.dumps({"engine": name}))
+        with suppress(OSError):  # it is there, or the file system has no hard links
+            os.link(own, path)
+        if not _load_choice(path):
+            own.replace(path)
+        own.unlink(missing_ok=True)
+    return _load_choice(path) or name
 
 
 def _save_choice(path: Path, name: str) -> None:
