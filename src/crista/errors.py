@@ -103,6 +103,10 @@ class UnstableTrainingError(TrainingError):
         return UnstableTrainingError(again, what=self.what, images=self.images)
 
 
+class PredictionError(CristaError, RuntimeError):
+    """What a network gives for an image cannot be taken for a prediction."""
+
+
 class EngineError(CristaError, RuntimeError):
     """An engine for prediction cannot be had here: its library is missing, or its model is."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.integration.test_biapy_weaknesses import finish, oracle_job
+from tests.integration.test_biapy_weaknesses import Oracle, finish, oracle_job
 
+from crista.errors import PredictionError
 from crista.images.write import write_image
 from crista.inference import stage
 from crista.inference.record import ImageRecord
@@ -79,6 +80,20 @@ def test_a_record_does_not_outlive_the_files_that_it_vouches_for(tmp_path: Path,
     write_image(written, np.zeros_like(TRUTH[0]), "YX")  # what the other network might have made of it
     finish(first)
     assert written.read_bytes() == expected
+
+
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[..., -9:, -9:]], ids=["everywhere", "in a corner"])
+def test_scores_that_are_no_numbers_are_no_labels(tmp_path: Path, part: tuple[slice, ...]) -> None:
+    """They would compare as background, and nobody would see it."""
+
+    def overflow(scores: np.ndarray) -> None:
+        scores[part] = np.nan
+
+    prediction = oracle_job(tmp_path, TRUTH, num_classes=4)
+    broken = replace(prediction, predictor=replace(prediction.predictor, engine=Oracle(4, overflow)))
+    with pytest.raises(PredictionError, match=r"(?s)0\.tif: what the network gives .* are not numbers.*SYSTEM.DEVICE=cpu"):
+        finish(broken)
+    assert not list(prediction.folders.per_image_binarized.parent.rglob("*.tif"))
 
 
 def test_a_shard_counts_tasks_not_tiles(tmp_path: Path) -> None:

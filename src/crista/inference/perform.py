@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from crista.errors import PredictionError
 from crista.geometry.tiles import whole
 from crista.images.atomic import aside
 from crista.inference.clean import filter_block, filter_source
@@ -81,14 +83,25 @@ def _piece_of(
 
     def finish(predicted: PredictedBlock) -> T:
         started = time.perf_counter()
+        entropy = predicted.uncertainty.sums if predicted.uncertainty is not None else None
+        _check_numbers(task, entropy)
         finish_one = _finish_image if task.block_shape is None else _finish_block
         report = finish_one(task, predicted, plan, folders)
         rest = time.perf_counter() - started - sum(report.seconds.values())
         seconds = {task.stages[0]: predicted.network_seconds, "writing": rest, **report.seconds}
-        entropy = predicted.uncertainty.sums if predicted.uncertainty is not None else None
         return conclude(task, replace(report, seconds=seconds, entropy=entropy))
 
     return Piece(image, statistics.of(task.name, image), assembler, predicted, finish)
+
+
+def _check_numbers(task: Task, entropy: NDArray[np.float64] | None) -> None:
+    """Labels are made of anything, also of scores that are no numbers; their entropy, looked at in passing, is none then."""
+    if entropy is not None and not np.isfinite(entropy).all():
+        raise PredictionError(
+            f"{task.pair.image.path}: what the network gives for this image are not numbers, so it is not written\n"
+            "    -> on a GPU, where half precision has the smaller range, try the processor (--set SYSTEM.DEVICE=cpu); if that "
+            "is no better, the weights of the network are damaged: train it again"
+        )
 
 
 def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
