@@ -96,6 +96,7 @@ def test_written_as_a_data_set(tmp_path: Path) -> None:
 
 def test_writing_again_is_allowed_and_other_images_are_not_mixed_in(tmp_path: Path) -> None:
     write_sample("nuclei_2d", tmp_path, num_train=2, num_test=0, shape=(64, 64))
+    (tmp_path / "train/x/.DS_Store").write_bytes(b"of a file manager")
     write_sample("nuclei_2d", tmp_path, num_train=2, num_test=0, shape=(64, 64))
     with pytest.raises(DataError) as error:
         write_sample("cells_2d", tmp_path, num_train=2, num_test=0, shape=(64, 64))

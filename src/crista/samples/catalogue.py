@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from crista.errors import DataError, Problem
 from crista.geometry.axes import spatial_axes
 from crista.geometry.spacing import Spacing
+from crista.images.listing import is_hidden
 from crista.images.write import write_image
 from crista.samples.electron import draw_cells
 from crista.samples.fluorescence import draw_nuclei
@@ -162,7 +163,8 @@ def _check_room(folder: Path, files: dict[str, list[str]]) -> None:
     for split, names in files.items():
         for kind in ("x", "y"):
             target = folder / split / kind
-            others = sorted(path.name for path in target.iterdir() if path.name not in names) if target.is_dir() else []
+            there = [path for path in target.iterdir() if not is_hidden(path)] if target.is_dir() else []
+            others = sorted(path.name for path in there if path.name not in names)
             if others:
                 what = f"holds {len(others)} other files ({', '.join(others[:3])}{'…' if len(others) > 3 else ''})"
                 problems.append(Problem(str(target), what, "choose an empty folder, or remove them"))
