@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ Z_FILTER = ("TEST.POST_PROCESSING.Z_FILTERING=True",)
 FILTERED = (*Z_FILTER, "TEST.POST_PROCESSING.Z_FILTERING_SIZE=3", "TEST.ANALIZE_2D_IMGS_AS_3D_STACK=True")
 
 
-def stack_job(folder: Path, slices: Sequence[np.ndarray] = tuple(TRUTH)) -> PredictionJob:
-    return oracle_job(folder, slices, *FILTERED, num_classes=4)
+def stack_job(folder: Path) -> PredictionJob:
+    return oracle_job(folder, tuple(TRUTH), *FILTERED, num_classes=4)
 
 
 def filtered(job: PredictionJob) -> np.ndarray:
@@ -54,8 +53,8 @@ def names_predicted(job: PredictionJob, monkeypatch: pytest.MonkeyPatch) -> list
 
 def test_a_slice_more_makes_a_new_stack(tmp_path: Path) -> None:
     """What the first four were filtered by is gone when the fifth one comes."""
-    finish(stack_job(tmp_path, tuple(TRUTH[:4])))
     job = stack_job(tmp_path)
+    finish(replace(job, pairs=job.pairs[:4], names=job.names[:4]))
     finish(job)
     np.testing.assert_array_equal(filtered(job), expected(TRUTH))
     assert not (job.folders.state / "stack").exists()
