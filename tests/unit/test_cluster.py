@@ -177,6 +177,23 @@ def test_a_result_that_cannot_be_fetched_is_computed_again(error: Exception) -> 
     assert (list(work._waiting), work._tasks) == ([0], {})
 
 
+def test_stragglers_of_a_scheduler_that_does_not_answer_are_left_alone() -> None:
+    """The watch ends the run, in words, if nobody comes back; a closed connection must not end it before."""
+
+    def gone() -> None:
+        raise OSError("the connection is closed")
+
+    workers: Any = SimpleNamespace(client=SimpleNamespace(status="closed", processing=gone), gpus=())
+    watch: Any = SimpleNamespace(count=2)
+    work = dask_executor._Round(workers, str, ["item"], dask_executor.Patience(straggler_seconds=0.0), watch)
+    future: Any = SimpleNamespace(key=("name", 0, 0))
+    task = dask_executor._Task(0, -1e6, [future])
+    work._tasks[0] = task
+    work._seconds.append(0.1)
+    work._start_stragglers_again()
+    assert task.futures == [future]
+
+
 def test_nobody_is_asked_to_do_nothing(tmp_path: Path) -> None:
     """All is done already: no job is submitted, and no scheduler need answer."""
 

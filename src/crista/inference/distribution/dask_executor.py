@@ -301,14 +301,20 @@ class _Round(Generic[T, R]):
         limit = max(self._patience.straggler_seconds, self._patience.straggler_factor * usual)
         late = [task for task in self._tasks.values() if now - task.started > limit and len(task.futures) < MOST_ATTEMPTS]
         for task in late[:idle]:
-            self._attempt(task, self._idle_workers(task))
+            elsewhere = self._idle_workers(task)
+            if elsewhere is None:
+                return
+            self._attempt(task, elsewhere)
             text = f"a task has taken {limit:.1f} s, where {usual:.1f} s are usual: another worker does it as well"
             self._watch.say(Said(text))
 
-    def _idle_workers(self, task: _Task) -> list[str]:
-        """Where nothing is under way, and nothing was slow."""
+    def _idle_workers(self, task: _Task) -> list[str] | None:
+        """Where nothing is under way, and nothing was slow; None while the scheduler does not answer."""
         keys = {future.key for future in task.futures}
-        processing = self._client.processing()
+        try:
+            processing = self._client.processing()
+        except GONE:
+            return None
         self._slow.update(address for address, under_way in processing.items() if keys.intersection(under_way))
         idle = [address for address, under_way in processing.items() if not under_way]
         return [address for address in idle if address not in self._slow] or idle
