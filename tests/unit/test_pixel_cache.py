@@ -38,7 +38,7 @@ def slow_sources(count: int) -> tuple[tuple[Source, ...], list[SlowFile]]:
     return whole_sources([ImagePair(image, image) for image in images]), files
 
 
-@pytest.mark.parametrize("room", [2, 3])
+@pytest.mark.parametrize("room", [2, 3, 30])
 def test_threads_read_an_image_once_between_them(room: int) -> None:
     sources, files = slow_sources(3)
     cache = PixelCache(LabelCoding(3, None), limit_bytes=room * 2 * PIXELS.size)
@@ -49,4 +49,5 @@ def test_threads_read_an_image_once_between_them(room: int) -> None:
         np.testing.assert_array_equal(image[0], PIXELS[region])
         np.testing.assert_array_equal(label, PIXELS[region])
     whole = [file.asked.count(PIXELS.size) for file in files]
-    assert sorted(whole) == [0] * (3 - room) + [2] * room  # the image and its label, for as many as there is room
+    kept = min(room, 3)
+    assert sorted(whole) == [0] * (3 - kept) + [2] * kept  # the image and its label, for as many as there is room

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ class Undecided(ScoringEngine):
         return torch.full((len(images), 1, *images.shape[2:]), float(self.calls > 1))
 
 
-DEEP = {
+DEEP: dict[str, Any] = {
     "feature_maps": (4, 8, 16),
     "dropout_values": (0.0,) * 3,
     "z_down": (2, 2),
