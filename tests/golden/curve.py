@@ -43,7 +43,14 @@ def compute_figures(folder: Path) -> dict[str, Any]:
         # what the plan decides by itself may get better; these are given, so that only a change of the computation shows
         "MODEL": {"NORMALIZATION": "bn", "ACTIVATION": "relu"},
         "LOSS": {"TYPE": ["DICE", "CE"]},
-        "TRAIN": {"LR_SCHEDULER": {"NAME": "onecycle"}, "EPOCHS": 3, "BATCH_SIZE": 2, "OPTIMIZER": "SGD", "LR": 0.1},
+        "TRAIN": {
+            "LR_SCHEDULER": {"NAME": "onecycle"},
+            "EPOCHS": 3,
+            "BATCH_SIZE": 2,
+            "OPTIMIZER": "SGD",
+            "LR": 0.1,
+            "AMP": False,
+        },
     }
     outcome = run(job(folder / "data", settings), result_dir=folder / "results", name="golden")
     rows = log_rows(outcome)
