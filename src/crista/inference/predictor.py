@@ -124,8 +124,9 @@ class Predictor:
             while pending:
                 yield pending.popleft().result()
         except Exception:
-            while pending:  # what was predicted before the fault is kept
-                yield pending.popleft().result()
+            for future in pending:  # what was predicted beside the fault is kept, and the first fault is the one that is raised
+                if future.exception() is None:
+                    yield future.result()
             raise
         finally:
             self.clock.total += time.perf_counter() - started
