@@ -47,6 +47,7 @@ from crista.plan.plan import Plan
 from crista.training.cpu_layers import quicken
 from crista.training.memory import reused_memory
 from crista.training.optimizer import OPTIMIZERS
+from crista.training.precision import Precision
 from crista.training.weight_gradients import convolution_weight_gradient
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -130,11 +131,14 @@ def time_steps(plan: Plan, *, plain: bool) -> list[float]:
     images = torch.randn(plan.batch_size, *plan.patch_size, plan.num_channels).movedim(-1, 1)
     images = images.contiguous() if plain else images
     targets = torch.randint(0, plan.classes.num_classes, (plan.batch_size, *plan.patch_size), dtype=torch.uint8)
+    precision = Precision(False if plain else plan.amp, torch.device("cpu"))
     speeds = []
     for _ in range(STEPS + 2):
         started = time.perf_counter()
         optimizer.zero_grad()
-        loss(model(images), targets).backward()
+        with precision.autocast():
+            logits = model(images)
+        loss(logits.float(), targets).backward()
         optimizer.step()
         speeds.append(1 / (time.perf_counter() - started))
     return speeds[2:]
