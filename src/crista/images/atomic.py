@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,6 +33,23 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8 with plain line ends) to `path` all at once."""
     with aside(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_first(path: Path, content: str) -> None:
+    """Write JSON to `path` unless there is some: of several processes at once the content of the first one stays.
+
+    What is there and damaged is replaced. Without hard links, two that write at the very same moment may both think so.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".{path.stem}.{uuid4().hex}.part")
+    try:
+        own.write_text(content, encoding="utf-8")
+        with suppress(OSError):
+            os.link(own, path)
+        if read_json(path) is None:
+            own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

@@ -7,14 +7,11 @@ cuts the images in the same way.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import fit_tile, iter_tiles, round_up, shape_of, work_factor
-from crista.images.atomic import atomic_write, read_json
+from crista.images.atomic import atomic_write, read_json, write_first
 from crista.images.image import Image
 from crista.inference.cover import build_assembler
 from crista.inference.engine import Engine
@@ -135,15 +132,8 @@ def _save(path: Path, tuned: _Tuned, *, replace_kept: bool) -> _Tuned:
     if replace_kept:
         atomic_write(path, content)
         return tuned
-    own = path.with_name(f".{path.stem}.{uuid4().hex}.part")
-    atomic_write(own, content)
-    with suppress(OSError):  # another process was first, or the file system has no hard links
-        os.link(own, path)
-    kept = _load(path)
-    if kept is None:  # no links, or what lay there is damaged: of two processes at once the last one wins
-        own.replace(path)
-    own.unlink(missing_ok=True)
-    return kept or tuned
+    write_first(path, content)
+    return _load(path) or tuned
 
 
 def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistics, device: torch.device) -> _Tuned:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from crista.config.engine import CANDIDATES, CHOOSING, EngineConfig, OpenVINOInt8, Torch
 from crista.errors import EngineError
-from crista.images.atomic import atomic_write
+from crista.images.atomic import atomic_write, write_first
 from crista.inference.engine import Engine
 from crista.inference.engines.base import ENGINES, EngineSource, check_available, installed
 from crista.inference.engines.conversion import is_converted
@@ -225,14 +223,8 @@ def _load_choice(path: Path) -> str:
 
 def _save_first(path: Path, name: str) -> str:
     """Remember an engine, unless another process was quicker; returns the one that counts."""
-    own = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part")
-    with suppress(OSError):
-        atomic_write(own, json.dumps({"engine": name}))
-        with suppress(OSError):  # it is there, or the file system has no hard links
-            os.link(own, path)
-        if not _load_choice(path):
-            own.replace(path)
-        own.unlink(missing_ok=True)
+    with suppress(OSError):  # a folder that cannot be written is done without
+        write_first(path, json.dumps({"engine": name}))
     return _load_choice(path) or name
 
 
