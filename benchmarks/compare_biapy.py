@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring.process import kill_session
 
 from crista.images.coding import decide_coding
 from crista.images.labels import read_label, summarise_label
@@ -38,8 +39,11 @@ def measure_process(command: list[str], log: Path) -> dict[str, float]:
     """Wall and processor seconds and peak memory (bytes) of a whole command."""
     started = time.perf_counter()
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        finally:
+            kill_session(process.pid)  # nnU-Net leaves workers behind
     if status:
         raise SystemExit(f"{command[0]} failed, see {log}")
     cpu = usage.ru_utime + usage.ru_stime

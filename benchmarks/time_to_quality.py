@@ -5,14 +5,14 @@
 
 * crista: `crista train DATA/train/x DATA/train/y --minutes N`, nothing else; then `crista predict` on the test folder.
 * BiaPy: the YAML of `benchmarks/configs` (its U-Net, AdamW 1e-3 with one cycle, flips and rotations; a better start than its
-  template's 1e-4), with as many EPOCHS as fit into N minutes. Pilot runs of two and of four epochs, whose time does not count,
-  tell how many those are.
+  template's 1e-4), with as many EPOCHS as fit into N minutes. A pilot run of two epochs, whose time does not count, tells how
+  many those are.
 * nnU-Net: its planner, preprocessing and trainer (2d or 3d_fullres) with its epochs cut to the budget (`peers/nnunet_train.py`).
 
 The budget counts from the start of the command to the trained network: planning, preprocessing and imports included;
 prediction of the test folder is not. Runs of one set, budget and seed follow each other, so that they share what else the
-machine does. IoU is computed here, by one function, over all pixels of the test folder. What is in OUT/runs.jsonl already is not
-run again.
+machine does. IoU is computed here, by one function, over all pixels of the test folder. What is in
+OUT/time_to_quality.jsonl already is not run again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,8 @@ SETS = {
     "hippocampus_3d": "3d_fullres",
 }
 """Each set and nnU-Net's configuration for it."""
+PILOT = 2
+"""Epochs of BiaPy that are timed; the first of them is slower."""
 
 
 def run_crista(name: str, minutes: float, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
@@ -64,11 +67,19 @@ def run_crista(name: str, minutes: float, seed: int, arguments: argparse.Namespa
 def run_biapy(name: str, minutes: float, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
     """As many epochs as fit."""
     source = rescaled_copy(arguments.data, name, arguments.out) if name == "hippocampus_3d" else arguments.data
-    pilot = {epochs: _biapy(name, epochs, seed, source, arguments)[0]["trained"] for epochs in (2, 4)}
-    epoch = max(1e-3, (pilot[4] - pilot[2]) / 2)
-    epochs = max(1, int((60 * minutes - (pilot[2] - 2 * epoch)) / epoch))
+    trained = _biapy(name, PILOT, seed, source, arguments)[0]["trained"]
+    epoch = _last_epoch_seconds((arguments.out / f"{name}_{PILOT}epochs_{seed}_biapy.log").read_text())
+    epochs = max(1, int((60 * minutes - (trained - PILOT * epoch)) / epoch))
     figures, results = _biapy(name, epochs, seed, source, arguments)
     return {**figures, "epochs": epochs, "iou": class_iou(arguments.data / name / "test/y", results, probabilities=True)}
+
+
+def _last_epoch_seconds(log: str) -> float:
+    """Of a pilot run, by the clock that BiaPy writes before each line."""
+    begun, ended = (
+        datetime.strptime(re.findall(rf"\[([\d:.]+)\] {what}", log)[-1], "%H:%M:%S.%f") for what in ("~~~ Epoch", "Training time")
+    )
+    return max(1e-3, (ended - begun).total_seconds() % 86400)
 
 
 def _biapy(name: str, epochs: int, seed: int, data: Path, arguments: argparse.Namespace) -> tuple[dict[str, float], Path]:
@@ -113,35 +124,41 @@ def write_table(rows: list[dict[str, object]], path: Path) -> None:
             failed = " (failed)" if any("error" in row for row in runs) else ""
             cells.append(f"{statistics.fmean(means):.3f}{spread} ({len(runs)}){failed}" if runs else "–")
         lines.append("| " + " | ".join(cells) + " |")
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("## Time to quality\n\n" + "\n".join(lines) + "\n")
 
 
 def draw_plot(rows: list[dict[str, object]], path: Path) -> None:
-    """Foreground IoU over minutes, a panel for each set."""
+    """A panel for each budget: sets from top to bottom, a dot for the mean of each tool, small ones for its seeds."""
     from matplotlib.figure import Figure
 
-    names = [name for name in SETS if any(row["set"] == name for row in rows)]
-    figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
-    colours = {"crista": "#0072b2", "biapy": "#d55e00", "nnunet": "#009e73"}
-    for number, name in enumerate(names, 1):
-        axes = figure.add_subplot(1, len(names), number)
-        for tool, colour in colours.items():
-            runs = [row for row in rows if row["set"] == name and row["tool"] == tool and "iou" in row]
-            points = sorted({row["minutes"] for row in runs})
-            heights = [[float(np.nanmean(row["iou"][1:])) for row in runs if row["minutes"] == point] for point in points]
-            axes.plot(points, [statistics.fmean(values) for values in heights], "o-", color=colour, label=tool)
-            axes.plot(
-                [p for p, v in zip(points, heights, strict=True) for _ in v], [x for v in heights for x in v], ".", color=colour
-            )
-        axes.set(title=name, xlabel="minutes", ylim=(0, 1))
-        axes.title.set_fontsize(9)
-    figure.axes[0].set_ylabel("mean foreground IoU, test")
-    figure.axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    budgets = sorted({row["minutes"] for row in rows})
+    names = [name for name in SETS if any(row["set"] == name for row in rows)][::-1]
+    colours = dict(zip(TOOLS, ("#0072b2", "#d55e00", "#009e73"), strict=True))
+    figure = Figure(figsize=(2.2 + 3.8 * len(budgets), 0.9 + 0.42 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0]
+    for axes, minutes in zip(panels, budgets, strict=True):
+        for height, name in enumerate(names):
+            for tool, colour in colours.items():
+                runs = [row for row in rows if (row["set"], row["minutes"], row["tool"]) == (name, minutes, tool)]
+                values = [float(np.nanmean(row["iou"][1:])) for row in runs if "iou" in row]
+                if values:
+                    axes.plot(values, [height] * len(values), ".", color=colour, alpha=0.5, markersize=5)
+                    axes.plot(statistics.fmean(values), height, "o", color=colour, markersize=8)
+        axes.set(
+            title=f"{minutes:g} minutes", xlim=(0, 1), xlabel="mean foreground IoU, test images", ylim=(-0.6, len(names) - 0.4)
+        )
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(axis="y", color="#dddddd")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    for tool, colour in colours.items():
+        panels[0].plot([], [], "o", color=colour, label={"biapy": "BiaPy", "nnunet": "nnU-Net"}.get(tool, tool))
+    panels[0].legend(frameon=False, loc="lower left")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
-    """Run what is missing, the tools in turn, and write table and plot."""
+    """Read the flags and run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--biapy", type=Path)
@@ -151,9 +168,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--tools", nargs="+", default=list(TOOLS))
-    arguments = parser.parse_args()
+    run(parser.parse_args())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Every run that is missing; table and plot are written after each."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    record = arguments.out / "runs.jsonl"
+    record = arguments.out / "time_to_quality.jsonl"
     rows = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
     done = {(row["set"], row["minutes"], row["seed"], row["tool"]) for row in rows}
     jobs = [(n, m, s, t) for m in arguments.minutes for s in arguments.seeds for n in arguments.sets for t in arguments.tools]
@@ -169,8 +190,8 @@ def main() -> None:
         with record.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
-        write_table(rows, arguments.out / "table.md")
-        draw_plot(rows, arguments.out / "plot.png")
+        write_table(rows, arguments.out / "time_to_quality.md")
+        draw_plot(rows, arguments.out / "time_to_quality.svg")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ all of them. The first epoch, in which memory and caches fill, is left out; each
   metrics and log leave of it.
 * plain: the same network as a plain PyTorch loop has it: torch's own layers, contiguous, optimizer not fused.
 
-OUT/steps.jsonl holds every value, OUT/table.md medians and ranges. `--layers` needs no data: it times the two kinds of weight
-gradient per layer on this machine, to see whether the rule by which crista chooses (`training/cpu_layers.py`) holds on it.
+OUT/training_speed.jsonl holds every value, OUT/training_speed.md medians and ranges; rounds that are in the former are not run
+again. `--layers` needs no data: it times the two kinds of weight gradient per layer on this machine, to see whether the rule by
+which crista chooses (`training/cpu_layers.py`) holds on it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring.records import read_rows
 
 from crista.losses import build_loss
 from crista.models import build_model
@@ -177,7 +179,7 @@ def write_table(rows: list[dict[str, object]], path: Path) -> None:
             wait = f"{statistics.median(waits):.1f} %" if tool == "crista" else ""
             shown = f"{middle[tool]:.3f} ({min(values):.3f}–{max(values):.3f})"
             lines.append(f"| {name} | {kind} | {tool} | {shown} | {len(values)} | {ratio} | {share} | {wait} |")
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("## Training steps\n\n" + "\n".join(lines) + "\n")
 
 
 def time_layers() -> None:
@@ -240,16 +242,19 @@ def main() -> None:
 
 
 def run_rounds(arguments: argparse.Namespace) -> None:
-    """All rounds; the table is written after each run of a set."""
+    """All rounds that are missing; the table is written after each run of a set."""
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    for turn in range(1, arguments.rounds + 1):
-        for name in arguments.sets:
-            for kind in arguments.kinds:
-                rows += measure(name, kind, turn, arguments)
-                (arguments.out / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-                write_table(rows, arguments.out / "table.md")
-                print((arguments.out / "table.md").read_text(), flush=True)
+    record, table = arguments.out / "training_speed.jsonl", arguments.out / "training_speed.md"
+    rows: list[dict[str, object]] = list(read_rows(record))
+    done = {(row["set"], row["kind"], row["round"]) for row in rows}
+    jobs = [(n, k, turn) for turn in range(1, arguments.rounds + 1) for n in arguments.sets for k in arguments.kinds]
+    for name, kind, turn in jobs:
+        if (name, kind, turn) in done:
+            continue
+        rows += measure(name, kind, turn, arguments)
+        record.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_table(rows, table)
+        print(table.read_text(), flush=True)
 
 
 if __name__ == "__main__":

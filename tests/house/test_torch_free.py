@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,15 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "crista"
 FREE = ("errors", "registry", "geometry", "config", "images", "plan")
 SLOW = ("torch", "matplotlib")
+SELDOM = ("scipy", "zarr", "h5py")
+"""What only some jobs need, each a few tenths of a second."""
 HELP_SECONDS = 0.5
 """Processor time of `crista --help`; on an idle machine the wall clock shows hardly more."""
 
 
-def loaded_by(code: str) -> list[str]:
+def loaded_by(code: str, packages: Sequence[str] = SLOW) -> list[str]:
     """Which of the slow packages are loaded after `code` in a new interpreter; its exit code must be 0."""
-    report = f"\nimport sys, json; print(json.dumps([name for name in {SLOW} if name in sys.modules]))"
+    report = f"\nimport sys, json; print(json.dumps([name for name in {tuple(packages)} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     loaded: list[str] = json.loads(done.stdout.splitlines()[-1])
@@ -57,6 +59,11 @@ def test_new_and_check_need_no_torch(make_data: Callable[..., Path], tmp_path: P
     new = ["new", str(job), "--train-images", str(data / "train/x"), "--train-labels", str(data / "train/y")]
     code = f"from crista.cli.main import main; assert main({new}) == 0; assert main(['check', {str(job)!r}]) == 0"
     assert loaded_by(code) == []
+
+
+def test_a_run_loads_what_it_seldom_needs_only_then() -> None:
+    """The modules that every training and prediction imports."""
+    assert loaded_by("import crista.workflow.run", SELDOM) == []
 
 
 def test_help_is_quick() -> None:

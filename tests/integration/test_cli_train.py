@@ -56,6 +56,32 @@ def test_the_job_is_called_as_the_folder_of_the_data(make_data: MakeData, tmp_pa
     assert request.config.train.max_minutes == 20
 
 
+def test_a_training_starts_from_a_network_by_command_line_as_from_python(make_data: MakeData, tmp_path: Path) -> None:
+    """Other classes, no configuration: both say what was loaded, and both end in the same weights."""
+    import crista
+
+    first = make_data(test=0).rename(tmp_path / "first")
+    second = make_data(test=0, num_classes=3)
+    small = ["TRAIN.EPOCHS=1", "MODEL.FEATURE_MAPS=[4,8]", "DATA.PATCH_SIZE=(32,32,1)"]
+    folders, out = (second / "train/x", second / "train/y"), tmp_path / "out"
+    source = crista.train_on(first / "train/x", first / "train/y", result_dir=out, name="a", overrides=small)
+    said: list[str] = []
+    tuned = crista.train_on(
+        *folders,
+        start_from=source.folder.checkpoint_best,
+        result_dir=out,
+        name="b",
+        overrides=small[:1],
+        on_event=lambda event: said.append(getattr(event, "text", "")),
+    )
+    assert any("starting weights: loaded" in line and "2 -> 3 classes" in line for line in said), said
+    command = ["train", *map(str, folders), "--from", str(out / "a"), "--result_dir", str(out), "--name", "c"]
+    assert main([*command, "--set", small[0]]) == 0
+    weights = [load_checkpoint(out / f"{job}/checkpoints/{job}_1-checkpoint-last.pth").weights for job in ("b", "c")]
+    assert all((weights[1][name] == value).all() for name, value in weights[0].items())
+    assert tuned.folder.checkpoint_best.is_file()
+
+
 def test_ctrl_c_leaves_a_network_and_a_report(make_data: MakeData, tmp_path: Path) -> None:
     """Once: the training ends, the validation images are predicted; the exit code says that all is well."""
     data = make_data(train=4, test=0)
@@ -82,7 +108,7 @@ def test_ctrl_c_leaves_a_network_and_a_report(make_data: MakeData, tmp_path: Pat
 
 
 def test_a_job_folder_is_a_network(make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from crista.cli.jobs import find_checkpoint
+    from crista.cli.options import find_checkpoint
 
     folder = tmp_path / "job/checkpoints"
     folder.mkdir(parents=True)

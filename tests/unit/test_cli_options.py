@@ -10,9 +10,9 @@ import torch
 import typer
 
 from crista.cli import options
-from crista.cli.flags import Quality, with_budget
+from crista.cli.flags import Quality, with_budget, with_start
 from crista.cli.screen import Screen
-from crista.errors import ConfigError
+from crista.errors import CheckpointError, ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +114,20 @@ def test_a_budget_reaches_a_command_as_changes_before_those_of_set() -> None:
     command(job="a", minutes=2.5, quality=Quality.FAST, override=["TRAIN.MAX_MINUTES=9"])
     command(job="b")
     assert seen == [("a", ["TRAIN.MAX_MINUTES=2.5", "TRAIN.QUALITY=fast", "TRAIN.MAX_MINUTES=9"]), ("b", None)]
+
+
+def test_a_network_to_start_from_reaches_a_command_as_changes_before_those_of_set(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    @with_start
+    def command(override: options.Overrides = None) -> None:
+        seen.append(override)
+
+    (tmp_path / "a: b/checkpoints").mkdir(parents=True)
+    best = tmp_path / "a: b/checkpoints/a_1-checkpoint-best.pth"
+    best.touch()
+    command(start_from=tmp_path / "a: b", override=["TRAIN.EPOCHS=2"])
+    command()
+    assert seen == [["MODEL.LOAD_CHECKPOINT=True", f'PATHS.CHECKPOINT_FILE="{best}"', "TRAIN.EPOCHS=2"], None]
+    with pytest.raises(CheckpointError, match=r"none: no such checkpoint\n    -> a training leaves it in"):
+        command(start_from=tmp_path / "none")

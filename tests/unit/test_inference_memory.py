@@ -14,13 +14,22 @@ MB = 1_000_000
     ("held", "free", "expected"),
     [
         (500 * MB, 100_000 * MB, 700 * MB),
+        (330 * MB, 100_000 * MB, 700 * MB),
         (530 * MB, 100_000 * MB, 700 * MB),
         (1500 * MB - RESERVE - 199 * MB, 100_000 * MB, 100 * MB),
         (1500 * MB - RESERVE - 80 * MB, 100_000 * MB, 80 * MB),
         (1600 * MB, 100_000 * MB, LEAST_FOR_TILES),
         (500 * MB, 1000 * MB, 500 * MB),
     ],
-    ids=["usual", "a little more is held", "little is left", "less than a step", "too much is held", "the machine has less"],
+    ids=[
+        "usual",
+        "not all libraries are at work yet",
+        "a little more is held",
+        "little is left",
+        "less than a step",
+        "too much is held",
+        "the machine has less",
+    ],
 )
 def test_bytes_for_tiles(monkeypatch: pytest.MonkeyPatch, held: int, free: int, expected: int) -> None:
     monkeypatch.setattr(memory, "resident_bytes", lambda: held)

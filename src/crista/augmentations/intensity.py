@@ -10,7 +10,6 @@ from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from crista.augmentations.base import AUGMENTATIONS, AnySample, Augment, ConfigT, FloatArray
 from crista.config import augmentor
@@ -71,6 +70,8 @@ class BlurPlane(IntensityChange[augmentor.GaussianBlur]):
 
     def change(self, image: FloatArray, rng: np.random.Generator) -> FloatArray:
         """`image` convolved with a Gaussian of U(sigmas) pixels; beyond the border it is mirrored."""
+        from scipy import ndimage  # slow to import
+
         sigma = rng.uniform(*self.config.sigmas)
         blurred: FloatArray = ndimage.gaussian_filter(image, (*[0] * (image.ndim - 2), sigma, sigma))
         return blurred
@@ -82,6 +83,8 @@ class MedianPlane(IntensityChange[augmentor.MedianBlur]):
 
     def change(self, image: FloatArray, rng: np.random.Generator) -> FloatArray:
         """The median of k × k pixels around each; beyond the border the image is mirrored."""
+        from scipy import ndimage  # slow to import
+
         low, high = self.config.kernels
         sizes = range(low | 1, max(low | 1, high) + 1, 2)
         size = sizes[int(rng.integers(len(sizes)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,27 @@ Minutes = Annotated[
 QualityOption = Annotated[
     Quality | None, typer.Option("--quality", help="Instead of --minutes. fast: 5 minutes, standard: 20, best: 120.")
 ]
+
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="MODEL",
+        help=f"Start from a trained network (fine-tuning): {options.MODEL}. Its classes and channels may be others.",
+    ),
+]
+
+
+def with_start(command: Command) -> Command:
+    """`command`, which takes `override`, with the flag of a network to start from."""
+
+    def with_flags(*, start_from: StartFrom = None, override: options.Overrides = None, **arguments: Any) -> None:
+        from crista.workflow.request import start_changes
+
+        changes = () if start_from is None else start_changes(options.find_checkpoint(start_from))
+        command(override=[*changes, *(override or ())] or None, **arguments)
+
+    return add_flags(command, with_flags)
 
 
 def with_budget(command: Command) -> Command:

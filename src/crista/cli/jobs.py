@@ -18,7 +18,6 @@ from crista.cli import options
 from crista.cli.note import note
 from crista.cli.progress import LineListener, listener
 from crista.cli.screen import Screen
-from crista.errors import CheckpointError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -77,9 +76,7 @@ def train(
 
 
 def predict(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A trained network: a checkpoint (….pth), or the results folder of a job.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="MODEL", help=f"A trained network: {options.MODEL}.")],
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of images, or one image.")],
     labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their label images, to measure against.")] = None,
     result_dir: options.ResultDir = None,
@@ -91,7 +88,7 @@ def predict(
     """Predict images with a trained network."""
     from crista.workflow.request import request_prediction
 
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = options.find_checkpoint(checkpoint)
     make_request = partial(request_prediction, checkpoint, images, labels=labels, name=name, run_id=run_id)
     start(make_request, result_dir, gpu, override)
 
@@ -120,22 +117,6 @@ def demo(
         return api.demo(folder, sample=sample.value, on_event=on_event)
 
     follow(go, screen)
-
-
-def find_checkpoint(path: Path) -> Path:
-    """`path`, or the only best checkpoint below it; raises a `CheckpointError` that names what is near."""
-    if path.is_file():
-        return path
-    folder = path if path.is_dir() else path.parent
-    patterns = ("*.pth", "checkpoints/*.pth", "*/checkpoints/*.pth")
-    near = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    best = [file for file in near if file.name.endswith("checkpoint-best.pth")]
-    if path.is_dir() and len(best) == 1:
-        return best[0]
-    listed = ", ".join(map(str, (best or near)[:3]))
-    hint = f"here are {listed}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
-    many = f"is a folder with {len(best)} networks: name one" if best else "is a folder without a network"
-    raise CheckpointError(f"{path}: {many if path.is_dir() else 'no such checkpoint'}\n    -> {hint}")
 
 
 def carry_out(request: Request, screen: Screen) -> None:

@@ -15,7 +15,7 @@ import typer
 import crista
 from crista.cli import checking, inspection, jobs, new, options
 from crista.cli.cluster import jobscript, with_workers
-from crista.cli.flags import with_budget
+from crista.cli.flags import with_budget, with_start
 from crista.cli.note import note
 from crista.errors import CristaError
 
@@ -75,12 +75,12 @@ def start(
 
 for command in (
     with_workers(with_budget(jobs.run)),
-    with_budget(jobs.train),
+    with_start(with_budget(jobs.train)),
     with_workers(jobs.predict),
     inspection.evaluate,
     new.new,
     checking.check,
-    with_budget(inspection.plan),
+    with_start(with_budget(inspection.plan)),
     inspection.explain,
     jobscript,
     jobs.demo,

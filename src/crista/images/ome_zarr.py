@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec
-from zarr.storage import LocalStore
 
 from crista.geometry.axes import Array, Region
 from crista.geometry.spacing import spacing_from_units
@@ -28,11 +25,11 @@ from crista.images.pyramid import Pyramid, PyramidLevel
 
 VERSION = "0.5"
 
-LABEL_CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
-"""Labels shrink 30 to 170 times at 500 MB/s per core; plain zstd 1 shrinks them 20 to 150 times at the same speed, higher
-levels gain a quarter and take two to six times as long."""
+LABEL_CODEC = {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle"}
+"""Of Blosc. Labels shrink 30 to 170 times at 500 MB/s per core; plain zstd 1 shrinks them 20 to 150 times at the same speed,
+higher levels gain a quarter and take two to six times as long."""
 
-PROBABILITY_CODEC = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+PROBABILITY_CODEC = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"}
 """The low bits of floats are noise: zstd saves no more than 5 % over lz4 and is 3 to 15 times slower."""
 
 WRITTEN_DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
@@ -55,6 +52,10 @@ def create_ome_zarr(
     ValueError
         If the dtype cannot be written, or `channel_names` do not fit the channels.
     """
+    import zarr  # slow to import, and most predictions are TIFF
+    from zarr.codecs import BloscCodec
+    from zarr.storage import LocalStore
+
     if pyramid.dtype.name not in WRITTEN_DTYPES:
         allowed = ", ".join(WRITTEN_DTYPES)
         raise ValueError(f"{pyramid.dtype} cannot be written as OME-Zarr; convert to one of {allowed}")
@@ -67,6 +68,7 @@ def create_ome_zarr(
         ome["image-label"] = {"version": VERSION}
     if channel_names:
         ome["omero"] = {"channels": [_channel(channel) for channel in channel_names]}
+    codec: dict[str, Any] = LABEL_CODEC if is_label or pyramid.dtype.kind != "f" else PROBABILITY_CODEC
     group = zarr.create_group(LocalStore(path), overwrite=True, zarr_format=3, attributes={"ome": ome})
     for number, level in enumerate(pyramid.levels):
         group.create_array(
@@ -75,7 +77,7 @@ def create_ome_zarr(
             dtype=pyramid.dtype,
             chunks=level.chunks,
             shards=level.shards,
-            compressors=[LABEL_CODEC if is_label or pyramid.dtype.kind != "f" else PROBABILITY_CODEC],
+            compressors=[BloscCodec(**codec)],
             fill_value=0,
             dimension_names=list(pyramid.axes.lower()),
         )
@@ -132,6 +134,9 @@ def _version(path: Path, level: int | None = None) -> tuple[int, int]:
 
 @lru_cache(maxsize=64)
 def _open_level(path: Path, level: int, version: tuple[int, int]) -> Any:  # noqa: ARG001 - part of the key
+    import zarr
+    from zarr.storage import LocalStore
+
     # Chunks of background are stored as well: a chunk that is missing is one that was lost, not one that is empty.
     with zarr.config.set({"array.write_empty_chunks": True}):
         return zarr.open_array(store=LocalStore(path), path=str(level), mode="r+")
@@ -149,6 +154,9 @@ def is_label_store(path: Path) -> bool:
 
 @lru_cache(maxsize=64)
 def _read_store(path: Path, version: tuple[int, int]) -> tuple[Pyramid, bool]:  # noqa: ARG001 - part of the key
+    import zarr
+    from zarr.storage import LocalStore
+
     group: Any = zarr.open_group(LocalStore(path, read_only=True), mode="r")
     ome: Any = dict(group.attrs)["ome"]
     axes = "".join(axis["name"].upper() for axis in ome["multiscales"][0]["axes"])

@@ -26,6 +26,9 @@ MOST_FOR_WHOLE = 4_000_000_000
 LEAST_FOR_TILES = 64 * 2**20
 """Bytes for a tile even where nothing seems to be left: less would not finish in a lifetime."""
 
+HELD_ANYWAY = 500_000_000
+"""Bytes that Python, PyTorch and an engine hold once they work; what they hold before that differs from run to run."""
+
 STEP = 100_000_000
 """Bytes for tiles are a multiple of this where there is more: two runs whose libraries take a few MB more or less cut alike."""
 
@@ -39,7 +42,7 @@ def bytes_for_tiles(max_memory: float) -> int:
     The limit is lowered to what the machine, its container and ``ulimit -v`` have to give.
     """
     give_back_free_memory()
-    allowed = min(int(max_memory * 1e9) - resident_bytes(), int(free_bytes() * SHARE_OF_FREE))
+    allowed = min(int(max_memory * 1e9) - max(HELD_ANYWAY, resident_bytes()), int(free_bytes() * SHARE_OF_FREE))
     left = max(LEAST_FOR_TILES, allowed - RESERVE)
     return left // STEP * STEP or left
 

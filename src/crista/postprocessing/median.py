@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from crista.geometry.axes import Array, Region
 
@@ -44,10 +43,11 @@ def median_filter(array: Array, axes: str, size: int, *, out: Array | None = Non
     ValueError
         If `axes` or `size` cannot be, or `out` does not fit.
 
-    Notes ----- For two classes, filtering the label image equals filtering the probabilities and then applying the
-    threshold: a median of an odd number of values is above the threshold exactly if most of the values are. For more
-    classes only the probabilities can be filtered in a meaningful way, since the middle one of three class numbers
-    means nothing.
+    Notes
+    -----
+    For two classes, filtering the label image equals filtering the probabilities and then applying the threshold: a median of an
+    odd number of values is above the threshold exactly if most of the values are. For more classes only the probabilities can be
+    filtered in a meaningful way, since the middle one of three class numbers means nothing.
     """
     window = _window(array, axes, size)
     if out is None:
@@ -105,6 +105,8 @@ def _read_reflected(array: Array, block: Region, margins: Sequence[int]) -> Arra
 def _filter_block(padded: Array, window: Sequence[int]) -> Array:
     """Medians of a block that was read with a margin of half a window."""
     if np.prod(window) > LARGEST_NETWORK:
+        from scipy import ndimage  # slow to import
+
         inner = tuple(slice(side // 2, length - side // 2) for side, length in zip(window, padded.shape, strict=True))
         filtered: Array = ndimage.median_filter(padded, size=tuple(window))
         return filtered[inner]

@@ -108,6 +108,7 @@ def train_on(
     *,
     minutes: float | None = None,
     quality: Quality = "standard",
+    start_from: Path | str | None = None,
     on_event: OnEvent = silent,
     **where: Unpack[Where],
 ) -> Outcome:
@@ -118,8 +119,10 @@ def train_on(
     minutes : until the network is trained, reading and planning included; the measurement of the validation images and the
         report come after it. None: as `quality` says
     quality : fast 5, standard 20, best 120 minutes
+    start_from : a checkpoint whose network is trained further; its classes and channels may be others
     """
-    return finish(request_automatic(images, labels, minutes=minutes, quality=quality, **where), on_event)
+    request = request_automatic(images, labels, minutes=minutes, quality=quality, start_from=start_from, **where)
+    return finish(request, on_event)
 
 
 def predict(

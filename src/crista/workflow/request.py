@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,6 +96,7 @@ def request_automatic(
     *,
     minutes: float | None = None,
     quality: Quality = "standard",
+    start_from: Path | str | None = None,
     result_dir: Path | str,
     name: str | None = None,
     run_id: int = 1,
@@ -105,6 +107,7 @@ def request_automatic(
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
+    overrides = (*(start_changes(start_from) if start_from is not None else ()), *overrides)
 
     def load(limit: float | None) -> LoadedConfig:
         text = automatic_config_text(images, labels, minutes=limit, quality=quality)
@@ -116,6 +119,11 @@ def request_automatic(
         loaded = load(MINUTES[train.quality])
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
+
+
+def start_changes(checkpoint: Path | str) -> tuple[str, ...]:
+    """The changes of keys by which a training starts from the network of `checkpoint`."""
+    return "MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={json.dumps(str(Path(checkpoint).absolute()))}"
 
 
 def _name_of(images: Path) -> str:
