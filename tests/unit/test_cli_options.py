@@ -129,5 +129,5 @@ def test_a_network_to_start_from_reaches_a_command_as_changes_before_those_of_se
     command(start_from=tmp_path / "a: b", override=["TRAIN.EPOCHS=2"])
     command()
     assert seen == [["MODEL.LOAD_CHECKPOINT=True", f'PATHS.CHECKPOINT_FILE="{best}"', "TRAIN.EPOCHS=2"], None]
-    with pytest.raises(CheckpointError, match=r"none: no such checkpoint\n    -> a training leaves it in"):
+    with pytest.raises(CheckpointError, match=r"none: no such checkpoint\n    -> here are .*a_1-checkpoint-best"):
         command(start_from=tmp_path / "none")

@@ -27,6 +27,7 @@ from crista.workflow.request import (
     request_prediction,
     request_run,
     request_training,
+    start_changes,
 )
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ def train_on(
     quality : fast 5, standard 20, best 120 minutes
     start_from : a checkpoint whose network is trained further; its classes and channels may be others
     """
-    request = request_automatic(images, labels, minutes=minutes, quality=quality, start_from=start_from, **where)
-    return finish(request, on_event)
+    if start_from is not None:
+        where["overrides"] = (*start_changes(start_from), *where.get("overrides", ()))
+    return finish(request_automatic(images, labels, minutes=minutes, quality=quality, **where), on_event)
 
 
 def predict(

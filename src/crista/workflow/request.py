@@ -96,7 +96,6 @@ def request_automatic(
     *,
     minutes: float | None = None,
     quality: Quality = "standard",
-    start_from: Path | str | None = None,
     result_dir: Path | str,
     name: str | None = None,
     run_id: int = 1,
@@ -107,7 +106,6 @@ def request_automatic(
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
-    overrides = (*(start_changes(start_from) if start_from is not None else ()), *overrides)
 
     def load(limit: float | None) -> LoadedConfig:
         text = automatic_config_text(images, labels, minutes=limit, quality=quality)
