@@ -21,6 +21,7 @@ from crista.metrics.confusion import compute_confusion
 from crista.metrics.overlap import foreground_iou
 from crista.patches.prepare import make_split, prepare_samples
 from crista.plan.make import make_plan
+from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import Outcome, listen, run, silent
 from crista.workflow.check import check
 from crista.workflow.request import load_any
@@ -191,6 +192,21 @@ def test_a_fold_of_one_image_is_its_block(tmp_path: Path) -> None:
     truth = open_image(data / "train/y/00.tif", is_label=True).read((slice(0, 48), slice(0, 32)))[0]
     counts = compute_confusion(truth, predicted.read()[0], num_classes=2)
     assert float(table(outcome.folder.test_results_metrics)["00"]["per_image_iou"]) == pytest.approx(foreground_iou(counts))
+
+
+def test_a_block_is_tested_as_it_was_validated(tmp_path: Path) -> None:
+    """It is much brighter than the rest of its image: by its own statistics the network would see something else."""
+    data = write_data(tmp_path / "data", train=1, shape=(32, 96))
+    path = data / "train/x/00.tif"
+    image = pixels(path, 2)[0]
+    image[:, :32] = image[:, :32] // 8 + 200
+    write_image(path, image, "YX")
+    change = {"DATA": {"VAL": {"CROSS_VAL": True, "CROSS_VAL_NFOLD": 3}, "TEST": {"USE_VAL_AS_TEST": True}}}
+    outcome, said = run_and_listen(job(data, SOME, change, {"TRAIN": {"AMP": False}}), tmp_path / "out")
+    assert any("x = 0 to 31 of 00" in line for line in said)
+    best_row = log_rows(outcome)[load_checkpoint(best(outcome)).epoch - 1]
+    measured = float(table(outcome.folder.test_results_metrics)["00"]["per_image_iou"])
+    assert measured == pytest.approx(best_row["val_iou"], abs=2e-3)
 
 
 def test_validation_from_its_own_folders(tmp_path: Path) -> None:

@@ -21,15 +21,16 @@ def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "KEPT_BYTES", 0)
 
 
-def test_a_part_of_an_image_has_statistics_of_its_own(tmp_path: Path, nothing_is_small: None) -> None:
-    """A block of a training image that is measured has the name and the file of the whole."""
+def test_a_part_of_an_image_has_the_statistics_of_the_whole(tmp_path: Path, nothing_is_small: None) -> None:
+    """A block of a training image that is measured is normalised as it was while it validated."""
     write_image(tmp_path / "a.tif", np.arange(48 * 40, dtype=np.uint16).reshape(48, 40), "YX")
     image = open_image(tmp_path / "a.tif", ndim=2)
     part = crop_image(image, (slice(0, 48), slice(0, 9)))
+    part_of_part = crop_image(part, (slice(8, 20), slice(0, 4)))
     plan = network_plan()
-    settings = plan.config.data.normalization
-    for one in (image, part, image):
-        assert StatisticsCache(tmp_path, plan).of("a", one) == compute_statistics(one, settings)
+    expected = compute_statistics(image, plan.config.data.normalization)
+    for one in (part, image, part_of_part):
+        assert StatisticsCache(tmp_path, plan).of("a", one) == expected
 
 
 @pytest.mark.parametrize("left", ["", "{", "\x00"])

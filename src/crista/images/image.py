@@ -46,6 +46,8 @@ class Image:
     """Path inside a Zarr, N5 or HDF5 file."""
     chunks: tuple[int, ...] | None = None
     """Voxels along (Z)YX that are decoded as one; None where any region costs what it holds."""
+    cut_from: Image | None = field(default=None, repr=False, compare=False)
+    """The whole image, where this is a part of one."""
 
     @property
     def name(self) -> str:
@@ -109,7 +111,7 @@ def crop_image(image: Image, region: Region) -> Image:
     shape = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
     if shape == image.shape:
         return image
-    return replace(image, shape=shape, source=CroppedSource(image.source, starts))
+    return replace(image, shape=shape, source=CroppedSource(image.source, starts), cut_from=image.cut_from or image)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from crista.images.atomic import atomic_write, read_json
 from crista.images.image import ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
-RECORD_FORMAT = "2: boundaries, uncertainty"
+RECORD_FORMAT = "3: boundaries, uncertainty, blocks normalised like their images"
 """Part of every key: what an earlier version kept is made anew."""
 
 

@@ -24,16 +24,17 @@ class StatisticsCache:
         self._last: tuple[Image, ImageStatistics] | None = None
 
     def of(self, name: str, image: Image) -> ImageStatistics:
-        """Statistics of all pixels of `image`."""
-        if self._last is None or self._last[0] is not image:
-            self._last = (image, self._find(name, image))
+        """Statistics of all pixels of `image`; of a block that validated those of its whole image, as in training."""
+        whole = image.cut_from or image
+        if self._last is None or self._last[0] is not whole:
+            self._last = (whole, self._find(name, whole))
         return self._last[1]
 
     def _find(self, name: str, image: Image) -> ImageStatistics:
         if image.nbytes <= KEPT_BYTES:
             return compute_statistics(image, self._settings)
         path = self._folder / f"{name}.json"
-        pixels = [image.inner, image.axes, image.shape]  # the shape: of one file there may be the whole and a part (validation)
+        pixels = [image.inner, image.axes, image.shape]
         key = json.dumps([state_of(image.path), *pixels, self._settings.model_dump(mode="json")])
         content = read_json(path)
         if content is not None and content["key"] == key:
