@@ -15,6 +15,7 @@ from tests.jobs import labels
 from crista.inference import stack, stage
 from crista.inference.perform import perform
 from crista.inference.stage import PredictionJob
+from crista.inference.task import is_exact
 
 TRUTH = np.random.default_rng(0).integers(0, 4, (5, 40, 48)).astype(np.uint8)
 Z_FILTER = ("TEST.POST_PROCESSING.Z_FILTERING=True",)
@@ -120,3 +121,20 @@ def test_slices_that_are_not_predicted_are_no_background_to_the_filters(
     assert not cleaned[9:].any()
     assert record.confusions["post_processing"].sum() == truth[3:9].size
     assert np.trace(record.confusions["post_processing"]) == (expected_inside == truth[3:9]).sum()
+
+
+def test_whole_images_keep_to_the_range_of_slices(tmp_path: Path) -> None:
+    """Overlapping tiles are averaged, so the whole image is a prediction of its own; it is seen whole, and its range written."""
+    truth = np.repeat(np.random.default_rng(0).integers(1, 4, (1, 40, 48)).astype(np.uint8), 12, axis=0)
+    chunks = ("TEST.BY_CHUNKS.ENABLE=True", "TEST.BY_CHUNKS.Z_START=3", "TEST.BY_CHUNKS.Z_END=9")
+    overlap = "DATA.TEST.OVERLAP=(0.25,0.25,0.25)"
+    job = replace(oracle_job(tmp_path, [truth], "PROBLEM.NDIM=3D", overlap, *chunks, *Z_FILTER, num_classes=4), full_image=True)
+    assert not is_exact(job.plan, job.pairs[0].image)
+    [record] = finish(job)
+    for folder in (job.folders.per_image_binarized, job.folders.full_image_binarized, job.folders.full_post_processing):
+        written = labels(folder / "0.zarr", 3)
+        assert written[3:9].all()
+        assert not written[:3].any()
+        assert not written[9:].any()
+    np.testing.assert_array_equal(labels(job.folders.full_image_binarized / "0.zarr", 3)[3:9], truth[3:9])
+    assert record.confusions["full_image"].sum() == truth[3:9].size

@@ -164,7 +164,8 @@ def build_assembler(plan: InferencePlan, shape: Sequence[int], multiple: Sequenc
     return HaloAssembler(list(iter_tiles(shape, size, plan.halo, multiple, block=block)))
 
 
-def whole_image_assembler(shape: Sequence[int], multiple: Sequence[int]) -> Assembler:
-    """The whole image as one tile."""
-    padded = [round_up(n, m) for n, m in zip(shape, multiple, strict=True)]
-    return HaloAssembler(list(iter_tiles(shape, padded, [0] * len(padded), multiple)))
+def whole_image_assembler(shape: Sequence[int], multiple: Sequence[int], wanted: Region | None = None) -> Assembler:
+    """The whole image as one tile, of which only the region `wanted` is written (None: all of it)."""
+    read = tuple(slice(0, round_up(n, m)) for n, m in zip(shape, multiple, strict=True))
+    written = wanted if wanted is not None else whole(shape)
+    return HaloAssembler([Tile(read, written, written)])

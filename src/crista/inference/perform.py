@@ -75,10 +75,10 @@ def _piece_of(
         keep_probabilities=keeps_probabilities(plan),
         uncertainty=EntropyCells(choose_cells(shape), task.block) if "per_image" in task.stages else None,
     )
+    wanted = intersection(task.block, predicted_region(shape, plan))
     if task.stages == ("full_image",):
-        assembler = whole_image_assembler(shape, predictor.multiple)
+        assembler = whole_image_assembler(shape, predictor.multiple, wanted)
     else:
-        wanted = intersection(task.block, predicted_region(shape, plan))
         assembler = predictor.tiles_of(shape, wanted, task.block_shape)
 
     def finish(predicted: PredictedBlock) -> T:
