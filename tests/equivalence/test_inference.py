@@ -215,6 +215,27 @@ def test_mean_over_orientations_by_hand() -> None:
     np.testing.assert_allclose(scores[0, 0], [[0.5, 0, 0.5], [0.5, 0, 0.5]])
 
 
+def test_orientations_that_rule_out_every_class_leave_all_equally_likely() -> None:
+    """The engine is certain of class 1 in the left column and of class 2 elsewhere: flipped, both sides contradict themselves."""
+
+    def decide(images: np.ndarray) -> np.ndarray:
+        scores = np.zeros((1, 3, *images.shape[2:]), np.float32)
+        scores[:, 1, :, 0] = 1
+        scores[:, 2, :, 1:] = 1
+        return scores
+
+    oriented = OrientedEngine(CallingEngine(decide), ndim=2, group="flips", mode="min")
+    scores = oriented(np.zeros((1, 1, 2, 3), np.float32))
+    np.testing.assert_array_equal(scores[0, :, :, 1], [[0, 0], [0, 0], [1, 1]])
+    np.testing.assert_allclose(scores[0, :, :, [0, 2]], 1 / 3)
+    assert oriented.labels(np.zeros((1, 1, 2, 3), np.float32), 0.5).tolist() == [[[0, 2, 0]] * 2]
+
+
+def test_orientations_do_not_hide_what_is_no_number() -> None:
+    broken = CallingEngine(lambda images: np.full((1, 3, *images.shape[2:]), np.nan, np.float32))
+    assert np.isnan(OrientedEngine(broken, ndim=2, group="flips", mode="min")(np.zeros((1, 1, 2, 3), np.float32))).all()
+
+
 def test_scores_to_labels_and_probabilities() -> None:
     foreground = torch.tensor([[[0.5, 0.500001, 0.2]]])
     assert labels_of(foreground, 0.5).tolist() == [[0, 1, 0]]

@@ -56,12 +56,19 @@ class OrientedEngine(ScoringEngine):
         self.name = engine.name
 
     def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
-        """Combined scores; with several classes the minimum and the maximum are brought back to a sum of 1."""
+        """Combined scores; with several classes the minimum and the maximum are brought back to a sum of 1.
+
+        Where for each class one of the orientations rules it out, all minima are 0: then all classes are equally likely.
+        """
         turned = (self._oriented(images, flips, turns) for flips, turns in self._orientations)
         combined = reduce(COMBINE[self._mode], turned)
         if self._mode == "mean":
             return combined / len(self._orientations)
-        return combined / combined.sum(dim=1, keepdim=True) if combined.shape[1] > 1 else combined
+        num_scores = combined.shape[1]
+        if num_scores == 1:
+            return combined
+        total = combined.sum(dim=1, keepdim=True)
+        return (combined / total).masked_fill_(total == 0, 1 / num_scores)
 
     def _oriented(self, images: NDArray[np.float32], flips: tuple[int, ...], turns: int) -> torch.Tensor:
         turned = np.rot90(np.flip(images, flips), turns, axes=(-2, -1))
