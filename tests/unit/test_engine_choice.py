@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.networks import draw_images, drawn_weights, eager_scores, network_plan, source_of
+from tests.quantised import record_of
 
 from crista.config.engine import OnnxRuntime, OpenVINO, OpenVINOInt8, Torch, engine_named
 from crista.config.load import parse_config
@@ -203,6 +204,55 @@ def test_fastest_says_that_there_is_no_8_bit_model(machine: Machine) -> None:
     chosen = machine.choose("fastest")
     assert chosen.name == "openvino"
     assert chosen.notices == ("there is no 8-bit model beside the checkpoint; a training with TEST.ENGINE: fastest makes one",)
+
+
+@pytest.fixture
+def with_int8(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """The machine with an accepted 8-bit model."""
+    accepted = lambda source: (machine.cache / "model.xml", record_of(source))  # noqa: E731
+    monkeypatch.setattr("crista.inference.engines.openvino_engine.accepted_model", accepted)
+    machine.give(OpenVINOInt8, lambda scores: scores)
+    machine.milliseconds["openvino-int8"] = 20.0
+    return machine
+
+
+def test_fast_8_bit_integers_are_compared_with_pytorch_only(with_int8: Machine) -> None:
+    chosen = with_int8.choose("fastest")
+    assert (chosen.name, chosen.notices) == ("openvino-int8", ())
+    assert with_int8.measured == [["openvino-int8", "torch"]]
+    assert with_int8.choose("auto").name == "openvino", "which is float32"
+
+
+@pytest.mark.parametrize("taken", [99.0, 300.0])
+def test_where_8_bit_integers_are_slow_a_float32_engine_predicts(with_int8: Machine, taken: float) -> None:
+    """An old processor, or one of another kind, has no instructions for them."""
+    with_int8.milliseconds["openvino-int8"] = taken
+    chosen = with_int8.choose("fastest")
+    assert (chosen.name, chosen.engine.name, chosen.notices) == ("openvino", "openvino", ())
+    assert with_int8.measured == [["openvino-int8", "torch"], ["onnxruntime", "openvino", "torch"]]
+    assert f"openvino-int8 {taken:.0f}" in chosen.reason
+    again = with_int8.choose("fastest", seed=1)
+    assert (again.name, len(with_int8.measured)) == ("openvino", 2), "both speeds are known"
+    speeds.machine_file().unlink()
+    with_int8.milliseconds["openvino-int8"] = 1.0
+    assert with_int8.choose("fastest").name == "openvino", "a resumed job takes the same engine"
+
+
+def test_8_bit_integers_that_compute_something_else_leave_the_float32_engines(with_int8: Machine) -> None:
+    with_int8.choose("fastest")
+    with_int8.give(OpenVINOInt8, lambda scores: 1 - scores)
+    chosen = with_int8.choose("fastest", seed=1)
+    assert chosen.name == "openvino"
+    assert "8-bit integers gives another class than PyTorch" in chosen.notices[0]
+
+
+def test_slow_8_bit_integers_and_slow_float32_engines_leave_pytorch(with_int8: Machine) -> None:
+    with_int8.milliseconds |= dict.fromkeys(("openvino-int8", "openvino", "onnxruntime"), 98.0)
+    chosen = with_int8.choose("fastest")
+    assert chosen.name == "torch"
+    assert chosen.reason == "milliseconds for 32 × 48 pixels: openvino-int8 98, openvino 98, onnxruntime 98, torch 100"
+    assert with_int8.choose("fastest", seed=1).reason == chosen.reason
+    assert len(with_int8.measured) == 2
 
 
 def test_torch_is_taken_at_once_where_it_is_named(machine: Machine) -> None:

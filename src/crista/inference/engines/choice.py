@@ -115,8 +115,18 @@ def _available(trial: Trial, candidates: Sequence[EngineConfig]) -> list[EngineC
         except EngineError as error:
             if trial.source.plan.config.test.engine != "auto":
                 trial.notices.append(str(error))
+    return found
+
+
+def _rounds(found: Sequence[EngineConfig]) -> list[list[EngineConfig]]:
+    """Who competes with PyTorch, round after round until one is faster.
+
+    Accepted 8-bit integers come first and alone: no float32 engine comes near them, and that is not measured again for each
+    network. Only where a processor (an old one, or of another kind) is slow with them is there a second round.
+    """
     accepted: list[EngineConfig] = [config for config in found if isinstance(config, OpenVINOInt8)]
-    return accepted or found  # no float32 engine comes near 8-bit integers: that is not measured again for each network
+    others = [config for config in found if config not in accepted]
+    return [rivals for rivals in (accepted, others) if rivals]
 
 
 class _Search:
@@ -127,9 +137,7 @@ class _Search:
         self._found: dict[str, EngineConfig] = {config.name: config for config in found}
         self._num_voxels = num_voxels
         self._is_settled = False
-        self._key = speed_key(trial.source, trial.part.shape, list(self._found))
-        known = load_speeds(self._key) or {}
-        self._speeds: Speeds = known if known.keys() == {trial.pytorch.name, *self._found} else {}
+        self._speeds: Speeds = {}
         self._file = trial.source.cache / f"engine-{_job_key(trial.source, shape, num_voxels, list(self._found))}.json"
 
     def choose(self) -> EngineChoice:
@@ -141,60 +149,78 @@ class _Search:
         before = _load_choice(self._file)
         if before in (pytorch, *self._found):
             return self._as_before(before)
-        if self._speeds and not self._faster_than_pytorch():
-            return self._settle(pytorch, self._figures())
-        why = self._not_worth_it()
-        if why:
-            return self._settle(pytorch, why)
-        if not self._speeds:
-            self._measure()
-        return self._first_right(self._faster_than_pytorch(), self._figures())
+        for rivals in _rounds(list(self._found.values())):
+            why = self._compare(rivals)
+            if why:
+                return self._settle(pytorch, why)
+            name = self._first_right(self._faster_than_pytorch(self._speeds))
+            if name:
+                return self._take(name, self._figures())
+        return self._settle(pytorch, self._figures())
 
-    def _not_worth_it(self) -> str:
+    def _compare(self, rivals: Sequence[EngineConfig]) -> str:
+        """Learn how fast PyTorch and its rivals are, from an earlier run or by measurement; why not, if that is not worth it."""
+        key = speed_key(self._trial.source, self._trial.part.shape, [config.name for config in rivals])
+        known = load_speeds(key) or {}
+        if known.keys() != {self._trial.pytorch.name, *(config.name for config in rivals)}:
+            known = {}
+        self._speeds |= known
+        if known and not self._faster_than_pytorch(known):
+            return ""
+        why = self._not_worth_it(rivals, known)
+        if not known and not why:
+            self._measure(rivals, key)
+        return why
+
+    def _not_worth_it(self, rivals: Sequence[EngineConfig], known: Speeds) -> str:
         """Why looking for another engine would take longer than it saves; empty if it would not."""
         source, part = self._trial.source, self._trial.part
         per_voxel = seconds_per_voxel(self._trial.pytorch, part, input_multiple(source.plan.model, source.plan.ndim))
         job = per_voxel * self._num_voxels
         cost = START_SECONDS + (0.0 if is_converted(source) else CONVERSION_SECONDS)
-        gain = max(config.expected_gain for config in self._found.values())
-        if self._speeds:
-            gain = 1 - min(self._speeds.values()) / self._speeds[self._trial.pytorch.name]
+        gain = max(config.expected_gain for config in rivals)
+        if known:
+            gain = 1 - min(known.values()) / known[self._trial.pytorch.name]
         else:
-            runs = (1 + ROUNDS) * (1 + len(self._found))
-            cost += START_SECONDS * (len(self._found) - 1) + runs * per_voxel * prod(part.shape[2:])
+            runs = (1 + ROUNDS) * (1 + len(rivals))
+            cost += START_SECONDS * (len(rivals) - 1) + runs * per_voxel * prod(part.shape[2:])
         if gain * job > cost:
             return ""
         return f"another engine would save about {gain * job:.1f} s of this job's {job:.1f} s and cost {cost:.1f} s to start"
 
-    def _measure(self) -> None:
-        """Time PyTorch and every engine whose numbers are right."""
-        tried = {name: self._trial.attempt(config) for name, config in self._found.items()}
+    def _measure(self, rivals: Sequence[EngineConfig], key: str) -> None:
+        """Time PyTorch and every rival whose numbers are right."""
+        tried = {config.name: self._trial.attempt(config) for config in rivals}
         right = {name: engine for name, engine in tried.items() if engine is not None}
-        self._speeds = measure_speeds({self._trial.pytorch.name: self._trial.pytorch} | right, self._trial.part)
+        speeds = measure_speeds({self._trial.pytorch.name: self._trial.pytorch} | right, self._trial.part)
+        self._speeds |= speeds
         if len(right) == len(tried):  # what went wrong is to be said in the next run too
-            save_speeds(self._key, self._speeds)
+            save_speeds(key, speeds)
 
-    def _faster_than_pytorch(self) -> list[str]:
-        limit = (1 - LEAST_GAIN) * self._speeds[self._trial.pytorch.name]
-        return sorted((name for name, taken in self._speeds.items() if taken < limit), key=lambda name: self._speeds[name])
+    def _faster_than_pytorch(self, speeds: Speeds) -> list[str]:
+        limit = (1 - LEAST_GAIN) * speeds[self._trial.pytorch.name]
+        return sorted((name for name, taken in speeds.items() if taken < limit), key=lambda name: speeds[name])
 
     def _figures(self) -> str:
         shape = " × ".join(map(str, self._trial.part.shape[2:]))
         taken = ", ".join(f"{name} {value:.0f}" for name, value in sorted(self._speeds.items(), key=lambda item: item[1]))
         return f"milliseconds for {shape} pixels: {taken}"
 
-    def _first_right(self, names: Sequence[str], why: str) -> EngineChoice:
-        """The first of `names` whose numbers are right; PyTorch if none is."""
-        for name in names:
-            config = self._found[name]
-            if self._trial.attempt(config) is not None:
-                return self._settle(name, f"{why}; {self._trial.agreement(name)}", self._trial.fresh(config))
-        return self._settle(self._trial.pytorch.name, why)
+    def _first_right(self, names: Sequence[str]) -> str:
+        """The first of `names` whose numbers are right; empty if none is."""
+        return next((name for name in names if self._trial.attempt(self._found[name]) is not None), "")
 
     def _as_before(self, name: str) -> EngineChoice:
         """The engine that this job took before, or that another process of it takes, as long as its numbers are right."""
         self._is_settled = True
-        return self._first_right([name] if name in self._found else [], "chosen before for this job")
+        why = "chosen before for this job"
+        if name in self._found and self._first_right([name]):
+            return self._take(name, why)
+        return self._settle(self._trial.pytorch.name, why)
+
+    def _take(self, name: str, why: str) -> EngineChoice:
+        """Choose an engine whose numbers are right."""
+        return self._settle(name, f"{why}; {self._trial.agreement(name)}", self._trial.fresh(self._found[name]))
 
     def _settle(self, name: str, why: str, engine: Engine | None = None) -> EngineChoice:
         """Choose an engine; of the processes of a job (shards) that choose at once, all take what the first one does."""
