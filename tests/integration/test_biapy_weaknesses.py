@@ -427,6 +427,7 @@ def test_c19_the_device_is_said_and_a_gpu_is_used_if_there_is_one(monkeypatch: p
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     assert choose_device(None)[0] == torch.device("cuda", 0)
     assert choose_device("cuda:1")[0] == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match=r"cuda:5 was asked for, but 2 GPUs can be used here"):

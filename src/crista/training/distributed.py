@@ -78,11 +78,20 @@ def text_of_first(text: str, processes: Processes, device: torch.device) -> str:
 def choose_device(wanted: str | None) -> tuple[torch.device, str]:
     """The device for `wanted` (``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: a GPU if there is one) and why, in one line.
 
+    A GPU becomes the current one of this process: NCCL's barriers, and whatever asks for "the GPU", would else take the first.
+
     Raises
     ------
     ConfigError
         If the wanted device does not exist here.
     """
+    device, why = _find_device(wanted)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device, why
+
+
+def _find_device(wanted: str | None) -> tuple[torch.device, str]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if wanted is None:
         if torch.cuda.is_available():
