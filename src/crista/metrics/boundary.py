@@ -172,26 +172,33 @@ def _matched(
     """Voxels at `positions` per class, and those with a voxel of the same code in `other` within the steps."""
     values = edges.codes[positions]
     total = np.bincount(values, minlength=num_classes + 1)[1:]
-    find = _missed_in_all if positions.size * FEW_EDGES >= edges.codes.size else _missed_one_by_one
-    return total, total - np.bincount(find(edges, other, positions, steps), minlength=num_classes + 1)[1:]
+    if positions.size * FEW_EDGES >= edges.codes.size:
+        missed = values[_is_missed(edges, other, positions, steps)]
+    else:
+        missed = _missed_one_by_one(values, other, positions, steps)
+    return total, total - np.bincount(missed, minlength=num_classes + 1)[1:]
 
 
-def _missed_one_by_one(edges: _Edges, other: _Edges, positions: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[Any]:
-    """Codes of the voxels at `positions` without the same code nearby: each step looks at those that are left."""
-    values = edges.codes[positions]
+def _missed_one_by_one(
+    values: NDArray[Any], other: _Edges, positions: NDArray[np.int64], steps: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Those of the codes `values` at `positions` without the same code nearby: each step looks at those that are left."""
     for step in steps:  # most are matched by the first few
         missed = other.codes[positions + step] != values
         positions, values = positions[missed], values[missed]
     return values
 
 
-def _missed_in_all(edges: _Edges, other: _Edges, positions: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[Any]:
-    """The same; each step compares all voxels with those that lie that step away, which is quick however many are edges."""
+def _is_missed(edges: _Edges, other: _Edges, positions: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the voxels at `positions` have no voxel of the same code nearby.
+
+    Each step compares all voxels with those that lie that step away, which is quick however many are edges.
+    """
     reach = int(np.abs(steps).max())  # the arrays are padded by as much around every position
     inner = edges.codes[reach : edges.codes.size - reach]
     near, equal = np.zeros(inner.size, bool), np.empty(inner.size, bool)
     for step in steps:
         np.equal(inner, other.codes[reach + step : reach + step + inner.size], out=equal)
         near |= equal
-    missed = positions[~near[positions - reach]]
-    return edges.codes[missed]
+    missed: NDArray[np.bool_] = ~near[positions - reach]
+    return missed
