@@ -234,6 +234,18 @@ def test_a_stack_of_several_classes_without_filter(three: Trained, tmp_path: Pat
     assert "Foreground IoU, as 3D stack (mean over images)" in outcome.metrics
 
 
+def test_the_label_images_that_are_named_are_those_of_this_run(binary: Trained, tmp_path: Path) -> None:
+    """With a filter, then without it, and once more, when nothing is left to predict."""
+    median = {"TEST": {"POST_PROCESSING": {"MEDIAN_FILTER": True, "MEDIAN_FILTER_AXIS": ["yx"], "MEDIAN_FILTER_SIZE": [3]}}}
+    folder = binary.predict(tmp_path, median).folder
+    for _ in range(2):
+        binary.predict(tmp_path)
+        (folder.full_post_processing / "notes.txt").write_text("looked at it")
+    lines = [line[9:] for line in folder.log_txt.read_text().splitlines()]  # without the time
+    named = [line.removeprefix("label images: ") for line in lines if line.startswith("label images: ")]
+    assert named == list(map(str, (folder.full_post_processing, folder.per_image_binarized, folder.per_image_binarized)))
+
+
 def test_images_of_different_sizes_are_no_stack(binary: Trained, tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "slices", [(48, 56), (48, 40)])
     where = {"DATA": {"TEST": {"PATH": str(folder / "x"), "GT_PATH": str(folder / "y")}}}

@@ -1,12 +1,20 @@
 """What a run names at its end as written."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
 import pytest
 
-from crista.cli.jobs import _last_labels
+from crista.cli.jobs import _iter_results
+from crista.cli.progress import LineListener
+from crista.cli.screen import Screen
+from crista.inference.record import ImageRecord
+from crista.plan.events import FileWritten, StageStarted
+from crista.results.outcome import labels_folder
 from crista.results.run_folder import RunFolder
+from crista.workflow.api import Outcome
 
 
 @pytest.fixture
@@ -14,28 +22,33 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path, "job")
 
 
-def touch(path: Path, second: int) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    os.utime(path, (second, second))
+def records(*folders: Path) -> list[ImageRecord]:
+    """Of two images that each have a file in all `folders`."""
+    return [ImageRecord(name, "", {}, files=tuple(str(path / f"{name}.tif") for path in folders)) for name in "ab"]
 
 
-def test_filtered_labels_are_named_where_they_were_written_last(folder: RunFolder) -> None:
-    touch(folder.per_image_binarized, 1)
-    touch(folder.full_post_processing, 2)
-    assert _last_labels(folder) == folder.full_post_processing
+def test_the_label_images_of_the_last_stage_are_named(folder: RunFolder) -> None:
+    raw = (folder.per_image, folder.per_image_binarized)
+    assert labels_folder(folder, records(*raw)) == folder.per_image_binarized
+    assert labels_folder(folder, records(*raw, folder.full_image_binarized)) == folder.full_image_binarized
+    assert labels_folder(folder, records(*raw, folder.full_post_processing)) == folder.full_post_processing
+    stack = ImageRecord("stack", "", {}, files=(str(folder.as_3d_stack / "stack.tif"),))
+    assert labels_folder(folder, [*records(*raw), stack]) == folder.as_3d_stack
 
 
-def test_filtered_labels_of_an_earlier_run_are_not(folder: RunFolder) -> None:
-    touch(folder.full_post_processing, 1)
-    touch(folder.per_image_binarized, 2)
-    assert _last_labels(folder) == folder.per_image_binarized
+def test_a_folder_may_be_named_in_two_ways(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on may be given its results folder by another path."""
+    monkeypatch.chdir(folder.result_dir)
+    nearby = RunFolder(Path(), "job")
+    assert labels_folder(folder, records(nearby.full_post_processing)) == folder.full_post_processing
 
 
-def test_of_folders_of_the_same_moment_the_filtered_one_is_named(folder: RunFolder) -> None:
-    touch(folder.per_image_binarized, 1)
-    touch(folder.full_post_processing, 1)
-    assert _last_labels(folder) == folder.full_post_processing
-
-
-def test_without_any_folder_that_of_images_is_named(folder: RunFolder) -> None:
-    assert _last_labels(folder) == folder.per_image_binarized
+def test_filtered_labels_of_an_earlier_run_are_not_named(folder: RunFolder) -> None:
+    """Not even where they look newer: folders are copied, and other programs leave files in them."""
+    for second, path in enumerate((folder.per_image_binarized, folder.full_post_processing)):
+        path.mkdir(parents=True)
+        os.utime(path, (second, second))
+    show = LineListener(Screen(silent=True))
+    show(StageStarted("predict", 2))
+    show(FileWritten(labels_folder(folder, records(folder.per_image_binarized)), "label images"))
+    assert list(_iter_results(Outcome(folder), show)) == [("label images", folder.per_image_binarized)]

@@ -22,7 +22,6 @@ from crista.cli.screen import Screen
 if TYPE_CHECKING:
     from types import FrameType
 
-    from crista.results.run_folder import RunFolder
     from crista.workflow.api import OnEvent, Outcome
     from crista.workflow.request import Request
 
@@ -185,7 +184,7 @@ def show_outcome(outcome: Outcome, show: LineListener, screen: Screen) -> None:
 def _iter_results(outcome: Outcome, show: LineListener) -> Iterator[tuple[str, Path]]:
     """What was made, the most wanted first; nothing twice, and no file of a folder that is named."""
     folder = outcome.folder
-    labels = _last_labels(folder)
+    labels = next((event.path for event in show.files if event.what == "label images"), folder.per_image_binarized)
     known = [
         ("predict", "report", folder.report_html),
         ("predict", "label images", labels),
@@ -200,13 +199,6 @@ def _iter_results(outcome: Outcome, show: LineListener) -> Iterator[tuple[str, P
         if path.exists() and seen.isdisjoint((path, *path.parents)):
             yield what, path
             seen.add(path)
-
-
-def _last_labels(folder: RunFolder) -> Path:
-    """The folder of label images that was written last: an earlier run of the same name may have left filtered ones."""
-    folders = folder.full_image_binarized, folder.per_image_binarized, folder.as_3d_stack, folder.full_post_processing
-    there = [path for path in folders if path.is_dir()]
-    return max(reversed(there), key=lambda path: path.stat().st_mtime_ns, default=folder.per_image_binarized)
 
 
 def job_screen() -> Screen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, nan
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +146,13 @@ def write_tables(folder: RunFolder, plan: Plan, measurement: Measurement) -> Ite
     yield Said(ABSENT_CLASS_RULE)
     if write_runs_table(folder):
         yield FileWritten(folder.runs_summary, "table over the runs of this job")
+
+
+def labels_folder(folder: RunFolder, records: Sequence[ImageRecord]) -> Path:
+    """Where the label images of the last stage lie; what an earlier run left in other folders is in none of the records."""
+    written = {Path(file).parent.resolve() for record in records for file in record.files}
+    stages = (folder.full_post_processing, folder.as_3d_stack, folder.full_image_binarized, folder.per_image_binarized)
+    return next((path for path in stages if path.resolve() in written), folder.per_image_binarized)
 
 
 def main_stage(measurement: Measurement) -> str:

@@ -35,7 +35,7 @@ from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
 from crista.results.log import record_log
-from crista.results.outcome import measure, write_tables
+from crista.results.outcome import labels_folder, measure, write_tables
 from crista.results.recorder import record_training
 from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import write_run_report
@@ -220,6 +220,7 @@ def test_stage(
         setup = WorkerSetup(plan, checkpoint, job.digest, job.folders, request.config.system.device, str(Path.cwd()))
         job = replace(job, elsewhere=elsewhere(executor, setup))
     records = yield from predict_images(job)
+    yield FileWritten(labels_folder(folder, records), "label images")
     yield from warn_of_object_size(records, pairs, plan, folder)
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
