@@ -246,6 +246,15 @@ def test_the_label_images_that_are_named_are_those_of_this_run(binary: Trained, 
     assert named == list(map(str, (folder.full_post_processing, folder.per_image_binarized, folder.per_image_binarized)))
 
 
+def test_a_volume_before_a_2d_network_is_told_what_can_be_done(binary: Trained, tmp_path: Path) -> None:
+    """PROBLEM.NDIM of a trained network cannot be changed: it is no advice."""
+    write_image(tmp_path / "a.tif", np.zeros((5, 48, 56), np.uint8), "ZYX")
+    with pytest.raises(DataError, match=r"but the task is 2D(?s:.*)TEST\.ANALIZE_2D_IMGS_AS_3D_STACK: True") as caught:
+        crista.predict(binary.checkpoint, tmp_path / "a.tif", result_dir=tmp_path / "out")
+    assert "NDIM" not in str(caught.value)
+    assert "set DATA.TEST.INPUT_IMG_AXES_ORDER" in str(caught.value)
+
+
 def test_images_of_different_sizes_are_no_stack(binary: Trained, tmp_path: Path) -> None:
     folder = write_pairs(tmp_path / "slices", [(48, 56), (48, 40)])
     where = {"DATA": {"TEST": {"PATH": str(folder / "x"), "GT_PATH": str(folder / "y")}}}

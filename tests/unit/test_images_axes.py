@@ -118,3 +118,19 @@ def test_a_volume_in_a_2d_task_is_told_how_to_go_on() -> None:
 
     assert "train with PROBLEM.NDIM: 3D" in caught.value.next_step
     assert "THE_KEY" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("found", "shape", "ndim", "advice"),
+    [
+        ("ZYX", (20, 48, 64), 2, ("slices as images of their own", "TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True", "on volumes")),
+        ("YX", (48, 64), 3, ("stack the slices", "on 2D images")),
+    ],
+)
+def test_what_a_trained_network_cannot_take_is_told_what_can_still_be_done(
+    found: str, shape: tuple[int, ...], ndim: int, advice: tuple[str, ...]
+) -> None:
+    with pytest.raises(AxesError) as caught:
+        choose_axes(found, shape, ndim=ndim, given=None, to_predict=True)
+    assert "PROBLEM.NDIM" not in caught.value.next_step
+    assert all(words in caught.value.next_step for words in advice)

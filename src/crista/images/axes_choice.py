@@ -9,6 +9,15 @@ from crista.geometry.axes import LETTERS
 MAX_OBVIOUS_CHANNELS = 4
 """An unnamed first or last axis this short is taken as channels in a 2D task: grey + alpha, RGB, RGBA."""
 
+# How to go on with files of other dimensions than the task has; those of a trained network stay what they are.
+VOLUME_IN_2D = "train with PROBLEM.NDIM: 3D for volumes, or split the volume into slices"
+VOLUME_TO_A_2D_NETWORK = (
+    "save its slices as images of their own, which a 2D network predicts one by one (TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True puts "
+    "their labels together to a volume again), or predict with a network that was trained on volumes"
+)
+IMAGE_IN_3D = "stack the slices of a volume into one file, or train with PROBLEM.NDIM: 2D for images"
+IMAGE_TO_A_3D_NETWORK = "stack the slices of a volume into one file, or predict with a network that was trained on 2D images"
+
 
 class AxesError(ValueError):
     """The axes do not fit the task."""
@@ -60,7 +69,13 @@ class _Naming:
 
 
 def choose_axes(
-    found: str, shape: tuple[int, ...], *, ndim: int | None, given: str | None, key: str = "INPUT_IMG_AXES_ORDER"
+    found: str,
+    shape: tuple[int, ...],
+    *,
+    ndim: int | None,
+    given: str | None,
+    key: str = "INPUT_IMG_AXES_ORDER",
+    to_predict: bool = False,
 ) -> AxesChoice:
     """Name the axes of an array.
 
@@ -71,6 +86,7 @@ def choose_axes(
     ndim : spatial axes of the task, 2 or 3; None keeps what the file has
     given : axis letters that override the file; None leaves them
     key : the configuration key that gives them, for messages
+    to_predict : the image is for a network that is trained, so that `ndim` stays what it is; for messages too
 
     Raises
     ------
@@ -86,7 +102,7 @@ def choose_axes(
         naming = _use_given(naming, given.upper().replace("S", "C"), key)
     if naming.reason != "given":
         naming = _guess(_drop_singletons(naming, ndim), ndim, key)
-    return _check_task(naming, ndim, key)
+    return _check_task(naming, ndim, key, to_predict=to_predict)
 
 
 def _use_given(naming: _Naming, given: str, key: str) -> _Naming:
@@ -176,7 +192,7 @@ def _role_of_one(naming: _Naming, unnamed: list[int], free: list[str], ndim: int
     return first, "Z", ""
 
 
-def _check_task(naming: _Naming, ndim: int | None, key: str) -> AxesChoice:
+def _check_task(naming: _Naming, ndim: int | None, key: str, *, to_predict: bool) -> AxesChoice:
     if naming["T"] > 1:
         raise AxesError(
             f"a time axis: T = {naming['T']} time points (axes {naming.letters}, shape {naming.shape}); "
@@ -193,13 +209,12 @@ def _check_task(naming: _Naming, ndim: int | None, key: str) -> AxesChoice:
     if ndim == 2 and naming["Z"] > 1:
         raise AxesError(
             f"3D ({naming['Z']} slices, shape {naming.shape}) but the task is 2D",
-            "train with PROBLEM.NDIM: 3D for volumes, or split the volume into slices; "
-            f"if the {naming['Z']} are channels, set {key}",
+            f"{VOLUME_TO_A_2D_NETWORK if to_predict else VOLUME_IN_2D}; if the {naming['Z']} are channels, set {key}",
         )
     if ndim == 3 and "Z" not in naming.letters:
         raise AxesError(
             f"2D (axes {naming.letters}, shape {naming.shape}) but the task is 3D and wants volumes",
-            "stack the slices of a volume into one file, or train with PROBLEM.NDIM: 2D for images"
+            (IMAGE_TO_A_3D_NETWORK if to_predict else IMAGE_IN_3D)
             + (f"; if the {naming['C']} channels are slices, set {key} (Z in place of C)" if naming["C"] > 1 else ""),
         )
     chosen = ndim or (3 if naming["Z"] > 1 else 2)

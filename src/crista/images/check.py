@@ -160,8 +160,14 @@ def _open_splits(config: Config, wanted: list[Role], pairing: Pairing, findings:
     ndim = int(config.problem.ndim[0]) if config.problem.ndim else None
     opened: dict[Role, OpenedPairs] = {}
     for role in wanted:
-        with_labels = role != "test" or config.data.test.load_gt
-        found = open_pairs(_section(config, role), ndim=ndim, with_labels=with_labels, role=role, pairing=pairing)
+        found = open_pairs(
+            _section(config, role),
+            ndim=ndim,
+            with_labels=role != "test" or config.data.test.load_gt,
+            role=role,
+            pairing=pairing,
+            to_predict=wanted == ["test"],
+        )
         findings.problems.extend(found.problems)
         findings.notices.extend(found.notices)
         if found.pairs:

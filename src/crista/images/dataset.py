@@ -40,6 +40,7 @@ def open_pairs(
     with_labels: bool,
     role: Role,
     pairing: Pairing = pair_files,
+    to_predict: bool = False,
 ) -> OpenedPairs:
     """List, pair and open the files of DATA.TRAIN, DATA.VAL or DATA.TEST. Pixels are not read.
 
@@ -51,8 +52,9 @@ def open_pairs(
     with_labels : whether label images are opened too
     role : which section it is; messages name its keys
     pairing : which label belongs to which image; raises a `DataError` where that cannot be told
+    to_predict : the images are for a network that is trained: what messages advise can still be done then
     """
-    found = _Opener(section, f"DATA.{role.upper()}", with_labels, pairing)
+    found = _Opener(section, f"DATA.{role.upper()}", with_labels, pairing, to_predict=to_predict)
     opened = [pair for files in found.list_pairs() if (pair := found.open(files, ndim)) is not None]
     if ndim is None and opened:
         ndim = found.infer_ndim(opened)
@@ -66,8 +68,17 @@ def open_pairs(
 class _Opener:
     """Opens the files of one section and keeps what went wrong."""
 
-    def __init__(self, section: TrainData | ValidationData | TestData, key: str, with_labels: bool, pairing: Pairing) -> None:
+    def __init__(
+        self,
+        section: TrainData | ValidationData | TestData,
+        key: str,
+        with_labels: bool,
+        pairing: Pairing,
+        *,
+        to_predict: bool = False,
+    ) -> None:
         self.section = section
+        self.to_predict = to_predict
         self.pairing = pairing
         self.key = key
         self.with_labels = with_labels
@@ -154,7 +165,7 @@ class _Opener:
         axes = section.input_mask_axes_order if is_label else section.input_img_axes_order
         inner = self._inner(is_label) if _is_container(path) else None
         try:
-            return open_image(path, ndim=ndim, axes=axes, inner=inner, is_label=is_label)
+            return open_image(path, ndim=ndim, axes=axes, inner=inner, is_label=is_label, to_predict=self.to_predict)
         except ImageReadError as error:
             self.unreadable.append((path, as_problem(path, error)))
             return None

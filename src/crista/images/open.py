@@ -16,7 +16,13 @@ from crista.images.stored import Stored, decoding_errors, read_error
 
 
 def open_image(
-    path: Path, *, ndim: int | None = None, axes: str | None = None, inner: str | None = None, is_label: bool = False
+    path: Path,
+    *,
+    ndim: int | None = None,
+    axes: str | None = None,
+    inner: str | None = None,
+    is_label: bool = False,
+    to_predict: bool = False,
 ) -> Image:
     """Open one image, volume or label image; only headers are read.
 
@@ -27,6 +33,7 @@ def open_image(
     axes : letters of T, C, Z, Y, X that override what the file says, one per stored axis
     inner : path of the array inside a Zarr or HDF5 file, with ``/`` or ``.``
     is_label : pixels are classes: the indices of a palette PNG are kept, and messages name the keys of labels
+    to_predict : it is for a network that is trained: what messages advise can still be done then
 
     Raises
     ------
@@ -40,7 +47,8 @@ def open_image(
         stored = _read_header(kind, path, inner, is_label)
     dtype = _presented_dtype(path, stored.dtype)
     try:
-        choice = choose_axes(stored.axes, stored.shape, ndim=ndim, given=axes, key=axes_key(is_label))
+        key = axes_key(is_label, to_predict)
+        choice = choose_axes(stored.axes, stored.shape, ndim=ndim, given=axes, key=key, to_predict=to_predict)
     except AxesError as error:
         raise read_error(path, error.what, error.next_step) from None
     notes = note_on_extension(path, kind) + stored.notes + choice.notes
@@ -61,9 +69,10 @@ def open_image(
     )
 
 
-def axes_key(is_label: bool) -> str:
+def axes_key(is_label: bool, to_predict: bool = False) -> str:
     """The configuration key that names the stored axes."""
-    return f"DATA.TRAIN.INPUT_{'MASK' if is_label else 'IMG'}_AXES_ORDER (DATA.VAL…, DATA.TEST… alike)"
+    name = f"INPUT_{'MASK' if is_label else 'IMG'}_AXES_ORDER"
+    return f"DATA.TEST.{name}" if to_predict else f"DATA.TRAIN.{name} (DATA.VAL…, DATA.TEST… alike)"
 
 
 def _read_header(kind: str, path: Path, inner: str | None, is_label: bool) -> Stored:
