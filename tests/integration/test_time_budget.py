@@ -137,6 +137,20 @@ def test_more_time_continues_a_finished_training(make_data: MakeData, tmp_path: 
     assert len(load_checkpoint(more.folder.checkpoint_last).history) > epochs
 
 
+def test_other_images_are_measured_anew(make_data: MakeData, tmp_path: Path) -> None:
+    """Larger ones under the same names: steps and validation are those of them, not those of the run before."""
+
+    def measured() -> bool:
+        _, events = run_it(request_of(data, tmp_path / "out", 5, "TEST.ENABLE=False"))
+        return any(isinstance(event, Said) and event.text.startswith("steps per epoch = ") for event in events)
+
+    data = make_data(train=4, test=0)
+    assert measured()
+    assert not measured()
+    make_data(shape=(80, 64), train=4, test=0)
+    assert measured()
+
+
 def test_one_image_is_enough(make_data: MakeData, tmp_path: Path) -> None:
     """A block of it validates and is what is measured."""
     data = make_data(shape=(64, 160), train=1, test=0)

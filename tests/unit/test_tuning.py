@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.networks import network_plan
+from tests.networks import network_plan, source_of
 
+from crista.config.engine import Torch
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference import tuning
 from crista.inference.cover import build_assembler
+from crista.inference.engines import ENGINES
 from crista.inference.engines.base import ScoringEngine
 from crista.inference.predictor import Predictor, fitted
 from crista.patches.normalization import compute_statistics
@@ -95,3 +97,26 @@ def test_findings_are_kept_on_any_file_system(
     other = tuning._Tuned(tuned.inference.model_copy(update={"batch_size": 7}), ())
     assert tuning._save(path, other, replace_kept=False) == tuned  # the first one counts
     assert [entry.name for entry in tmp_path.iterdir()] == ["tuning.json"]
+
+
+def test_findings_are_those_of_the_images_at_hand(tmp_path: Path) -> None:
+    """The same images again are not measured again; larger ones, or others in their place, are."""
+    plan = network_plan()
+    inference = plan.inference.model_copy(update={"max_tile_voxels": 10**6})
+    plan = plan.model_copy(update={"inference": inference})
+    source = source_of(plan, tmp_path / "engines")
+    predictor = Predictor(plan, ENGINES.build(Torch(), source=source))
+
+    def tuned(side: int, seed: int = 0) -> list[str]:
+        pixels = np.random.default_rng(seed).integers(0, 255, (side, 64)).astype(np.uint8)
+        if not (tmp_path / f"{side}-{seed}.tif").exists():
+            write_image(tmp_path / f"{side}-{seed}.tif", pixels, "YX")
+        image = open_image(tmp_path / f"{side}-{seed}.tif", ndim=2)
+        list(tuning.tune(predictor, {"a": image}, state=tmp_path / "state", digest="", device=torch.device("cpu")))
+        return sorted(path.name for path in (tmp_path / "state").glob("tuning-*.json"))
+
+    first = tuned(64)
+    assert len(first) == 1
+    assert tuned(64) == first
+    assert len(tuned(96)) == 2
+    assert len(tuned(96, seed=1)) == 3

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from crista.images.atomic import atomic_write, read_json
-from crista.images.image import ImagePair
+from crista.images.image import Image, ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
 RECORD_FORMAT = "3: boundaries, uncertainty, blocks normalised like their images"
@@ -112,6 +113,11 @@ def _tiling_key(inference: InferencePlan) -> str:
     if inference.exact:
         return f"exact {inference.engine}"
     return inference.model_dump_json(exclude={"batch_size"})
+
+
+def state_of_image(image: Image) -> tuple[Any, ...]:
+    """The state of its file, and which part of it the image is: of one file there may be the whole and a part (validation)."""
+    return state_of(image.path), image.inner, image.axes, image.shape
 
 
 def state_of(path: Path) -> tuple[str, int, int, int]:

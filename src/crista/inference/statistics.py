@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image
-from crista.inference.record import state_of
+from crista.inference.record import state_of_image
 from crista.patches.normalization import ImageStatistics, compute_statistics
 from crista.plan.plan import Plan
 
@@ -34,8 +34,7 @@ class StatisticsCache:
         if image.nbytes <= KEPT_BYTES:
             return compute_statistics(image, self._settings)
         path = self._folder / f"{name}.json"
-        pixels = [image.inner, image.axes, image.shape]
-        key = json.dumps([state_of(image.path), *pixels, self._settings.model_dump(mode="json")])
+        key = json.dumps([*state_of_image(image), self._settings.model_dump(mode="json")])
         content = read_json(path)
         if content is not None and content["key"] == key:
             return ImageStatistics.from_json(content["statistics"])

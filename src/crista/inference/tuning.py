@@ -33,6 +33,7 @@ from crista.inference.memory import (
     rounded_up,
 )
 from crista.inference.predictor import AHEAD, Predictor
+from crista.inference.record import state_of_image
 from crista.inference.scores import labels_of
 from crista.inference.statistics import StatisticsCache
 from crista.inference.task import choose_block_shape
@@ -84,8 +85,8 @@ def tune(
     plan = predictor.plan
     if plan.inference.max_tile_voxels is None:
         return plan
-    path = state / f"tuning-{_key(plan, digest, device)[:12]}.json"
     name, largest = max(images.items(), key=lambda item: prod(item[1].spatial_shape))
+    path = state / f"tuning-{_key(plan, digest, device, largest)[:12]}.json"
     statistics = StatisticsCache(state, plan).of(name, largest)
     kept = _load(path)
     tuned = kept if kept is not None else _fit_memory(predictor, largest, statistics, device)
@@ -105,14 +106,15 @@ class _Tuned:
     decisions: tuple[Decision, ...]
 
 
-def _key(plan: Plan, digest: str, device: torch.device) -> str:
-    """What the findings depend on."""
+def _key(plan: Plan, digest: str, device: torch.device, largest: Image) -> str:
+    """What the findings depend on; of the images it is the largest one, which is measured."""
     parts = [
         digest,
         plan.inference.model_dump_json(),
         str(plan.config.test.max_memory),
         plan.model.model_dump_json(),
         device.type,
+        state_of_image(largest),
     ]
     return sha256(json.dumps(parts).encode()).hexdigest()
 

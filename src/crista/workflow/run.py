@@ -88,9 +88,11 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
     report.raise_if_problems()
+    data_key = _data_key(config, report) if config.train.enable else ""
     if config.train.enable:
         assert report.fingerprint is not None
-        plan = yield from _plan_training(request, report.fingerprint, trained, device, processes)
+        earlier = _earlier_plan(folder, data_key)
+        plan = yield from _plan_training(request, report.fingerprint, trained, earlier, device, processes)
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
@@ -102,7 +104,7 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
         start_run(folder, request.config_text, config)
         yield FileWritten(write_plan(folder, plan), "plan")
     if config.train.enable:
-        plan = yield from train_stage(request, plan, report, device, processes, trained)
+        plan = yield from train_stage(request, plan, report, data_key, device, processes, trained)
         processes.barrier()
         trained = load_checkpoint(folder.checkpoint_best, device=device)
     if config.test.enable:
@@ -119,16 +121,24 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
 
 
 def _plan_training(
-    request: Request, fingerprint: Fingerprint, trained: Checkpoint | None, device: torch.device, processes: Processes
+    request: Request,
+    fingerprint: Fingerprint,
+    trained: Checkpoint | None,
+    earlier: Plan | None,
+    device: torch.device,
+    processes: Processes,
 ) -> Generator[Event, None, Plan]:
-    """The plan of a training from scratch, in all processes that of the first; or of one that starts from a network."""
+    """The plan of a training from scratch, in all processes that of the first; or of one that starts from a network.
+
+    `earlier` is the plan of the same training, if it was begun before.
+    """
     config = request.config
     if trained is not None:
         where = config.paths.checkpoint_file or "this run's checkpoint"
         return plan_fine_tuning(config, fingerprint, trained.plan, where=where)
     minutes = config.train.max_minutes
     seconds = None if minutes is None else 60 * minutes - (time.monotonic() - request.begun)
-    plan = yield from choose_plan(config, fingerprint, device, seconds, _earlier_plan(request.folder))
+    plan = yield from choose_plan(config, fingerprint, device, seconds, earlier)
     return same_plan(plan, processes, device)
 
 
@@ -143,6 +153,7 @@ def train_stage(
     request: Request,
     plan: Plan,
     report: DatasetReport,
+    data_key: str,
     device: torch.device,
     processes: Processes,
     start: Checkpoint | None,
@@ -164,7 +175,7 @@ def train_stage(
         device=device,
         processes=processes,
         num_threads=loader_threads(request.config),
-        data_key=_data_key(request.config, report),
+        data_key=data_key,
         stop=request.stop,
         start=start,
     )
@@ -179,7 +190,7 @@ def train_stage(
 
 def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJob]:
     """The job with batch and epochs that fit memory and time; those of its own earlier run, if there was one."""
-    previous = _earlier_plan(request.folder)
+    previous = _earlier_plan(request.folder, job.data_key)
     adopted = adopt(job.plan, previous) if previous is not None else None
     if adopted is None and (job.plan.minutes is not None or job.plan.config.train.batch_size is None):
         job = replace(job, plan=(yield from fit_to_memory(job)))
@@ -189,9 +200,12 @@ def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJ
     return replace(job, plan=plan, budget_seconds=_seconds_left(request, plan))
 
 
-def _earlier_plan(folder: RunFolder) -> Plan | None:
-    """The plan that this run was trained with before, if it was."""
-    return load_checkpoint(folder.checkpoint_last).plan if folder.checkpoint_last.is_file() else None
+def _earlier_plan(folder: RunFolder, data_key: str) -> Plan | None:
+    """The plan that this run was trained with before, if it was, and on the same data: other images are measured anew."""
+    if not folder.checkpoint_last.is_file():
+        return None
+    checkpoint = load_checkpoint(folder.checkpoint_last)
+    return checkpoint.plan if checkpoint.data_key == data_key else None
 
 
 def _seconds_left(request: Request, plan: Plan) -> float | None:
