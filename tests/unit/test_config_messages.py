@@ -119,6 +119,7 @@ def test_two_wrong_elements_are_two_problems():
             "line 4, TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS",
             "is beyond EPOCHS 5",
         ),
+        ("TRAIN:\n  EPOCHS: 5\n  PATIENCE: 0", "line 3, TRAIN.PATIENCE", "-1 trains all epochs, and 1 ends it"),
         ("DATA:\n  NORMALIZATION:\n    PERC_CLIP:\n      ENABLE: True", "line 4, DATA.NORMALIZATION.PERC_CLIP.ENABLE", "LOWER"),
         ("TEST:\n  POST_PROCESSING:\n    MEDIAN_FILTER: True", "line 3, TEST.POST_PROCESSING.MEDIAN_FILTER", "needs"),
     ],

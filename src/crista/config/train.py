@@ -139,7 +139,8 @@ class Train(Section):
     """Validate and keep a moving average of the weights over the last twentieth of the steps. Left out: decided."""
 
     patience: Annotated[int, Field(ge=-1)] = -1
-    """Stop when the validation loss (a moving average over epochs) has not fallen for so many epochs. -1: train all epochs."""
+    """Stop when the validation loss (a moving average over epochs) has not fallen for so many epochs. -1: train all epochs.
+    0 is refused."""
 
     accum_iter: Annotated[int, Field(ge=1)] = 1
     """Steps whose gradients are summed before one update; the batch is that many times larger."""
@@ -158,6 +159,15 @@ class Train(Section):
 
     lr_scheduler: Schedule = Schedule()
     """The learning rate over time."""
+
+    @model_validator(mode="after")
+    def _check_patience(self) -> Train:
+        if self.patience == 0:
+            raise ValueError(
+                "PATIENCE 0 would end the training after its first epoch; -1 trains all epochs, and 1 ends it with the first "
+                "epoch that is no better than the best"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Train:
