@@ -21,6 +21,7 @@ from crista.plan.budget import divide_time
 from crista.plan.effort import EFFORTS, LIGHT
 from crista.plan.events import Event, Said, Warned
 from crista.plan.make import make_plan
+from crista.plan.plan import Plan
 from crista.training import probe
 from crista.training.distributed import Processes
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
@@ -228,5 +229,50 @@ def test_each_effort_is_less_work(shape: tuple[int, ...]) -> None:
     """By measuring real steps of all three."""
     config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5"]).config
     plans = [make_plan(config, facts((shape,) * 4), effort) for effort in EFFORTS[1:]]
-    seconds = [min(probe._time_noise(plan, torch.device("cpu")) for _ in range(2)) for plan in plans]
+    seconds = [min(probe._time_noise(plan, torch.device("cpu"), 1e6) for _ in range(2)) for plan in plans]
     assert seconds[0] > 1.2 * seconds[1] > 0
+
+
+@pytest.mark.parametrize("step", [0.01, 0.3, 2.0, 40.0], ids=lambda seconds: f"{seconds} s")
+@pytest.mark.parametrize("shape", [(512, 512), (64, 128, 128)])
+def test_timing_costs_little_of_a_short_time(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], step: float) -> None:
+    """One minute, a step of the full network from 10 ms to 40 s, with an overhead of 5 ms however small it is."""
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=1"]).config
+    full = make_plan(config, facts((shape,) * 8))
+    rate, spent = step / probe._voxels_of_a_batch(full), []
+
+    def timed(_: object, part: Plan) -> float:
+        seconds = 0.005 + rate * probe._voxels_of_a_batch(part) * sum(part.model.feature_maps) / 496
+        spent.append(2 * seconds)
+        return seconds
+
+    monkeypatch.setattr(probe._Untrained, "step_seconds", timed)
+    events, plan = drain(choose_plan(config, facts((shape,) * 8), torch.device("cpu"), 60.0, None))
+    assert sum(spent) < 0.1 * 60
+    assert (plan.patch_size == full.patch_size) == (step < 60 / 250)
+    assert bool(events) == (step > 60 / 250)
+
+
+@pytest.mark.parametrize("sides", [(48, 96, 96), (32, 32, 32), (16, 64, 64)])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_parts_of_a_batch_can_be_trained_on(sides: tuple[int, ...], batch: int) -> None:
+    given = [
+        f"DATA.PATCH_SIZE={(*sides, 1)}",
+        "MODEL.FEATURE_MAPS=[2,2,2,2,2]",
+        "MODEL.Z_DOWN=[2,2,2,2]",
+        f"TRAIN.BATCH_SIZE={batch}",
+    ]
+    plan = make_plan(config_from_dict({}, given).config, facts([(64, 128, 128)] * 3))
+    parts = probe._parts_of_a_batch(plan)
+    assert parts[-1] == plan
+    assert sorted(map(probe._voxels_of_a_batch, parts)) == list(map(probe._voxels_of_a_batch, parts))
+    untrained = probe._Untrained.of(plan, torch.device("cpu"))
+    assert all(untrained.step_seconds(part) > 0 for part in parts)
+
+
+def test_a_patch_of_one_voxel_at_the_last_level_is_timed_with_its_batch() -> None:
+    """A single one has no variance to normalise by."""
+    given = ["DATA.PATCH_SIZE=(32,32,1)", "MODEL.FEATURE_MAPS=[2,2,2,2,2,2]", "TRAIN.BATCH_SIZE=4"]
+    plan = make_plan(config_from_dict({}, given).config, facts())
+    assert probe._parts_of_a_batch(plan) == [plan]
+    assert 0 < probe._time_noise(plan, torch.device("cpu"), 60.0) < 60

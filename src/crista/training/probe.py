@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from math import ceil
+from dataclasses import dataclass, replace
+from math import ceil, prod
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crista.config.root import Config
 from crista.errors import PlanError, Problem
+from crista.geometry.tiles import round_up
 from crista.images.fingerprint import Fingerprint
 from crista.losses import build_loss
 from crista.models import build_model
@@ -26,6 +27,7 @@ from crista.plan.events import Event, Said, Warned
 from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
+from crista.plan.topology import input_multiple
 from crista.training.cpu_layers import quicken
 from crista.training.distributed import Processes
 from crista.training.loop import training_key
@@ -41,6 +43,11 @@ WORKSPACE = 1.5
 MOST_STEPS = 8
 SHARE_OF_TIME = 0.03
 """Of the time budget, for the steps that are measured."""
+SHARE_OF_A_STEP = 0.01
+"""Of the time budget, for a step on noise; one that takes longer is foreseen from a part of its batch. Parts are slower per voxel
+than the whole, for which 100 steps instead of `FEWEST_STEPS` leave room."""
+SMALL_PATCH = 2**12
+"""Voxels of the smallest part, about."""
 
 
 def choose_plan(
@@ -58,7 +65,7 @@ def choose_plan(
             return plan
     steps = 0
     for number, (name, plan) in enumerate(tried):
-        steps = int(max(0.0, seconds) / _time_noise(plan, device))
+        steps = int(max(0.0, seconds) / _time_noise(plan, device, seconds))
         if steps >= FEWEST_STEPS or number == len(tried) - 1 or _equal_work(plan, tried[number + 1][1]):
             break
         yield Said(
@@ -82,27 +89,74 @@ def _equal_work(plan: Plan, lighter: Plan) -> bool:
     return (plan.patch_size, plan.model, plan.batch_size) == (lighter.patch_size, lighter.model, lighter.batch_size)
 
 
-def _time_noise(plan: Plan, device: torch.device) -> float:
-    """Seconds of a step on noise, the second of two; infinite where the memory of a GPU does not bear it."""
-    model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
-    model = to_layout(model, device, plan.ndim).train()
-    model = quicken(model) if device.type == "cpu" else model
-    loss = build_loss(plan.loss, classes=plan.classes, class_weights=plan.class_weights).to(device)
-    batch, seconds = _noise(plan, plan.batch_size, device), 0.0
-    precision = Precision(plan.amp, device)
+def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:
+    """Seconds of a step on noise; infinite where the memory of a GPU does not bear it.
+
+    Parts of the batch are timed from the smallest on. Once the next one would take more than its share of the `seconds` of the
+    training, the step is foreseen by the one before it.
+    """
+    untrained, taken, voxels = _Untrained.of(plan, device), 0.0, 1
     try:
-        for _ in range(2):
-            started = time.perf_counter()
-            with precision.autocast():
-                logits = model(batch.images)
-            value = loss(logits.float(), batch.targets)
-            torch.autograd.backward(value)
-            value.item()
-            seconds = time.perf_counter() - started
+        for part in _parts_of_a_batch(plan):
+            if taken / voxels * _voxels_of_a_batch(part) > SHARE_OF_A_STEP * seconds:
+                break
+            taken, voxels = untrained.step_seconds(part), _voxels_of_a_batch(part)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return float("inf")
-    return max(seconds, 1e-6)
+    return max(taken / voxels * _voxels_of_a_batch(plan), 1e-6)
+
+
+@dataclass(frozen=True)
+class _Untrained:
+    """The network of a plan, to see how long its steps take."""
+
+    model: nn.Module
+    loss: nn.Module
+    precision: Precision
+    device: torch.device
+
+    @classmethod
+    def of(cls, plan: Plan, device: torch.device) -> _Untrained:
+        model = build_model(plan.model, num_channels=plan.num_channels, num_logits=plan.classes.num_logits, ndim=plan.ndim)
+        model = to_layout(model, device, plan.ndim).train()
+        model = quicken(model) if device.type == "cpu" else model
+        loss = build_loss(plan.loss, classes=plan.classes, class_weights=plan.class_weights).to(device)
+        return cls(model, loss, Precision(plan.amp, device), device)
+
+    def step_seconds(self, plan: Plan) -> float:
+        """Seconds of a step with the patches of `plan`, the second of two."""
+        batch, seconds = _noise(plan, plan.batch_size, self.device), 0.0
+        for _ in range(2):
+            started = time.perf_counter()
+            with self.precision.autocast():
+                logits = self.model(batch.images)
+            value = self.loss(logits.float(), batch.targets)
+            torch.autograd.backward(value)
+            value.item()
+            seconds = time.perf_counter() - started
+        return seconds
+
+
+def _parts_of_a_batch(plan: Plan) -> list[Plan]:
+    """`plan` and, before it, the same with one patch, with one of half the sides, and so on down to a small one."""
+    multiple, patches = input_multiple(plan.model, plan.ndim), [plan.patch_size]
+    while prod(patches[-1]) > SMALL_PATCH and (half := _halved(patches[-1], multiple)) != patches[-1]:
+        patches.append(half)
+    if all(side <= m for side, m in zip(patches[-1], multiple, strict=True)):
+        return [plan]  # the last level of a single patch is one voxel, which has no variance to normalise by
+    alone = [plan.model_copy(update={"batch_size": 1, "patch_size": patch}) for patch in reversed(patches)]
+    return [*alone, plan] if plan.batch_size > 1 else alone
+
+
+def _halved(patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
+    """Half the sides, as far as at least two voxels are left at the last level."""
+    halves = [(side, round_up(side // 2, m), 2 * m) for side, m in zip(patch, multiple, strict=True)]
+    return tuple(half if least <= half < side else side for side, half, least in halves)
+
+
+def _voxels_of_a_batch(plan: Plan) -> int:
+    return plan.batch_size * prod(plan.patch_size)
 
 
 def adopt(plan: Plan, previous: Plan) -> Plan | None:
