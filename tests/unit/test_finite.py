@@ -13,7 +13,8 @@ from torch import nn
 from crista.errors import TrainingError
 from crista.patches.loader import Batch
 from crista.training import finite
-from crista.training.finite import STEPS_BEHIND, FiniteWatch, updates_to_watch
+from crista.training.finite import MOST_SKIPPED, STEPS_BEHIND, FiniteWatch, SkippedSteps, updates_to_watch
+from crista.training.precision import Precision
 
 
 def batch(name: str) -> Batch:
@@ -23,10 +24,10 @@ def batch(name: str) -> Batch:
 class Trainer:
     """One weight that each step moves by its gradient."""
 
-    def __init__(self, *, behind: int, may_overflow: bool = False, fused: bool = True) -> None:
+    def __init__(self, *, behind: int, skipped: SkippedSteps | None = None) -> None:
         self.weight = nn.Parameter(torch.ones(1))
-        self.optimizer = torch.optim.SGD([self.weight], lr=0.1, fused=fused)
-        self.watch = FiniteWatch(self.optimizer, behind=behind, may_overflow=may_overflow)
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.1, fused=True)
+        self.watch = FiniteWatch(self.optimizer, behind=behind, skipped=skipped)
 
     def step(self, gradient: float, name: str, *, loss: float = 1.0) -> None:
         self.weight.grad = torch.full((1,), gradient)
@@ -75,11 +76,79 @@ def test_good_steps_are_made_and_say_nothing() -> None:
 
 
 def test_loss_scaling_may_overflow_gradients_but_not_losses() -> None:
-    trainer = Trainer(behind=0, may_overflow=True)
+    trainer = Trainer(behind=0, skipped=SkippedSteps())
     trainer.step(1.0, "a")
     trainer.watch.look([torch.tensor(1.0)], torch.tensor(math.inf), [batch("b")])
     with pytest.raises(TrainingError, match="the loss became inf"):
         trainer.watch.look([torch.tensor(math.inf)], torch.tensor(1.0), [batch("c")])
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> Precision:
+    """float16 with loss scaling, on the processor: the real scaler, which GPUs without bfloat16 train with."""
+    monkeypatch.setattr("crista.training.precision.training_half_precision", lambda _: torch.float16)
+    return Precision(None, torch.device("cpu"))
+
+
+class ScaledTrainer:
+    """A layer whose gradient is multiplied by `factor`; weights and updates are float32."""
+
+    def __init__(self, precision: Precision) -> None:
+        self.precision = precision
+        self.model = nn.Linear(3, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, fused=True)
+        self.factor = 1.0
+        self.model.weight.register_hook(lambda gradient: gradient * self.factor)
+
+    def epochs(self, count: int, steps: int, behind: int) -> None:
+        for _ in range(count):
+            self.epoch(steps, behind)
+
+    def epoch(self, steps: int, behind: int = 0) -> None:
+        watch = FiniteWatch(self.optimizer, behind=behind, skipped=self.precision.skipped)
+        for _ in range(steps):
+            self.optimizer.zero_grad()
+            loss = self.model(torch.ones(4, 3)).square().mean()
+            self.precision.backward(loss)
+            norm = self.precision.gradient_norm(self.optimizer, self.model, 0.0)
+            watch.look([loss], norm, [batch("a")])
+            self.precision.step(self.optimizer)
+        watch.finish()
+
+
+@pytest.mark.parametrize("behind", [0, 2])
+@pytest.mark.parametrize("length", [4, 2 * MOST_SKIPPED], ids=["short epochs", "long epochs"])
+def test_a_gradient_that_stays_nan_is_not_skipped_for_ever(half: Precision, length: int, behind: int) -> None:
+    trainer = ScaledTrainer(half)
+    trainer.epoch(3)
+    before = trainer.model.weight.detach().clone()
+    trainer.factor = math.nan
+    with pytest.raises(TrainingError, match=r"norm of the gradient, 20 steps in a row, became nan.*of: a\..*TRAIN\.AMP: False"):
+        trainer.epochs(2 * MOST_SKIPPED // length, length, behind)
+    assert torch.equal(trainer.model.weight, before)
+
+
+def test_steps_that_are_skipped_now_and_then_are_usual(half: Precision) -> None:
+    trainer = ScaledTrainer(half)
+    for _ in range(3):
+        trainer.factor = math.inf
+        trainer.epoch(MOST_SKIPPED - 1)
+        trainer.factor = 1.0
+        trainer.epoch(1)
+
+
+def test_after_a_stop_within_a_step_an_earlier_state_can_be_taken_up(half: Precision) -> None:
+    """The gradient was unscaled, and no update followed: the scaler itself would refuse the next step."""
+    trainer = ScaledTrainer(half)
+    trainer.epoch(1)
+    before = half.state()
+    trainer.factor = math.nan
+    with pytest.raises(TrainingError):
+        trainer.epoch(MOST_SKIPPED)
+    half.load(before)
+    trainer.factor = 1.0
+    trainer.epoch(2)
+    assert torch.isfinite(trainer.model.weight).all()
 
 
 def test_the_batch_that_is_named_is_that_of_the_bad_loss() -> None:

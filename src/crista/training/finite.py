@@ -22,10 +22,29 @@ EXPLOSION = 10.0
 LEAST_LOSS = 0.05
 """Best losses below this count as this: an epoch is never refused for a loss below half, about that of an untrained network."""
 
+MOST_SKIPPED = 20
+"""Steps in a row that loss scaling may skip. Each halves the scale, which begins at 65536; after so many it is below 1/10, so the
+gradient is broken, not too large for half precision."""
+
 REMEDY = (
     "Look at these images (crista check), lower TRAIN.LR, or set TRAIN.GRADIENT_CLIP_NORM: 1.0, and run the same command again "
     "to resume"
 )
+
+
+@dataclass
+class SkippedSteps:
+    """Steps in a row that loss scaling skipped, as their gradient was not finite; over all epochs, which may have few steps."""
+
+    count: int = 0
+
+    def are_usual(self, norm: float) -> bool:
+        """Count a step with this `norm` of the gradient; whether a lower scale may still help."""
+        self.count = 0 if isfinite(norm) else self.count + 1
+        if self.count < MOST_SKIPPED:
+            return True
+        self.count = 0  # a training that goes back an epoch has as many again
+        return False
 
 
 @dataclass(frozen=True)
@@ -55,13 +74,13 @@ class FiniteWatch:
     ----------
     optimizer : a fused one where `behind` is above 0
     behind : steps after which figures are looked at; 0: at once, before the update
-    may_overflow : whether gradients may be infinite, because a loss scaling skips such a step itself
+    skipped : the steps that loss scaling skips itself, as a gradient too large for half precision is no fault; None: without one
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, behind: int, may_overflow: bool) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, behind: int, skipped: SkippedSteps | None = None) -> None:
         self._optimizer = optimizer
         self._behind = behind
-        self._may_overflow = may_overflow
+        self._skipped = skipped
         self._waiting: deque[_Figures] = deque()
         self._found: Tensor | None = None
         self.worst: WorstBatch | None = None
@@ -73,7 +92,8 @@ class FiniteWatch:
         Raises
         ------
         UnstableTrainingError
-            If a loss or norm is not finite: of this step, or with `behind` of one up to so many steps ago.
+            If a loss or norm is not finite: of this step, or with `behind` of one up to so many steps ago. With loss scaling:
+            if the norms of `MOST_SKIPPED` steps in a row are not.
         """
         values = torch.stack([*losses, norm]).detach()
         if self._behind:
@@ -86,7 +106,7 @@ class FiniteWatch:
         self._read(0)
 
     def _hold_updates(self, values: Tensor) -> None:
-        if self._may_overflow:
+        if self._skipped is not None:
             return
         found = 1 - torch.isfinite(values).all().float()
         self._found = found if self._found is None else torch.maximum(self._found, found)
@@ -102,8 +122,11 @@ class FiniteWatch:
                 _refuse_non_finite(loss, "loss", batch)
                 if self.worst is None or loss > self.worst.loss:
                     self.worst = WorstBatch(loss, tuple(sorted(set(batch.names))))
-            if not self._may_overflow:
+            if self._skipped is None:
                 _refuse_non_finite(norm, "norm of the gradient", *figures.batches)
+            elif not self._skipped.are_usual(norm):
+                what = f"norm of the gradient, {MOST_SKIPPED} steps in a row,"
+                _refuse_non_finite(norm, what, *figures.batches, remedy=f"Train in float32 (TRAIN.AMP: False). {REMEDY}")
 
 
 def updates_to_watch(device: torch.device) -> int:
@@ -121,14 +144,14 @@ def _sent(values: Tensor, batches: Sequence[Batch]) -> _Figures:
     return _Figures(copy, arrived, batches)
 
 
-def _refuse_non_finite(value: float, what: str, *batches: Batch) -> None:
+def _refuse_non_finite(value: float, what: str, *batches: Batch, remedy: str = REMEDY) -> None:
     if isfinite(value):
         return
     names = sorted({name for batch in batches for name in batch.names})
     listed = f"{', '.join(names[:8])}{' …' if len(names) > 8 else ''}"
     raise UnstableTrainingError(
         f"the {what} became {value}; training stopped before the update, the last checkpoint is good. The batch held patches "
-        f"of: {listed}. {REMEDY}",
+        f"of: {listed}. {remedy}",
         what=f"the {what} became {value}",
         images=names,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from crista.models.placement import training_half_precision
+from crista.training.finite import SkippedSteps
 
 
 class Precision:
@@ -26,7 +27,9 @@ class Precision:
         """What convolutions compute in; None: float32."""
         self.scales = self.half == torch.float16
         """Whether the loss is scaled; a step with an infinite gradient is then skipped and the scale lowered."""
-        self._scaler = torch.amp.GradScaler("cuda", enabled=self.scales)
+        self.skipped = SkippedSteps() if self.scales else None
+        """Those steps; None without a scale."""
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.scales)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of the forward pass."""
@@ -69,6 +72,8 @@ class Precision:
         return self._scaler.state_dict() if self.scales else None
 
     def load(self, state: Mapping[str, Any] | None) -> None:
-        """From the checkpoint."""
+        """From the checkpoint, or from the end of the epoch before."""
         if self.scales and state:
+            # A new one: a scaler that was left in the middle of a step takes no other.
+            self._scaler = torch.amp.GradScaler(self._device.type)
             self._scaler.load_state_dict(dict(state))

@@ -22,7 +22,7 @@ class Steps:
         self._state = state
         self._tally = Tally(job.plan.classes)
         behind = updates_to_watch(job.device)
-        self._watch = FiniteWatch(state.optimizer, behind=behind, may_overflow=state.precision.scales)
+        self._watch = FiniteWatch(state.optimizer, behind=behind, skipped=state.precision.skipped)
         self.taken = 0
         """Steps so far."""
 
