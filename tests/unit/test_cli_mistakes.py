@@ -65,6 +65,28 @@ def test_classes_need_names_of_their_own(make_data: MakeData, capsys: pytest.Cap
         crista.evaluate(data / "train/y", data / "train/y", class_names=["cell", "cell"])
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("classes.txt", "ground\nall foreground\n"),
+        ("dataset.json", '{"labels": {"ground": 0, "all foreground": 1}}'),
+    ],
+)
+def test_the_name_of_the_mean_is_refused_in_files_too(
+    make_data: MakeData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    data = make_data(test=0)
+    monkeypatch.chdir(data)  # where the results of `train` would go
+    path = data / "train" / file
+    path.write_text(text)
+    told = f"{path}: 'all foreground' is what the mean over the classes but the background is called -> choose another name"
+    for command in ("train", "plan"):
+        code, _, err = run(capsys, command, data / "train/x", data / "train/y", "--minutes", "1")
+        assert (code, told in err) == (1, True)
+    report = crista.check(data / "train/x", data / "train/y", overrides=["DATA.CLASS_NAMES=[ground, cell]"])
+    assert report.problems == ()  # the configuration names them
+
+
 def test_evaluate_offers_only_what_helps_there(make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """`crista check --fix` works on images and labels, not on predictions."""
     data = make_data(train=3, test=0)

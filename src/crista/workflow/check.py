@@ -36,7 +36,7 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     problems = [*report.problems, *_check_testing(config, tested)]
     warnings = list(report.warnings)
     if trained is None:
-        problems.extend(check_names("DATA.CLASS_NAMES", config.data.class_names or ()))
+        problems.extend(check_names(*_given_names(config, report)))
     else:
         problems.extend(_check_channels(tested, trained))
         warnings.extend(_check_spacing(tested, trained))
@@ -53,6 +53,14 @@ def with_classes(config: Config, trained: Plan) -> Config:
     data = config.data.model_copy(update=settled)
     problem = config.problem.model_copy(update={"ndim": f"{trained.ndim}D"})
     return config.model_copy(update={"data": data, "problem": problem})
+
+
+def _given_names(config: Config, report: DatasetReport) -> tuple[str, Sequence[str]]:
+    """Where the classes are named, and their names: in the configuration, or in a file beside the labels."""
+    named = report.fingerprint.named if report.fingerprint is not None else None
+    if config.data.class_names is None and named is not None:
+        return named.file, named.names
+    return "DATA.CLASS_NAMES", config.data.class_names or ()
 
 
 def check_names(where: str, names: Sequence[str]) -> list[Problem]:
