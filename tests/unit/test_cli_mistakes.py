@@ -66,6 +66,32 @@ def test_classes_need_names_of_their_own(make_data: MakeData, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--set", "TRAIN.EPOCH=3"), "--set TRAIN.EPOCH: there is no such key -> did you mean TRAIN.EPOCHS?"),
+        (("--set", "TRAIN.EPOCHS"), "--set 'TRAIN.EPOCHS': has no KEY=VALUE form"),
+        (("--set", "TRAIN.EPOCHS=[3"), "--set TRAIN.EPOCHS: the value '[3' is not YAML"),
+        (("--set", "TRAIN.EPOCHS=0"), "--set TRAIN.EPOCHS: must be at least 1, but is 0"),
+        (("--set", "MODEL.N_CLASSES=0"), "--set MODEL.N_CLASSES (now DATA.N_CLASSES): must be at least 1"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "plan", "check"])
+def test_what_was_typed_after_set_is_named(
+    make_data: MakeData, capsys: pytest.CaptureFixture[str], command: str, words: tuple[str, str], told: str
+) -> None:
+    data = make_data(test=0)
+    code, _, err = run(capsys, command, data / "train/x", data / "train/y", *words)
+    assert (code, told in err) == (1, True)
+
+
+def test_a_flag_that_stands_for_a_key_is_named(make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("TEST:\n  ENABLE: True\n")
+    code, _, err = run(capsys, "run", job, "--shard", "8/8")
+    assert (code, "--shard, SYSTEM.CLUSTER.SHARD: " in err, "override" in err) == (1, True, False)
+
+
+@pytest.mark.parametrize(
     ("file", "text"),
     [
         ("classes.txt", "ground\nall foreground\n"),

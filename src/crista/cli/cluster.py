@@ -51,7 +51,11 @@ def with_workers(command: Command) -> Command:
         **arguments: Any,
     ) -> None:
         chosen = {"WORKERS": workers, "SCHEDULER": scheduler, "QUEUE": queue, "SHARD": shard}
-        changes = [f"SYSTEM.CLUSTER.{key}={value}" for key, value in chosen.items() if value is not None]
+        changes = [
+            change
+            for key, value in chosen.items()
+            for change in options.change_of(f"--{key.lower()}", f"SYSTEM.CLUSTER.{key}", value)
+        ]
         command(override=[*changes, *(override or ())] or None, **arguments)
 
     return add_flags(command, with_flags)

@@ -59,8 +59,8 @@ def with_budget(command: Command) -> Command:
     def with_flags(
         *, minutes: Minutes = None, quality: QualityOption = None, override: options.Overrides = None, **arguments: Any
     ) -> None:
-        changes = [] if minutes is None else [f"TRAIN.MAX_MINUTES={minutes:g}"]
-        changes += [] if quality is None else [f"TRAIN.QUALITY={quality.value}"]
+        changes = options.change_of("--minutes", "TRAIN.MAX_MINUTES", None if minutes is None else f"{minutes:g}")
+        changes += options.change_of("--quality", "TRAIN.QUALITY", quality)
         command(override=[*changes, *(override or ())] or None, **arguments)
 
     return add_flags(command, with_flags)

@@ -31,9 +31,34 @@ RunId = Annotated[int, typer.Option("--run_id", "--run-id", help="Number of the 
 Gpu = Annotated[
     str | None, typer.Option("--gpu", metavar="0|0,1", help="GPUs to use, as nvidia-smi counts. Default: one, if there is one.")
 ]
+
+
+def _as_typed(changes: list[str] | None) -> list[str] | None:
+    """What follows --set, which messages name."""
+    if changes is None:
+        return None
+    from crista.config.document import Override
+
+    return [Override(change, "--set") for change in changes]
+
+
+def change_of(flag: str, key: str, value: object) -> list[str]:
+    """The change of a key that `flag` stands for; none where the flag was not given."""
+    if value is None:
+        return []
+    from crista.config.document import Override
+
+    return [Override(f"{key}={value}", flag)]
+
+
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the configuration, e.g. TRAIN.EPOCHS=20. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        callback=_as_typed,
+        help="Change one key of the configuration, e.g. TRAIN.EPOCHS=20. Repeatable.",
+    ),
 ]
 
 
@@ -130,7 +155,7 @@ def select_gpus(gpu: str | None, overrides: Sequence[str] | None) -> tuple[str, 
         return given  # `require_gpus` says that the processor is used
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu.replace(" ", "")
-    return (*given, f"SYSTEM.DEVICE=cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    return (*given, *change_of("--gpu", "SYSTEM.DEVICE", f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))
 
 
 def machine_has_gpus() -> bool:

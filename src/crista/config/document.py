@@ -17,6 +17,21 @@ MOST_VALUES = 20_000
 """A configuration has some hundred values; more means that aliases were nested to fill the memory."""
 
 
+class Override(str):
+    """``KEY=VALUE``, a change of the configuration, with the flag that was typed for it; plain text was given in Python."""
+
+    __slots__ = ("flag",)
+
+    flag: str
+    """``--set``, or ``--minutes``, which stands for a key."""
+
+    def __new__(cls, change: str, flag: str) -> Override:
+        """`change` is as it would stand after --set."""
+        made = super().__new__(cls, change)
+        made.flag = flag
+        return made
+
+
 @dataclass(frozen=True)
 class Entry:
     """One value and where it came from."""
@@ -25,7 +40,13 @@ class Entry:
     line: int | None = None
     written_as: str = ""
     """The key as it was given, in capitals; an old name keeps it after the renaming."""
-    is_override: bool = False
+    given_by: str = ""
+    """The flag, or ``override``, by which it was given beside the file; empty: it stands in the file."""
+
+    @property
+    def is_override(self) -> bool:
+        """Whether it was given beside the file."""
+        return bool(self.given_by)
 
 
 @dataclass
@@ -46,7 +67,7 @@ class Document:
         if entry is not None and key in self.entries and entry.written_as != key:
             key = f"{entry.written_as} (now {key})"
         if entry is not None and entry.is_override:
-            return f"override, {key}"
+            return _place_beside(entry.given_by, key)
         if line is not None:
             return f"{self.name} line {line}, {key}"
         return f"{self.name}, {key}" if self.name else key
@@ -55,7 +76,7 @@ class Document:
         """A notice about `key`, with its line where it has one."""
         entry = self.entries.get(key)
         if entry is not None and entry.is_override:
-            return f"override: {text}"
+            return f"{entry.given_by}: {text}"
         return f"line {entry.line}: {text}" if entry is not None and entry.line is not None else text
 
     def value(self, key: str, default: Any = None) -> Any:
@@ -104,7 +125,7 @@ def read_text(text: str, name: str) -> tuple[Document, list[Problem]]:
     value = reader.read(root) if root is not None else None
     problems = list(reader.problems)
     if isinstance(value, _Pairs):
-        problems += _flatten(value, "", document, is_override=False)
+        problems += _flatten(value, "", document)
     elif value is not None:
         problems.append(
             Problem(
@@ -119,7 +140,7 @@ def read_text(text: str, name: str) -> tuple[Document, list[Problem]]:
 def read_mapping(tree: Mapping[str, Any]) -> tuple[Document, list[Problem]]:
     """Read a nested dictionary; keys in capitals, in lower case, or dotted."""
     document = Document()
-    return document, _flatten(_pairs(tree), "", document, is_override=False)
+    return document, _flatten(_pairs(tree), "", document)
 
 
 def read_overrides(overrides: Sequence[str]) -> tuple[Document, list[Problem]]:
@@ -127,18 +148,23 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Document, list[Problem]]:
     document, problems = Document(), []
     for override in overrides:
         key, equals, text = override.partition("=")
-        key = key.strip().upper()
+        key, given_by = key.strip().upper(), override.flag if isinstance(override, Override) else "override"
         if not equals or not key:
-            problems.append(Problem(f"override {override!r}", "has no KEY=VALUE form", "write e.g. TRAIN.EPOCHS=20"))
+            problems.append(Problem(f"{given_by} {override!r}", "has no KEY=VALUE form", "write e.g. TRAIN.EPOCHS=20"))
             continue
         one, found = read_text(f"value: {text}", "override")
         if found:
-            problems.append(Problem(f"override, {key}", f"the value {text!r} is not YAML", "quote it: KEY='text'"))
+            problems.append(Problem(_place_beside(given_by, key), f"the value {text!r} is not YAML", "quote it: KEY='text'"))
             continue
         value = _nested(one.tree()["VALUE"]) if "VALUE" in one.tree() else None
         document.entries.pop(key, None)
-        problems += _flatten(_Pairs([(key, None, value)]), "", document, is_override=True)
+        problems += _flatten(_Pairs([(key, None, value)]), "", document, given_by)
     return document, problems
+
+
+def _place_beside(given_by: str, key: str) -> str:
+    """Where a key was given beside the file: as it was typed after --set, or the flag that stands for it."""
+    return f"{given_by} {key}" if given_by == "--set" else f"{given_by}, {key}"
 
 
 def _nested(value: Any) -> Any:
@@ -155,12 +181,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else value
 
 
-def _flatten(pairs: _Pairs, prefix: str, document: Document, *, is_override: bool) -> list[Problem]:
+def _flatten(pairs: _Pairs, prefix: str, document: Document, given_by: str = "") -> list[Problem]:
     problems: list[Problem] = []
     own: dict[str, int | None] = {}
     for written, line, value in pairs:
         key = f"{prefix}{written.strip().upper()}"
-        if key in own or (key in document.entries and not is_override):
+        if key in own or (key in document.entries and not given_by):
             first = own[key] if key in own else document.entries[key].line
             lines = f" on line {first} and on line {line}" if line is not None else ""
             problems.append(
@@ -170,9 +196,9 @@ def _flatten(pairs: _Pairs, prefix: str, document: Document, *, is_override: boo
         own[key] = line
         if isinstance(value, _Pairs):
             document.sections.setdefault(key, line)
-            problems += _flatten(value, f"{key}.", document, is_override=is_override)
+            problems += _flatten(value, f"{key}.", document, given_by)
         else:
-            document.entries[key] = Entry(value, line, key, is_override)
+            document.entries[key] = Entry(value, line, key, given_by)
     return problems
 
 

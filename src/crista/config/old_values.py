@@ -138,7 +138,7 @@ def schedule_switch(document: Document, key: str) -> str:
     entry = document.entries.pop(key)
     name = "TRAIN.LR_SCHEDULER.NAME"
     if as_switch(entry.value) is False:
-        document.entries[name] = Entry("", entry.line, entry.written_as, entry.is_override)
+        document.entries[name] = Entry("", entry.line, entry.written_as, entry.given_by)
         return document.says(name, f"{key}: False is now {name}: '' (a constant learning rate)")
     notice = f"{key} has no effect any more: {name} switches the schedule on"
     return f"line {entry.line}: {notice}" if entry.line is not None else notice
