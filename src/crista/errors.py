@@ -5,8 +5,8 @@ A message says what was seen, where (file, key, line, axis), what is allowed, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class Problem:
 
     fix: str = ""
     """What ``crista check --fix OUT`` does about it; empty: only the user can decide that."""
+
+    def reworded(self, words: Mapping[str, str]) -> Problem:
+        """The same where keys are given in another way: each text of `words` is replaced, in their order."""
+        said = {"where": self.where, "what": self.what, "next_step": self.next_step}
+        for name, text in said.items():
+            for old, new in words.items():
+                text = text.replace(old, new)
+            said[name] = text
+        return replace(self, **said)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what

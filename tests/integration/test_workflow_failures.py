@@ -176,7 +176,7 @@ def test_labels_without_foreground_train_nothing(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data")
     for path in (data / "train" / "y").iterdir():
         write_image(path, np.zeros((48, 48), np.uint8), "YX")
-    with pytest.raises(PlanError, match=r"DATA\.TRAIN\.GT_PATH: no training label image holds foreground"):
+    with pytest.raises(PlanError, match=r"DATA\.TRAIN\.GT_PATH \S+/y: no training label image holds foreground"):
         run(job(data), result_dir=tmp_path / "out", name="job")
 
 

@@ -91,6 +91,69 @@ def test_a_flag_that_stands_for_a_key_is_named(make_data: MakeData, capsys: pyte
     assert (code, "--shard, SYSTEM.CLUSTER.SHARD: " in err, "override" in err) == (1, True, False)
 
 
+def write_labels(folder: Path, name: str, values: list[list[int]]) -> None:
+    write_image(folder / f"{name}.tif", np.repeat(np.repeat(np.array(values, np.uint8), 24, axis=0), 24, axis=1), "YX")
+
+
+def test_without_a_configuration_it_is_said_how_a_key_is_set(
+    make_data: MakeData, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """255 beside two classes: every command names file, value and key, and how the key is given to it."""
+    data = make_data(test=0)
+    monkeypatch.chdir(data)
+    write_labels(data / "train/y", "01", [[0, 1], [0, 255]])
+    images, labels = data / "train/x", data / "train/y"
+    for command in ("train", "plan"):
+        code, _, err = run(capsys, command, images, labels)
+        assert code == 1
+        assert f"{labels / '01.tif'}: the value 255 occurs beside the classes {{0, 1}}" in err
+        assert "set LOSS.IGNORE_INDEX: 255 to leave these pixels out" in err
+        assert "with the data; keys are set with --set KEY=VALUE" in err
+    code, out, _ = run(capsys, "check", images, labels)
+    assert (code, "keys are set with --set KEY=VALUE" in out) == (1, True)
+    code, out, _ = run(capsys, "check", images, labels, "--set", "LOSS.IGNORE_INDEX=255")
+    assert (code, "keys are set" in out) == (0, False)
+    code, _, err = run(capsys, "new", data / "job.yaml", "--train-images", images, "--train-labels", labels)
+    assert code == 1
+    assert "give --ndim and --classes, and in the file that is written set LOSS.IGNORE_INDEX: 255 to leave" in err
+    assert "if it is a class, give --classes 3" in err
+
+
+def test_new_takes_the_number_of_classes_for_what_it_looks_at(
+    make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Ten values are taken for classes where that is said."""
+    data = make_data(test=0)
+    write_labels(data / "train/y", "01", [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])
+    write_image(data / "train/x/01.tif", np.random.default_rng(0).integers(0, 255, (48, 120), np.uint8), "YX")
+    words = ("new", tmp_path / "job.yaml", "--train-images", data / "train/x", "--train-labels", data / "train/y")
+    code, _, err = run(capsys, *words)
+    assert (code, "if they are classes, give --classes 10" in err) == (1, True)
+    assert run(capsys, *words, "--classes", "10")[0] == 0
+
+
+def test_evaluate_names_its_own_flags(make_data: MakeData, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    labels = make_data(test=0) / "train/y"
+    for name in ("00", "01", "02", "03"):
+        write_labels(labels, name, [[0, 1], [0, 255]])
+        write_labels(tmp_path / "found", name, [[0, 1], [0, 1]])
+    code, _, err = run(capsys, "evaluate", labels, tmp_path / "found")
+    assert code == 1
+    assert "set --ignore-index 255 to leave these pixels out; if it is a class, set --classes 3" in err
+    assert "LOSS." not in err
+    code, out, _ = run(capsys, "evaluate", labels, tmp_path / "found", "--ignore-index", "255")
+    assert code == 0
+    code, out, _ = run(capsys, "evaluate", tmp_path / "found", tmp_path / "found", "--ignore-index", "-1")
+    assert (code, "warning" in out) == (0, False)
+    code, out, _ = run(capsys, "evaluate", tmp_path / "found", tmp_path / "found", "--ignore-index", "254")
+    assert code == 0
+    assert "--ignore-index: 254 occurs in no label image" in out
+    write_labels(tmp_path / "found", "02", [[0, 1], [0, 255]])
+    code, _, err = run(capsys, "evaluate", labels, tmp_path / "found", "--ignore-index", "255")
+    assert code == 1
+    assert f"{tmp_path / 'found/02.tif'}: the prediction holds {{255}}, and its classes are {{0, 1}}" in err
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [

@@ -161,6 +161,7 @@ def test_keys_of_one_section_that_do_not_fit(text, where, part):
 )
 def test_sections_that_do_not_fit(text, where, part):
     [problem] = problems_of(text)
+    assert problem.next_step
     assert problem.where == f"job.yaml {where}"
     assert part in problem.what
 

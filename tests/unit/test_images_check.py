@@ -237,6 +237,7 @@ def test_a_settled_coding_is_used(folders: Folders) -> None:
     config = Config.model_validate({"DATA": folders.data})
     settled = check_dataset(config, need_train=False, need_test=True, coding=LabelCoding(2))
     assert "holds {255}; the label values of this training are {0, 1}" in problems_of(settled)
+    assert "train with LOSS.IGNORE_INDEX: 255, or measure with `crista evaluate … --ignore-index 255`" in problems_of(settled)
     assert check_dataset(config, need_train=False, need_test=True).problems == ()
 
 

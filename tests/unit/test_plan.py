@@ -372,7 +372,7 @@ def test_training_padding_that_leaves_nothing(part: str) -> None:
 def test_class_weights_and_names_that_do_not_fit() -> None:
     three = facts(num_classes=3, counts=(8, 1, 1))
     text = refusal(three, LOSS__CLASS_REBALANCE="manual", LOSS__CLASS_WEIGHTS="[1,2]", DATA__CLASS_NAMES="[a,b]")
-    assert "DATA.CLASS_NAMES: 2 names for 3 classes" in text
+    assert "DATA.CLASS_NAMES: 2 names for 3 classes in the label images (a, b)\n      -> give one name per class" in text
     text = refusal(three, LOSS__CLASS_REBALANCE="manual", LOSS__CLASS_WEIGHTS="[1,2]")
     assert "LOSS.CLASS_WEIGHTS: 2 weights for 3 classes" in text
     assert "background first" in text
@@ -432,6 +432,10 @@ def test_no_foreground_to_learn() -> None:
     text = refusal(facts(counts=(1000, 0)))
     assert "DATA.TRAIN.GT_PATH: no training label image holds foreground" in text
     assert "check that these are the label images" in text
+    text = refusal(facts(counts=(0, 0)), DATA__TRAIN__GT_PATH="y", LOSS__IGNORE_INDEX="[254,255]")
+    assert (
+        "DATA.TRAIN.GT_PATH y: no training label image holds foreground: every pixel is 0 or 254, 255 (LOSS.IGNORE_INDEX)" in text
+    )
 
 
 def test_few_slices_get_a_network_that_is_flat_in_z() -> None:

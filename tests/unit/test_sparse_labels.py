@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def test_several_values_are_left_out_of_classes_and_counts() -> None:
     label[30:] = 254
     decision = decide(label, ignore_index=[254, 255])
     assert decision == CodingDecision(LabelCoding(2, 255, None, (254, 255)))
-    assert "9 occurs in no label image" in warnings_of(decide(label, ignore_index=[9, 254, 255]))
+    told = warnings_of(decide(label, ignore_index=[9, 254, 255]))
+    assert "9 occurs in no label image of y; their values are {0, 1}\n    -> correct it, or leave it out" in told
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 1, 2), (1, 2)])
@@ -290,5 +292,10 @@ def test_images_without_annotation_are_left_out_and_named(tmp_path: Path) -> Non
     split = make_split(made, pairs, [])
     assert {source.pair.name for source in (*split.train, *split.validation)} == {"0", "1", "3", "4"}
     assert split.notice.endswith("1 images without an annotated pixel are not used: 2")
-    with pytest.raises(DataError, match=r"no pixel of these 1 label images is annotated: all are 255 \(LOSS.IGNORE_INDEX\)"):
+    file = re.escape(str(tmp_path / "y" / "2.tif"))
+    none = r"no pixel of 1 label image is annotated: all are 255 \(LOSS.IGNORE_INDEX\)"
+    with pytest.raises(DataError, match=rf"DATA\.TRAIN\.GT_PATH {file}: {none}"):
         make_split(made, [pairs[2]], [])
+    own_validation = plan(facts(), LOSS__IGNORE_INDEX=255, DATA__VAL__FROM_TRAIN=False)
+    with pytest.raises(DataError, match=rf"DATA\.VAL\.GT_PATH {file}: {none}"):
+        make_split(own_validation, pairs[:2], [pairs[2]])

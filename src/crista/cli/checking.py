@@ -59,6 +59,8 @@ def check(
     with listener(screen) as show:
         found = api.check(source, labels, overrides=override or (), on_event=_without_warnings(show))
     _show_findings(screen, found)
+    if not options.is_yaml(source) and options.names_a_key(*(finding.problem for finding in found.findings)):
+        screen.notice(options.HOW_TO_SET)
     if report is not None:
         _write_page(screen, found, report)
     mended = False

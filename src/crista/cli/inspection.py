@@ -27,16 +27,23 @@ def plan(
     override: options.Overrides = None,
 ) -> None:
     """Show every number of a training and the reason of each."""
-    from crista.workflow import api
     from crista.workflow.request import request_automatic
 
     screen = Screen()
     if job is not None and not options.is_yaml(job):
         images, truth = options.two_folders(job, labels, config)
-        settings = request_automatic(images, truth, result_dir=options.DEFAULT_RESULTS, overrides=override or ()).config
-    else:
-        options.refuse_labels(labels)
-        settings = load_settings(options.one_config(job, config), override, screen)
+        with options.telling_how_to_set():
+            _show_plan(
+                request_automatic(images, truth, result_dir=options.DEFAULT_RESULTS, overrides=override or ()).config, screen
+            )
+        return
+    options.refuse_labels(labels)
+    _show_plan(load_settings(options.one_config(job, config), override, screen), screen)
+
+
+def _show_plan(settings: Config, screen: Screen) -> None:
+    from crista.workflow import api
+
     with listener(screen) as show:
         made = api.plan(settings, on_event=show)
     screen.line("")

@@ -67,7 +67,8 @@ def train(
 
     if job is not None and not options.is_yaml(job):
         images, truth = options.two_folders(job, labels, config)
-        start(partial(request_automatic, images, truth, name=name, run_id=run_id), result_dir, gpu, override)
+        with options.telling_how_to_set():
+            start(partial(request_automatic, images, truth, name=name, run_id=run_id), result_dir, gpu, override)
         return
     options.refuse_labels(labels)
     path = options.one_config(job, config)

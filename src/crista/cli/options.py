@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crista.cli.screen import Screen
 from crista.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from crista.errors import Problem
 
 DEFAULT_RESULTS = Path("crista_results")
 MODEL = "a checkpoint (….pth), or the results folder of a job"
@@ -60,6 +64,28 @@ Overrides = Annotated[
         help="Change one key of the configuration, e.g. TRAIN.EPOCHS=20. Repeatable.",
     ),
 ]
+
+
+HOW_TO_SET = "keys are set with --set KEY=VALUE"
+"""What is said where keys are named and no configuration was given."""
+
+
+def names_a_key(*problems: Problem) -> bool:
+    """Whether a key is what may have to be changed."""
+    return any(re.search(r"\b[A-Z]{4,}\.[A-Z]", f"{problem.what} {problem.next_step}") for problem in problems)
+
+
+@contextmanager
+def telling_how_to_set() -> Iterator[None]:
+    """Problems that name keys say how these are set, for commands without a configuration."""
+    from crista.errors import ProblemsError
+
+    try:
+        yield
+    except ProblemsError as error:
+        if not names_a_key(*error.problems):
+            raise
+        raise type(error)(f"{error.title}; {HOW_TO_SET}", error.problems) from error
 
 
 def writable_file(path: Path | None) -> Path | None:

@@ -158,7 +158,13 @@ def _check_classes(config: Config) -> list[Problem]:
         problems.append(Problem("LOSS.IGNORE_INDEX", what, next_step))
     names = config.data.class_names
     if names is not None and classes is not None and len(names) != max(2, classes):
-        problems.append(Problem("DATA.CLASS_NAMES", f"{len(names)} names for {max(2, classes)} classes"))
+        problems.append(
+            Problem(
+                "DATA.CLASS_NAMES",
+                f"{len(names)} names for {max(2, classes)} classes ({', '.join(names)})",
+                "give one name per class, background first, or correct DATA.N_CLASSES",
+            )
+        )
     return problems
 
 

@@ -267,7 +267,10 @@ def _set_warnings(seen: _Seen, decision: CodingDecision) -> list[Problem]:
     absent = [str(value) for value in seen.ignored if not any(value in summary.counts for _, summary in seen.summaries)]
     if absent:
         nothing = ": nothing is ignored" if len(absent) == len(seen.ignored) else ""
-        warnings.append(Problem("LOSS.IGNORE_INDEX", f"{list_names(absent)} occurs in no label image{nothing}"))
+        what = (
+            f"{list_names(absent)} occurs in no label image of {seen.where}{nothing}; their values are {show_values(seen.values)}"
+        )
+        warnings.append(Problem("LOSS.IGNORE_INDEX", what, "correct it, or leave it out"))
     return warnings + empty_label_warnings(seen.summaries, coding)
 
 

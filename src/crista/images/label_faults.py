@@ -28,11 +28,11 @@ def check_values(path: Path, summary: LabelSummary, coding: LabelCoding) -> Prob
     if not unknown and summary.num_values <= MAX_VALUES:
         return None
     known = show_values(sorted(coding.class_of))
-    return Problem(
-        str(path),
-        f"holds {show_values(unknown)}; the label values of this training are {known}",
-        "bring the values of all label images into the same form",
-    )
+    next_step = "bring the values of all label images into the same form"
+    if IGNORED in unknown:
+        next_step += f"; if {IGNORED} means 'not annotated', train with LOSS.IGNORE_INDEX: {IGNORED}, "
+        next_step += f"or measure with `crista evaluate … --ignore-index {IGNORED}`"
+    return Problem(str(path), f"holds {show_values(unknown)}; the label values of this training are {known}", next_step)
 
 
 def check_summaries(summaries: Summaries) -> list[Problem]:

@@ -285,7 +285,7 @@ def _single_channel(label: Image, block: Array) -> Array:
         return np.asarray(block.argmax(axis=0))
     raise ImageReadError(
         f"{label.path}: the label image has {len(block)} channels that differ and are not one-hot; "
-        "a label image holds one class per pixel in one channel"
+        "a label image holds one class per pixel in one channel\n    -> save it with one channel and classes 0, 1, 2…"
     )
 
 
@@ -294,14 +294,14 @@ def _require_whole(label: Image, values: Array) -> Array:
     if not finite.all():
         raise ImageReadError(
             f"{label.path}: the label image holds NaN or infinite values "
-            f"({np.count_nonzero(~finite)} pixels read); "
-            "give these pixels a class, or an ignore value (LOSS.IGNORE_INDEX)"
+            f"({np.count_nonzero(~finite)} pixels read)"
+            "\n    -> give these pixels a class, or an ignore value (LOSS.IGNORE_INDEX)"
         )
     fractional = values != np.trunc(values)
     if fractional.any():
         raise ImageReadError(
             f"{label.path}: the label image holds non-integer values, e.g. {values[fractional][0]:g}; "
-            "classes are whole numbers: threshold it first"
+            "classes are whole numbers\n    -> threshold it first"
         )
     return values.astype(np.int64)
 
@@ -310,6 +310,6 @@ def _unknown_value(label: Image, coding: LabelCoding, value: int) -> str:
     allowed = ", ".join(str(known) for known in sorted(coding.class_of))
     return (
         f"{label.path}: the label image holds the value {value}; "
-        f"{coding.num_classes} classes are coded as {allowed}. "
-        "Correct the label image, or set DATA.N_CLASSES or LOSS.IGNORE_INDEX (a value without annotation)"
+        f"{coding.num_classes} classes are coded as {allowed}"
+        "\n    -> correct the label image, or set DATA.N_CLASSES or LOSS.IGNORE_INDEX (a value without annotation)"
     )

@@ -11,7 +11,7 @@ from crista.augmentations import build_pipeline
 from crista.errors import DataError, Problem
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
-from crista.images.wording import list_names
+from crista.images.wording import list_names, place_of, plural
 from crista.patches.annotated import BalancedPlacer, Keep, Redrawn, annotated_only
 from crista.patches.blocks import ClassProfile, profile_classes
 from crista.patches.class_sampling import AnywherePlacer, MixedPlacer
@@ -73,9 +73,10 @@ def _annotated(
     profiles = [profile_classes(pair.label, coding) for pair in pairs if pair.label is not None]
     kept = [index for index, profile in enumerate(profiles) if profile[0].any()]
     if not kept:
-        ignored = ", ".join(map(str, coding.ignored_values))
-        what = f"no pixel of these {len(pairs)} label images is annotated: all are {ignored} (LOSS.IGNORE_INDEX)"
-        raise DataError("with the data", [Problem(key, what, "annotate some pixels of each class, or correct LOSS.IGNORE_INDEX")])
+        ignored, where = ", ".join(map(str, coding.ignored_values)), place_of([pair.label.path for pair in pairs if pair.label])
+        what = f"no pixel of {plural(len(pairs), 'label image')} is annotated: all are {ignored} (LOSS.IGNORE_INDEX)"
+        next_step = "annotate some pixels of each class, or correct LOSS.IGNORE_INDEX"
+        raise DataError("with the data", [Problem(f"{key} {where}", what, next_step)])
     names = [pair.name for index, pair in enumerate(pairs) if index not in kept]
     return [pairs[index] for index in kept], [profiles[index] for index in kept], names
 

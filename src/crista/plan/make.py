@@ -104,11 +104,13 @@ def plan_for_prediction(trained: Plan, config: Config) -> Plan:
 
 def _decide_classes(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> Classes:
     coding = fingerprint.coding
-    given = config.data.n_classes
+    given, ignored = config.data.n_classes, ", ".join(map(str, config.loss.ignored_values))
     if fingerprint.class_counts is not None and not any(fingerprint.class_counts[1:]):
+        unless = f" or {ignored} (LOSS.IGNORE_INDEX)" if ignored else ""
+        folder = config.data.train.gt_path or config.data.train.path or ""
         ledger.refuse(
-            "DATA.TRAIN.GT_PATH",
-            "no training label image holds foreground: every pixel is 0, so there is nothing to learn",
+            f"DATA.TRAIN.GT_PATH {folder}".strip(),
+            f"no training label image holds foreground: every pixel is 0{unless}, so there is nothing to learn",
             "check that these are the label images, and that their values are classes",
         )
     ledger.settle("DATA.N_CLASSES", given, coding.num_classes, "counted in the label images")
@@ -126,7 +128,11 @@ def _decide_class_names(config: Config, fingerprint: Fingerprint, ledger: Ledger
         default, reason = named.names, f"from {named.file}"
     names = ledger.settle("DATA.CLASS_NAMES", config.data.class_names, default, reason)
     if len(names) != count:
-        ledger.refuse("DATA.CLASS_NAMES", f"{len(names)} names for {count} classes", "one name per class")
+        ledger.refuse(
+            "DATA.CLASS_NAMES",
+            f"{len(names)} names for {count} classes in the label images ({', '.join(names)})",
+            "give one name per class, background first",
+        )
         return default
     return names
 

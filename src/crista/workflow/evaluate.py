@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from crista.errors import DataError, Problem
 from crista.geometry.tiles import whole
 from crista.images.coding import CodingDecision, decide_coding
 from crista.images.image import Image
+from crista.images.label_faults import Summaries
 from crista.images.labels import LabelCoding, read_label, summarise_label
 from crista.images.listing import list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
+from crista.images.wording import show_values
 from crista.inference.measure import boundary_in, iter_slabs
 from crista.metrics import (
     Estimate,
@@ -32,6 +34,14 @@ from crista.metrics.boundary import BoundaryCounts
 from crista.metrics.overlap import Confusion
 from crista.plan.events import Event, ImageFinished, Said, StageStarted, Warned
 from crista.workflow.check import check_names
+
+WORDS = {
+    "LOSS.IGNORE_INDEX: ": "--ignore-index ",
+    "LOSS.IGNORE_INDEX": "--ignore-index",
+    "DATA.N_CLASSES: ": "--classes ",
+    "DATA.N_CLASSES": "--classes",
+}
+"""How `crista evaluate` calls the keys of a configuration."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def evaluate_folders(
     ----------
     labels, predictions : true and predicted label images
     num_classes : background included; None: counted in both folders
-    ignore_index : value of true pixels that are not measured
+    ignore_index : value of true pixels that are not measured; below 0: none
     class_names : one per class, background first; None: ``class 0``, ``class 1``…
 
     Raises
@@ -102,11 +112,12 @@ def evaluate_folders(
         for predicted, true in opened
         if predicted.spatial_shape != true.spatial_shape
     ]
-    codings, found = _decide_codings(opened, num_classes, ignore_index, str(labels))
-    problems.extend(problem for decision in found for problem in _without_fix(decision.problems))
+    ignored = None if ignore_index is None or ignore_index < 0 else ignore_index
+    codings, found = _decide_codings(opened, num_classes, ignored, str(labels))
+    problems.extend(problem for decision in found for problem in _in_own_words(decision.problems))
     if problems or codings is None:
         raise DataError("with the label images", problems)
-    for warning in dict.fromkeys(warning for decision in found for warning in decision.warnings):
+    for warning in dict.fromkeys(warning for decision in found for warning in _in_own_words(decision.warnings)):
         yield Warned(str(warning))
     classes = _names_of_classes(codings[0].num_classes, class_names)
     counts = yield from _measure(opened, codings)
@@ -128,12 +139,12 @@ def _pair(predictions: Path, labels: Path) -> tuple[list[tuple[Path, Path]], lis
         return pair_files(predicted, true)
     except DataError as error:
         title = f"{error.title}; here the predictions are the images"
-        raise DataError(title, _without_fix(error.problems)) from error
+        raise DataError(title, _in_own_words(error.problems)) from error
 
 
-def _without_fix(problems: Sequence[Problem]) -> list[Problem]:
-    """`crista check --fix` makes copies of images and labels, not of predictions."""
-    return [replace(problem, fix="") for problem in problems]
+def _in_own_words(problems: Sequence[Problem]) -> list[Problem]:
+    """There is no configuration here, and `crista check --fix` makes copies of images and labels, not of predictions."""
+    return [replace(problem, fix="").reworded(WORDS) for problem in problems]
 
 
 def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -204,7 +215,21 @@ def _decide_codings(
     sides = [true, predicted] if apart else [[*predicted, *true]]
     found = [decide_coding(side, **given) for side in sides]  # type: ignore[arg-type]
     codings = [decision.coding for decision in found if decision.coding is not None]
-    return ((codings[0], codings[-1]) if len(codings) == len(sides) else None), found
+    if len(codings) < len(sides):
+        return None, found
+    return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])))]
+
+
+def _unknown_predictions(predicted: Summaries, coding: LabelCoding) -> Iterator[Problem]:
+    """Predictions that hold what only true label images may: pixels without annotation."""
+    known = _without_ignore(coding).class_of
+    for path, summary in predicted:
+        unknown = [value for value in summary.values if value not in known]
+        if unknown:
+            what = f"the prediction holds {show_values(unknown)}, and its classes are {show_values(sorted(known))}"
+            yield Problem(
+                str(path), what, "a prediction has a class in every pixel: --ignore-index is for true label images alone"
+            )
 
 
 def _without_ignore(coding: LabelCoding) -> LabelCoding:

@@ -17,6 +17,15 @@ from crista.images.wording import plural
 from crista.workflow.check import check_names
 from crista.workflow.targets import obstacle
 
+WORDS = {
+    "set LOSS.IGNORE_INDEX: ": "give --ndim and --classes, and in the file that is written set LOSS.IGNORE_INDEX: ",
+    "set DATA.N_CLASSES: ": "give --classes ",
+    "set DATA.N_CLASSES": "set --classes",
+    "DATA.N_CLASSES: ": "--classes ",
+    "DATA.N_CLASSES": "--classes",
+}
+"""How `crista new`, which writes the configuration, calls its keys."""
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -56,8 +65,10 @@ def new(
     check_target(path, force=force)
     check_folders(folders)
     if ndim is None or classes is None:
-        report = look(folders)
-        report.raise_if_problems()
+        counted = classes if classes is None or isinstance(classes, int) else len(classes)
+        report = look(folders, counted or None)
+        if report.problems:
+            raise DataError("with the data", [problem.reworded(WORDS) for problem in report.problems])
         ndim = ndim or report.ndim
         classes = classes or count_classes(report)
     _require(ndim, classes)
@@ -101,9 +112,9 @@ def check_folders(folders: Folders) -> None:
         raise DataError("with the folders", problems)
 
 
-def look(folders: Folders) -> DatasetReport:
-    """Read the images and labels once and say what they are like."""
-    data: dict[str, Any] = {}
+def look(folders: Folders, num_classes: int | None = None) -> DatasetReport:
+    """Read the images and labels once and say what they are like; without `num_classes` the classes are counted."""
+    data: dict[str, Any] = {} if num_classes is None else {"N_CLASSES": num_classes}
     if folders.train_images is not None:
         data["TRAIN"] = {"PATH": str(folders.train_images), "GT_PATH": str(folders.train_labels)}
     if folders.test_images is not None:
