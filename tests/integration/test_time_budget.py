@@ -93,6 +93,24 @@ def test_given_epochs_end_before_the_time(make_data: MakeData, tmp_path: Path) -
     assert [event.reason for event in events if isinstance(event, TrainingFinished)] == ["all epochs are done"]
 
 
+def test_given_epochs_end_a_training_that_was_slow_only_when_it_was_measured(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds per step were foreseen, so that the time would end first; made in milliseconds, each sample is shown twice.
+
+    With more minutes nothing is left to do either.
+    """
+    monkeypatch.setattr("crista.training.probe._time_steps", lambda _: (10.0, 0.01))
+    data = make_data(train=4, test=0)  # three train, of which each gives four patches
+    changes = ("TEST.ENABLE=False", "TRAIN.EPOCHS=2", "TRAIN.BATCH_SIZE=1", "DATA.TRAIN.CLASS_SHARE=0")
+    for seconds in (40, 400):
+        outcome, events = run_it(request_of(data, tmp_path / "out", seconds, *changes))
+        [ended] = [event.reason for event in events if isinstance(event, TrainingFinished)]
+        assert ended == "all epochs are done"
+        trained = load_checkpoint(outcome.folder.checkpoint_last)
+        assert len(trained.history) * (trained.plan.steps_per_epoch or 0) == 2 * 3 * 4
+
+
 def test_the_learning_rate_ends_low_when_the_time_ends(make_data: MakeData, tmp_path: Path) -> None:
     outcome, _ = run_it(request_of(make_data(train=4, test=0), tmp_path / "out", 6, "TEST.ENABLE=False"))
     rates = [row["lr"] for row in load_checkpoint(outcome.folder.checkpoint_last).history]

@@ -61,8 +61,9 @@ def test_time_of_earlier_processes_counts() -> None:
 
 def test_given_epochs_end_a_training_before_its_time() -> None:
     times = clock_at(0, 10)
-    running = Budget(4, seconds=1000, epochs_are_given=True, clock=lambda: next(times)).start([])
+    running = Budget(4, seconds=1000, most=4, clock=lambda: next(times)).start([])
     assert running.total_epochs(rows(10)) == 4
+    assert Budget(25, seconds=1000, most=3).start([]).total_epochs([]) == 3
 
 
 def test_division_with_a_cheap_validation() -> None:

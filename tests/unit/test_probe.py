@@ -118,7 +118,7 @@ def test_given_epochs_or_the_time_whichever_comes_first(
 ) -> None:
     """An epoch is a pass over all samples: with its validation 10.5 s, so nine fit into 100 s."""
     job = job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=5", f"TRAIN.EPOCHS={epochs}", seconds=100)
-    step, patch = 10.0 / probe.steps_of_a_pass(job), 0.5 / len(job.validation)
+    step, patch = 10.0 / job.steps_of_a_pass, 0.5 / len(job.validation)
     monkeypatch.setattr(probe, "_time_steps", lambda _: (step, patch * job.plan.batch_size))
     events, plan = drain(fit_to_time(job))
     if first == "epochs":
@@ -128,6 +128,7 @@ def test_given_epochs_or_the_time_whichever_comes_first(
     else:
         parts = divide_time(100, step, patch, len(job.validation))
         assert (plan.epochs, plan.steps_per_epoch) == parts[:2]
+        assert events[0].text.startswith(f"TRAIN.EPOCHS = {epochs}: they would take about")
 
 
 def test_without_a_budget_nothing_is_timed(make_data: MakeData, tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import floor
 from statistics import median
 
 Rows = Sequence[Mapping[str, float]]
@@ -24,8 +24,8 @@ class Budget:
     """Given, or what was foreseen before the first epoch."""
     seconds: float | None = None
     """Of all epochs together, those of earlier processes included; None: `epochs` decide."""
-    epochs_are_given: bool = False
-    """Whether there are never more than `epochs`, even if time is left."""
+    most: int | None = None
+    """There are never more epochs than this, even if time is left."""
     clock: Callable[[], float] = field(default=time.monotonic, compare=False)
 
     def start(self, rows: Rows) -> RunningBudget:
@@ -50,9 +50,10 @@ class RunningBudget:
     def total_epochs(self, rows: Rows) -> int:
         """Epochs in all: those that are done and those that fit into what is left, by the length of the last ones."""
         budget = self.budget
+        most = math.inf if budget.most is None else budget.most
         if budget.seconds is None or not rows:
-            return budget.epochs
+            return int(min(budget.epochs, most))
         left = budget.seconds - (budget.clock() - self.started)
         length = median([row["seconds"] for row in rows[-WINDOW:]])
-        total = len(rows) + max(0, floor(left / max(length, 1e-3) + LATEST))
-        return min(total, budget.epochs) if budget.epochs_are_given else total
+        total = len(rows) + max(0, math.floor(left / max(length, 1e-3) + LATEST))
+        return int(min(total, most))

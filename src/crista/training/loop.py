@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
     schedule = SCHEDULES.build(plan.schedule)
     batches = some_of(validation_batches(job.validation, plan.batch_size), plan.validation_patches)
     guards = Guards(plan, state)
-    budget = Budget(plan.epochs, job.budget_seconds, _are_passes(plan)).start(state.history)
+    budget = Budget(plan.epochs, job.budget_seconds, _most_epochs(job)).start(state.history)
     total = _agreed_total(job, state, budget)
     while (epoch := len(state.history) + 1) <= total:
         started = time.perf_counter()
@@ -119,14 +120,21 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
 def _why_it_ended(job: TrainingJob, done: int, total: int) -> str:
     if done < total:
         return f"stopped after epoch {done} of {total}; the same command goes on"
-    if job.budget_seconds is None or (_are_passes(job.plan) and done >= job.plan.epochs):
+    most = _most_epochs(job)
+    if job.budget_seconds is None or (most is not None and done >= most):
         return "all epochs are done"
     return f"the time is over, {done} epochs are done"
 
 
-def _are_passes(plan: Plan) -> bool:
-    """Whether the epochs are those of TRAIN.EPOCHS; else, with a time budget, they are parts of the time."""
-    return plan.config.train.epochs is not None and plan.steps_per_epoch is None
+def _most_epochs(job: TrainingJob) -> int | None:
+    """Epochs in which each sample is shown TRAIN.EPOCHS times; None where that is left out.
+
+    With a time budget an epoch may be a part of the time, of another number of steps than a pass over the samples.
+    """
+    passes, steps = job.plan.config.train.epochs, job.plan.steps_per_epoch
+    if passes is None or steps is None:
+        return passes
+    return ceil(passes * job.steps_of_a_pass / steps)
 
 
 def _agreed_total(job: TrainingJob, state: State, budget: RunningBudget) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import prod
 from statistics import median
 from typing import Any
 
@@ -207,10 +207,14 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
     patches, given = len(job.validation), plan.config.train.epochs
     validation = forward / plan.batch_size
     if given is not None:
-        needed = given * (steps_of_a_pass(job) * step + patches * validation)
+        needed = given * (job.steps_of_a_pass * step + patches * validation)
         if needed <= job.budget_seconds:
             yield Said(f"TRAIN.EPOCHS = {given}: they take about {needed / 60:.1f} minutes and end before the time does")
             return plan
+        yield Said(
+            f"TRAIN.EPOCHS = {given}: they would take about {needed / 60:.1f} minutes, and the time ends before; "
+            "epochs are parts of the time now"
+        )
     epochs, steps, validated = divide_time(job.budget_seconds, step, validation, patches)
     total = epochs * steps
     reason = (
@@ -220,12 +224,6 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
     yield Said(f"steps per epoch = {steps}: {reason}")
     update = {"epochs": epochs, "steps_per_epoch": steps, "validation_patches": validated if validated < patches else None}
     return _with(plan, update, Decision(key="steps per epoch", value=str(steps), reason=reason))
-
-
-def steps_of_a_pass(job: TrainingJob) -> int:
-    """Optimizer steps that show each sample once."""
-    batches = ceil(len(job.train) / (job.plan.batch_size * job.processes.world_size))
-    return ceil(batches / job.plan.config.train.accum_iter)
 
 
 def _with(plan: Plan, update: dict[str, Any], decision: Decision) -> Plan:

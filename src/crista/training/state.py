@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from threading import Event
 
@@ -55,6 +56,12 @@ class TrainingJob:
     """Once it is set, the training ends with the last finished epoch (the first one is finished early)."""
     start: Checkpoint | None = None
     """Trained network to start from (fine-tuning)."""
+
+    @property
+    def steps_of_a_pass(self) -> int:
+        """Optimizer steps that show each sample once."""
+        batches = ceil(len(self.train) / (self.plan.batch_size * self.processes.world_size))
+        return ceil(batches / self.plan.config.train.accum_iter)
 
 
 def preparation(job: TrainingJob) -> Prepare:
