@@ -182,6 +182,17 @@ def test_a_short_training_takes_a_lighter_network(
     assert next(costs, None) is None
 
 
+@pytest.mark.parametrize(("epochs", "effort"), [(4, "full"), (40, "light")])
+def test_few_given_epochs_need_few_steps(monkeypatch: pytest.MonkeyPatch, epochs: int, effort: str) -> None:
+    """75 steps fit. Four passes over eight images of 512 × 512 are 24 steps of six patches of 256 × 256; forty are more."""
+    costs = iter((4.0, 1.0))
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: next(costs))
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5", f"TRAIN.EPOCHS={epochs}"]).config
+    events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert plan.decisions[-1].value == effort
+    assert bool(events) == (effort == "light")
+
+
 def test_what_is_given_is_not_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_time_noise", lambda *_: 100.0)
     given = ["DATA.PATCH_SIZE=(256,256,1)", "MODEL.FEATURE_MAPS=[32,64]", "TRAIN.BATCH_SIZE=4"]

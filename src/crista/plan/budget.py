@@ -53,13 +53,7 @@ def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int]
 
 
 def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:
-    train = config.data.train
-    if train.extract_random_patch:
-        samples = len(fingerprint.shapes)
-    else:
-        samples = sum(_count_patches(shape, patch, train) for shape in fingerprint.shapes)
-    samples *= max(1, train.replicate)
-    steps = ceil(samples / (batch * config.train.accum_iter))
+    samples, steps = count_steps(config, fingerprint, patch, batch)
     aim = STEPS[config.train.quality]
     decided = max(10, min(aim // 5, ceil(aim / steps)))
     reason = (
@@ -67,6 +61,17 @@ def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int
         f"(TRAIN.QUALITY: {config.train.quality}), in 10 to {aim // 5} epochs"
     )
     return ledger.settle("TRAIN.EPOCHS", config.train.epochs, decided, reason)
+
+
+def count_steps(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int) -> tuple[int, int]:
+    """(samples, optimizer steps) of a pass over all training images, those that validate included."""
+    train = config.data.train
+    if train.extract_random_patch:
+        samples = len(fingerprint.shapes)
+    else:
+        samples = sum(_count_patches(shape, patch, train) for shape in fingerprint.shapes)
+    samples *= max(1, train.replicate)
+    return samples, ceil(samples / (batch * config.train.accum_iter))
 
 
 def _count_patches(shape: Sequence[int], patch: Sequence[int], train: TrainData) -> int:

@@ -21,7 +21,7 @@ from crista.losses import build_loss
 from crista.models import build_model
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
-from crista.plan.budget import divide_time
+from crista.plan.budget import count_steps, divide_time
 from crista.plan.effort import EFFORTS, FEWEST_STEPS, FULL
 from crista.plan.events import Event, Said, Warned
 from crista.plan.machine import free_bytes
@@ -63,17 +63,25 @@ def choose_plan(
     for _, plan in tried if previous is not None else ():
         if adopt(plan, previous) is not None:  # type: ignore[arg-type]
             return plan
-    steps = 0
+    steps = wanted = 0
     for number, (name, plan) in enumerate(tried):
-        steps = int(max(0.0, seconds) / _time_noise(plan, device, seconds))
-        if steps >= FEWEST_STEPS or number == len(tried) - 1 or _equal_work(plan, tried[number + 1][1]):
+        steps, wanted = int(max(0.0, seconds) / _time_noise(plan, device, seconds)), _wanted_steps(plan, fingerprint)
+        if steps >= wanted or number == len(tried) - 1 or _equal_work(plan, tried[number + 1][1]):
             break
         yield Said(
-            f"the {name} network would make {steps} steps in the time that is left, {FEWEST_STEPS} are wanted: "
+            f"the {name} network would make {steps} steps in the time that is left, {wanted} are wanted: "
             f"network and patches are made smaller"
         )
-    reason = f"about {steps} steps in the time that is left; with fewer than {FEWEST_STEPS} network and patches are made smaller"
+    reason = f"about {steps} steps in the time that is left; with fewer than {wanted} network and patches are made smaller"
     return _with(plan, {}, Decision(key="effort", value=name, reason=reason))
+
+
+def _wanted_steps(plan: Plan, fingerprint: Fingerprint) -> int:
+    """Steps that are to fit into the time: no more than those of TRAIN.EPOCHS, if that is given."""
+    if plan.config.train.epochs is None:
+        return FEWEST_STEPS
+    _, of_a_pass = count_steps(plan.config, fingerprint, plan.patch_size, plan.batch_size)
+    return min(FEWEST_STEPS, plan.config.train.epochs * of_a_pass)
 
 
 def _plans(config: Config, fingerprint: Fingerprint) -> Iterator[tuple[str, Plan]]:
