@@ -131,6 +131,19 @@ def test_given_epochs_or_the_time_whichever_comes_first(
         assert events[0].text.startswith(f"TRAIN.EPOCHS = {epochs}: they would take about")
 
 
+@pytest.mark.parametrize(("of", "warmup", "expected"), [("TRAIN.EPOCHS=1000", 200, 5), ("TRAIN.EPOCHS=None", -1, 2)])
+def test_a_warm_up_keeps_its_share_of_a_training_by_the_clock(
+    of: str, warmup: int, expected: int, make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fifth of 1000 epochs is a fifth of the 25 parts of the time; a continued training has it too."""
+    keys = ("TRAIN.LR_SCHEDULER.NAME=warmupcosine", f"TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS={warmup}")
+    job = job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=5", of, *keys, seconds=100)
+    monkeypatch.setattr(probe, "_time_steps", lambda _: (0.5, 0.1))
+    _, plan = drain(fit_to_time(job))
+    assert (plan.epochs, plan.schedule.warmup_epochs) == (25, expected)
+    assert adopt(job.plan, plan) == plan.model_copy(update={"decisions": job.plan.decisions})
+
+
 def test_without_a_budget_nothing_is_timed(make_data: MakeData, tmp_path: Path) -> None:
     job = job_of(make_data(test=0), tmp_path)
     assert drain(fit_to_time(job)) == ([], job.plan)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from crista.config.root import Config
+from crista.config.train import ScheduleShape, WarmupCosine
 from crista.errors import PlanError, Problem
 from crista.geometry.tiles import round_up
 from crista.images.fingerprint import Fingerprint
@@ -171,9 +172,9 @@ def adopt(plan: Plan, previous: Plan) -> Plan | None:
     """`plan` with the measured numbers of the `previous` run, if that was of the same training; else None."""
     measured = ("batch_size", "steps_per_epoch", "validation_patches")
     given = plan.config.train.batch_size is not None
-    update = {name: getattr(previous, name) for name in measured if not (given and name == "batch_size")}
+    update: dict[str, Any] = {name: getattr(previous, name) for name in measured if not (given and name == "batch_size")}
     if plan.minutes is not None:
-        update["epochs"] = previous.epochs
+        update |= {"epochs": previous.epochs, "schedule": previous.schedule}
     adopted = plan.model_copy(update=update)
     return adopted if training_key(adopted) == training_key(previous) else None
 
@@ -230,8 +231,21 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
         f"{job.budget_seconds / 60:.1f} minutes that are left, with {validated} of {patches} validation patches after each"
     )
     yield Said(f"steps per epoch = {steps}: {reason}")
-    update = {"epochs": epochs, "steps_per_epoch": steps, "validation_patches": validated if validated < patches else None}
+    update = {
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        "validation_patches": validated if validated < patches else None,
+        "schedule": _same_share(plan.schedule, plan.epochs, epochs),
+    }
     return _with(plan, update, Decision(key="steps per epoch", value=str(steps), reason=reason))
+
+
+def _same_share(schedule: ScheduleShape, planned: int, epochs: int) -> ScheduleShape:
+    """`schedule` with the warm-up that has the share of `epochs` which it had of those that were `planned`."""
+    if not isinstance(schedule, WarmupCosine) or not schedule.warmup_epochs:
+        return schedule
+    warmup = min(epochs, max(1, round(schedule.warmup_epochs * epochs / planned)))
+    return schedule.model_copy(update={"warmup_epochs": warmup})
 
 
 def _with(plan: Plan, update: dict[str, Any], decision: Decision) -> Plan:
