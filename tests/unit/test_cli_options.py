@@ -111,9 +111,13 @@ def test_a_budget_reaches_a_command_as_changes_before_those_of_set() -> None:
     def command(job: str = "", override: options.Overrides = None) -> None:
         seen.append((job, override))
 
-    command(job="a", minutes=2.5, quality=Quality.FAST, override=["TRAIN.MAX_MINUTES=9"])
+    command(job="a", minutes=2.5, override=["TRAIN.MAX_MINUTES=9"])
     command(job="b")
-    assert seen == [("a", ["TRAIN.MAX_MINUTES=2.5", "TRAIN.QUALITY=fast", "TRAIN.MAX_MINUTES=9"]), ("b", None)]
+    command(job="c", quality=Quality.FAST, override=["TRAIN.LR=1"])
+    changes = ["TRAIN.MAX_MINUTES=2.5", "TRAIN.MAX_MINUTES=9"], None, ["TRAIN.MAX_MINUTES=5", "TRAIN.LR=1"]
+    assert seen == list(zip("abc", changes, strict=True))
+    with pytest.raises(typer.BadParameter, match="fast stands for a time, and --minutes is given too"):
+        command(job="d", minutes=2.5, quality=Quality.FAST)
 
 
 def test_a_network_to_start_from_reaches_a_command_as_changes_before_those_of_set(tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False",
         ),
         ("LOSS: {CLASS_WEIGHTS: [1, 2]}", "LOSS.CLASS_WEIGHTS has no effect: LOSS.CLASS_REBALANCE is not manual"),
+        ("TRAIN: {QUALITY: fast, EPOCHS: 3}", "TRAIN.QUALITY has no effect: TRAIN.EPOCHS or TRAIN.MAX_MINUTES is given"),
+        ("TRAIN: {QUALITY: best, MAX_MINUTES: 3}", "TRAIN.QUALITY has no effect: TRAIN.EPOCHS or TRAIN.MAX_MINUTES is given"),
         ("TRAIN: {OPTIMIZER: SGD, OPT_BETAS: [0.8, 0.9]}", "TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD"),
         (
             "TRAIN: {LR_SCHEDULER: {NAME: onecycle, REDUCEONPLATEAU_FACTOR: 0.2}}",

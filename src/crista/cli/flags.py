@@ -60,7 +60,13 @@ def with_budget(command: Command) -> Command:
         *, minutes: Minutes = None, quality: QualityOption = None, override: options.Overrides = None, **arguments: Any
     ) -> None:
         changes = options.change_of("--minutes", "TRAIN.MAX_MINUTES", None if minutes is None else f"{minutes:g}")
-        changes += options.change_of("--quality", "TRAIN.QUALITY", quality)
+        if quality is not None:
+            if minutes is not None:
+                text = f"{quality} stands for a time, and --minutes is given too: give one of them"
+                raise typer.BadParameter(text, param_hint="'--quality'")
+            from crista.plan.budget import MINUTES  # slow to import
+
+            changes = options.change_of("--quality", "TRAIN.MAX_MINUTES", f"{MINUTES[quality]:g}")
         command(override=[*changes, *(override or ())] or None, **arguments)
 
     return add_flags(command, with_flags)

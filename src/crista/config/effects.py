@@ -69,6 +69,11 @@ IDLE: tuple[Idle, ...] = (
         "MODEL.LOAD_CHECKPOINT is False",
     ),
     Idle(("LOSS.CLASS_WEIGHTS",), lambda c: c.loss.class_rebalance != "manual", "LOSS.CLASS_REBALANCE is not manual"),
+    Idle(
+        ("TRAIN.QUALITY",),
+        lambda c: c.train.epochs is not None or c.train.max_minutes is not None,
+        "TRAIN.EPOCHS or TRAIN.MAX_MINUTES is given",
+    ),
     Idle(("TRAIN.OPT_BETAS",), lambda c: c.train.optimizer == "SGD", "TRAIN.OPTIMIZER is SGD"),
     Idle(
         ("TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_FACTOR", "TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE"),

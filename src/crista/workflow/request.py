@@ -114,7 +114,7 @@ def request_automatic(
     loaded = load(minutes)
     train = loaded.config.train
     if train.max_minutes is None and train.epochs is None:
-        loaded = load(MINUTES[train.quality])
+        loaded = replace(load(MINUTES[train.quality]), notices=loaded.notices)
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
 
