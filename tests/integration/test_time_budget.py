@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import MakeData
+from tests.conftest import MakeData, tiny_config
+from tests.jobs import write_data
 
 import crista
 import crista.workflow.run  # PyTorch is imported before a clock runs
+from crista.cli.main import main
+from crista.images.open import open_image
 from crista.patches.loader import Batch
 from crista.plan.events import EpochFinished, Event, Said, TrainingFinished
-from crista.training.checkpoint import load_checkpoint
+from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.step import Steps
 from crista.workflow.api import finish
 from crista.workflow.request import Request, request_automatic
@@ -167,6 +170,42 @@ def test_other_images_are_measured_anew(make_data: MakeData, tmp_path: Path) -> 
     assert not measured()
     make_data(shape=(80, 64), train=4, test=0)
     assert measured()
+
+
+def test_a_network_is_tuned_to_other_classes_by_the_clock(
+    make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line: its network and patch, the classes of the new labels, in time; and with more minutes it goes on."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    two, three = make_data(train=4, test=0), write_data(tmp_path / "three", train=4, test=0, num_classes=3)
+    (three / "train" / "classes.txt").write_text("background\nouter\ninner\n")
+    source = crista.train(tiny_config(two, train={"EPOCHS": 1}), result_dir=tmp_path, name="source").folder.checkpoint_best
+    first = f"~/{source.relative_to(tmp_path)}"  # no shell expands it after --set
+
+    def tune(minutes: float) -> tuple[str, Checkpoint]:
+        words = ["train", three / "train/x", three / "train/y", "--minutes", minutes, "--result_dir", tmp_path, "--name", "tuned"]
+        for change in ("MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={first}", "TEST.ENGINE=torch"):
+            words += ["--set", change]
+        assert main([str(word) for word in words]) == 0
+        return capsys.readouterr().out, load_checkpoint(tmp_path / "tuned/checkpoints/tuned_1-checkpoint-last.pth")
+
+    said, tuned = tune(0.1)
+    assert "new: head (2 -> 3 classes; rows background copied)" in said
+    assert f"that of {first}" in said
+    plan = tuned.plan
+    assert (plan.model.feature_maps, plan.patch_size, plan.minutes) == ((4, 8), (32, 32), pytest.approx(0.1))
+    assert plan.classes.names == ("background", "outer", "inner")
+    assert plan.steps_per_epoch is not None
+    assert tuned.finished
+    assert sum(row["seconds"] for row in tuned.history) < 6
+    [predicted] = (tmp_path / "tuned/results/tuned_1/per_image_binarized").iterdir()
+    assert set(np.unique(open_image(predicted, ndim=2).read())) <= {0, 1, 2}
+    said, again = tune(0.1)
+    assert "already trained" in said
+    assert again.history == tuned.history
+    _, more = tune(0.2)
+    assert more.history[: len(tuned.history)] == tuned.history
+    assert len(more.history) > len(tuned.history)
 
 
 def test_one_image_is_enough(make_data: MakeData, tmp_path: Path) -> None:

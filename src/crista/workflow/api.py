@@ -197,7 +197,7 @@ def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent
         from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
         path = loaded.config.paths.checkpoint_file
-        return plan_fine_tuning(loaded.config, report.fingerprint, load_checkpoint(Path(path)).plan, where=path)
+        return plan_fine_tuning(loaded.config, report.fingerprint, load_checkpoint(Path(path).expanduser()).plan, where=path)
     return make_plan(loaded.config, report.fingerprint)
 
 

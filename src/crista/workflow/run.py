@@ -317,8 +317,9 @@ def _data_key(config: Config, report: DatasetReport) -> str:
     """Identifies the training data, and the checkpoint that training starts from."""
     images = [image for pair in (*report.train, *report.val) for image in (pair.image, pair.label)]
     files = [image.path for image in images if image is not None]
-    start = config.paths.checkpoint_file if config.model.load_checkpoint else ""
-    return digest_files([*files, Path(start)] if start else files)
+    if config.model.load_checkpoint and config.paths.checkpoint_file:
+        files.append(Path(config.paths.checkpoint_file).expanduser())
+    return digest_files(files)
 
 
 def _checkpoint_of(config: Config, folder: RunFolder) -> Path:
@@ -329,7 +330,7 @@ def _checkpoint_of(config: Config, folder: RunFolder) -> Path:
 def _given_checkpoint(config: Config, folder: RunFolder) -> Path:
     """The checkpoint that the configuration names, or the one of this run that it asks for."""
     if config.paths.checkpoint_file:
-        return Path(config.paths.checkpoint_file)
+        return Path(config.paths.checkpoint_file).expanduser()
     last = config.model.load_checkpoint_epoch == "last_on_train"
     return folder.checkpoint_last if last else folder.checkpoint_best
 
