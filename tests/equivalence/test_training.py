@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import pytest
 import torch
 import yaml  # zarr brings it
 from tests.conftest import MakeData, tiny_config
+from torch import nn
 
 from crista.errors import TrainingError, UnstableTrainingError
+from crista.losses.build import WeightedSum
 from crista.plan.events import EpochFinished, Said, StepFinished, TrainingFinished, Warned
 from crista.training.checkpoint import load_checkpoint
 from crista.training.finite import WorstBatch
+from crista.training.precision import Precision
 from crista.workflow.api import run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
@@ -239,6 +243,25 @@ def test_a_non_finite_loss_stops_before_the_update(make_data: MakeData, tmp_path
     if request.folder.checkpoint_last.is_file():
         for value in weights_of(request.folder.checkpoint_last).values():
             assert torch.isfinite(value).all()
+
+
+def test_a_gradient_that_stays_nan_ends_a_training_in_float16(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss scaling skips every step; after two returns to the start of the epoch, with half the rate, it is told."""
+    monkeypatch.setattr("crista.training.precision.training_half_precision", lambda _: torch.float16)
+    monkeypatch.setattr(Precision, "autocast", lambda _: nullcontext())  # the scale alone: not all processors convolve float16
+
+    def broken(self: nn.Module, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return forward(self, logits, target) + (0 * logits).sum().sqrt()  # 0, with a slope of 0 times infinity
+
+    forward = WeightedSum.forward
+    monkeypatch.setattr(WeightedSum, "forward", broken)
+    heard: list[str] = []
+    config = tiny_config(make_data(train=8), train={"EPOCHS": 40})
+    with pytest.raises(TrainingError, match=r"norm of the gradient, 20 steps in a row, became nan.*It went back 2 times"):
+        run(config, result_dir=tmp_path, name="job", on_event=lambda event: heard.append(str(event)))
+    assert sum("on with half the learning rate" in text for text in heard) == 2
 
 
 def test_accumulated_gradients_equal_the_larger_batch(make_data: MakeData, tmp_path: Path) -> None:

@@ -341,6 +341,7 @@ def test_unknown_values_name_the_file(stored: Array, axes: str, words: tuple[str
     with pytest.raises(ImageReadError) as caught:
         read_label(image_of(stored, axes), LabelCoding(2, 255))
     assert str(caught.value).startswith("y/a.tif: ")
+    assert "\n    -> " in str(caught.value)  # what to do
     assert all(word in str(caught.value) for word in words)
 
 
