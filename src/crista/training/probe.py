@@ -44,11 +44,11 @@ WORKSPACE = 1.5
 MOST_STEPS = 8
 SHARE_OF_TIME = 0.03
 """Of the time budget, for the steps that are measured."""
-SHARE_OF_A_STEP = 0.01
-"""Of the time budget, for a step on noise; one that takes longer is foreseen from a part of its batch. Parts are slower per voxel
-than the whole, for which 100 steps instead of `FEWEST_STEPS` leave room."""
+TOO_LONG = 2.0
+"""Times that a step may take, for `FEWEST_STEPS` in the time budget, beyond which it is foreseen from a part of its batch: parts
+take longer than their share, and all that is timed, in three networks, takes a tenth of the budget at most."""
 SMALL_PATCH = 2**12
-"""Voxels of the smallest part, about."""
+"""Voxels of the smallest part of a batch that is timed, about."""
 
 
 def choose_plan(
@@ -101,15 +101,21 @@ def _equal_work(plan: Plan, lighter: Plan) -> bool:
 def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:
     """Seconds of a step on noise; infinite where the memory of a GPU does not bear it.
 
-    Parts of the batch are timed from the smallest on. Once the next one would take more than its share of the `seconds` of the
-    training, the step is foreseen by the one before it.
+    Parts of the batch are timed from the smallest on, until a step of the whole is seen to be cheap enough to be timed itself, or
+    already the next part takes too much of the `seconds` of the training: then the whole is foreseen by the part before.
     """
     untrained, taken, voxels = _Untrained.of(plan, device), 0.0, 1
+    most, timed = TOO_LONG * seconds / FEWEST_STEPS, plan
     try:
         for part in _parts_of_a_batch(plan):
-            if taken / voxels * _voxels_of_a_batch(part) > SHARE_OF_A_STEP * seconds:
-                break
-            taken, voxels = untrained.step_seconds(part), _voxels_of_a_batch(part)
+            if taken / voxels * _voxels_of_a_batch(part) > most:
+                taken = min(taken, untrained.step_seconds(timed))  # the first one of a size takes longer
+                if taken / voxels * _voxels_of_a_batch(part) > most:
+                    break
+            if part is plan or not 0 < taken / voxels * _voxels_of_a_batch(plan) < most:
+                taken, voxels, timed = untrained.step_seconds(part), _voxels_of_a_batch(part), part
+        else:
+            taken = untrained.step_seconds(plan)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return float("inf")
@@ -134,34 +140,39 @@ class _Untrained:
         return cls(model, loss, Precision(plan.amp, device), device)
 
     def step_seconds(self, plan: Plan) -> float:
-        """Seconds of a step with the patches of `plan`, the second of two."""
-        batch, seconds = _noise(plan, plan.batch_size, self.device), 0.0
-        for _ in range(2):
-            started = time.perf_counter()
-            with self.precision.autocast():
-                logits = self.model(batch.images)
-            value = self.loss(logits.float(), batch.targets)
-            torch.autograd.backward(value)
-            value.item()
-            seconds = time.perf_counter() - started
-        return seconds
+        """Seconds of a step with a batch of `plan`."""
+        batch = _noise(plan, plan.batch_size, self.device)
+        started = time.perf_counter()
+        with self.precision.autocast():
+            logits = self.model(batch.images)
+        value = self.loss(logits.float(), batch.targets)
+        torch.autograd.backward(value)
+        value.item()
+        return time.perf_counter() - started
 
 
 def _parts_of_a_batch(plan: Plan) -> list[Plan]:
-    """`plan` and, before it, the same with one patch, with one of half the sides, and so on down to a small one."""
-    multiple, patches = input_multiple(plan.model, plan.ndim), [plan.patch_size]
-    while prod(patches[-1]) > SMALL_PATCH and (half := _halved(patches[-1], multiple)) != patches[-1]:
-        patches.append(half)
-    if all(side <= m for side, m in zip(patches[-1], multiple, strict=True)):
-        return [plan]  # the last level of a single patch is one voxel, which has no variance to normalise by
-    alone = [plan.model_copy(update={"batch_size": 1, "patch_size": patch}) for patch in reversed(patches)]
-    return [*alone, plan] if plan.batch_size > 1 else alone
+    """A small part of the batch, one about twice as large, and so on up to `plan`."""
+    parts = [plan]
+    while (half := _half(parts[-1])) is not None:
+        parts.append(half)
+    return parts[::-1]
 
 
-def _halved(patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
-    """Half the sides, as far as at least two voxels are left at the last level."""
-    halves = [(side, round_up(side // 2, m), 2 * m) for side, m in zip(patch, multiple, strict=True)]
-    return tuple(half if least <= half < side else side for side, half, least in halves)
+def _half(plan: Plan) -> Plan | None:
+    """The same with half the patches, or with one of half the length; None where that is too small."""
+    patch, multiple = plan.patch_size, input_multiple(plan.model, plan.ndim)
+    if plan.batch_size > 1:
+        smaller = plan.model_copy(update={"batch_size": plan.batch_size // 2})
+    elif prod(patch) > SMALL_PATCH:
+        longest = max(range(plan.ndim), key=lambda axis: patch[axis] // multiple[axis])
+        half = round_up(patch[longest] // 2, multiple[longest])
+        smaller = plan.model_copy(update={"patch_size": (*patch[:longest], half, *patch[longest + 1 :])})
+    else:
+        return None
+    # The last level of one patch may be one voxel, which has no variance to normalise by.
+    has_variance = smaller.batch_size > 1 or any(side > m for side, m in zip(smaller.patch_size, multiple, strict=True))
+    return smaller if has_variance else None
 
 
 def _voxels_of_a_batch(plan: Plan) -> int:
