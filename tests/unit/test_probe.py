@@ -236,6 +236,13 @@ def test_a_time_that_is_over_leaves_no_step(monkeypatch: pytest.MonkeyPatch) -> 
     assert plan.decisions[-1].reason.startswith("about 0 steps")
 
 
+def test_when_the_time_is_over_no_whole_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, seen = make_plan(config_from_dict({}, ["TRAIN.MAX_MINUTES=1"]).config, facts(BIG)), []
+    monkeypatch.setattr(probe._Untrained, "step_seconds", lambda _, part: seen.append(part) or 0.01)
+    assert probe._time_noise(plan, torch.device("cpu"), -3.0) > 0
+    assert seen == [probe._parts_of_a_batch(plan)[0]] * 2
+
+
 def test_without_a_time_or_with_an_earlier_run_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> float:
         raise AssertionError

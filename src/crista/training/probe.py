@@ -46,7 +46,7 @@ SHARE_OF_TIME = 0.03
 """Of the time budget, for the steps that are measured."""
 TOO_LONG = 2.0
 """Times that a step may take, for `FEWEST_STEPS` in the time budget, beyond which it is foreseen from a part of its batch: parts
-take longer than their share, and all that is timed, in three networks, takes a tenth of the budget at most."""
+take longer than their share, and all that is timed, in three networks, takes about a tenth of the budget at most."""
 SMALL_PATCH = 2**12
 """Voxels of the smallest part of a batch that is timed, about."""
 
@@ -105,7 +105,7 @@ def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:
     already the next part takes too much of the `seconds` of the training: then the whole is foreseen by the part before.
     """
     untrained, taken, voxels = _Untrained.of(plan, device), 0.0, 1
-    most, timed = TOO_LONG * seconds / FEWEST_STEPS, plan
+    most, timed = TOO_LONG * max(0.0, seconds) / FEWEST_STEPS, plan
     try:
         for part in _parts_of_a_batch(plan):
             if taken / voxels * _voxels_of_a_batch(part) > most:
