@@ -45,9 +45,12 @@ def with_start(command: Command) -> Command:
     """`command`, which takes `override`, with the flag of a network to start from."""
 
     def with_flags(*, start_from: StartFrom = None, override: options.Overrides = None, **arguments: Any) -> None:
-        from crista.workflow.request import start_changes
+        changes: list[str] = []
+        if start_from is not None:
+            from crista.config.document import Override
+            from crista.workflow.request import start_changes
 
-        changes = () if start_from is None else start_changes(options.find_checkpoint(start_from))
+            changes = [Override(change, "--from") for change in start_changes(options.find_checkpoint(start_from))]
         command(override=[*changes, *(override or ())] or None, **arguments)
 
     return add_flags(command, with_flags)
