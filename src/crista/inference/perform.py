@@ -33,6 +33,7 @@ from crista.inference.statistics import StatisticsCache
 from crista.inference.store import ImageStore
 from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities, stack_takes_probabilities
 from crista.inference.uncertainty import EntropyCells, choose_cells
+from crista.plan.machine import give_back_free_memory
 from crista.plan.plan import Plan
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ def _check_numbers(task: Task, entropy: NDArray[np.float64] | None) -> None:
 def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
     """One of several blocks of an image: it goes into the image's store."""
     ImageStore(folders.work(task.name, task.key), task.pair, plan).write(task.block, predicted)
+    give_back_free_memory()  # else arrays of tiles and chunks lie scattered in the heap, the more the longer a run is
     read = _reader(task, plan)
     if read is None:
         return TaskReport(task.key)
