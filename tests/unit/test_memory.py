@@ -1,4 +1,4 @@
-"""Freed memory is kept in a training and given back after it."""
+"""Freed memory is kept in a training and given back after it; in the prediction of large images arrays go back at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from crista.training import memory
+from crista.plan import allocator
 from crista.training.memory import reused_memory
 
 PROGRAM = """
@@ -35,7 +35,7 @@ print(outside, inside, kept - resident())
 """
 
 
-@pytest.mark.skipif(memory._glibc() is None, reason="the C library is not glibc")
+@pytest.mark.skipif(allocator.glibc() is None, reason="the C library is not glibc")
 def test_steps_touch_no_new_pages() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     outside, inside, given_back = map(int, done.stdout.split())
@@ -45,14 +45,44 @@ def test_steps_touch_no_new_pages() -> None:
     assert given_back > 40_000_000
 
 
+SCATTERED = """
+import numpy as np
+from contextlib import nullcontext
+from crista.plan.allocator import freed_arrays_go_back
+from crista.plan.machine import resident_bytes
+
+def hold_and_free():
+    np.ones(4_000_000, np.float32); np.ones(4_000_000, np.float32)  # what is freed raises the threshold of glibc
+    held = [np.ones(1_000_000, np.float32) for _ in range(40)]
+    pin = np.ones(1000)  # lies above them in the heap
+    del held
+    return pin, resident_bytes()
+
+before = resident_bytes()
+pin, outside = hold_and_free()
+with freed_arrays_go_back():
+    middle = resident_bytes()
+    other, inside = hold_and_free()
+print(outside - before, inside - middle)
+"""
+
+
+@pytest.mark.skipif(allocator.glibc() is None, reason="the C library is not glibc")
+def test_arrays_of_a_large_image_go_back_at_once() -> None:
+    done = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
+    outside, inside = map(int, done.stdout.split())
+    assert outside > 100_000_000  # otherwise the allocator does it by itself, and the context can go
+    assert inside < 10_000_000
+
+
 def test_nothing_is_touched_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_glibc", lambda: pytest.fail("asked for the C library"))
+    monkeypatch.setattr(allocator, "glibc", lambda: pytest.fail("asked for the C library"))
     with reused_memory(torch.device("cuda")):
         pass
 
 
 def test_other_systems_go_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert memory._glibc() is None
+    assert allocator.glibc() is None
     with reused_memory(torch.device("cpu")):
         assert torch.ones(3).sum() == 3

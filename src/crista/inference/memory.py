@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from crista.config.model import Model
-from crista.plan.machine import free_bytes, give_back_free_memory, resident_bytes, status_bytes
+from crista.plan.allocator import give_back_free_memory
+from crista.plan.machine import free_bytes, resident_bytes, status_bytes
 
 PEAK_RESET = Path("/proc/self/clear_refs")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -33,14 +34,14 @@ from crista.inference.statistics import StatisticsCache
 from crista.inference.store import ImageStore
 from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities, stack_takes_probabilities
 from crista.inference.uncertainty import EntropyCells, choose_cells
-from crista.plan.machine import give_back_free_memory
+from crista.plan.allocator import freed_arrays_go_back
 from crista.plan.plan import Plan
 
 T = TypeVar("T")
 
 
 def perform(
-    predictor: Predictor, folders: OutputFolders, tasks: Iterable[Task], conclude: Callable[[Task, TaskReport], T]
+    predictor: Predictor, folders: OutputFolders, tasks: Sequence[Task], conclude: Callable[[Task, TaskReport], T]
 ) -> Iterator[tuple[Task, Progress[T]]]:
     """Predict the blocks of `tasks` in order; yields after each batch of tiles, and with the last one what `conclude` returned.
 
@@ -55,9 +56,11 @@ def perform(
             owners[id(piece)] = task
             yield piece
 
-    for progress in predictor.predict(pieces()):
-        task = owners[id(progress.piece)] if progress.result is None else owners.pop(id(progress.piece))
-        yield task, progress
+    in_blocks = any(task.block_shape is not None for task in tasks)
+    with freed_arrays_go_back() if in_blocks else nullcontext():
+        for progress in predictor.predict(pieces()):
+            task = owners[id(progress.piece)] if progress.result is None else owners.pop(id(progress.piece))
+            yield task, progress
 
 
 def _piece_of(
@@ -108,7 +111,6 @@ def _check_numbers(task: Task, entropy: NDArray[np.float64] | None) -> None:
 def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
     """One of several blocks of an image: it goes into the image's store."""
     ImageStore(folders.work(task.name, task.key), task.pair, plan).write(task.block, predicted)
-    give_back_free_memory()  # else arrays of tiles and chunks lie scattered in the heap, the more the longer a run is
     read = _reader(task, plan)
     if read is None:
         return TaskReport(task.key)

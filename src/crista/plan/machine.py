@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 CGROUP = Path("/sys/fs/cgroup")
-
-
-def give_back_free_memory() -> None:
-    """Hand memory that was freed, in training say, back to the system; else it would be counted as held (glibc only)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> int:
