@@ -134,7 +134,7 @@ def draw_plot(rows: list[dict[str, object]], path: Path) -> None:
     budgets = sorted({row["minutes"] for row in rows})
     names = [name for name in SETS if any(row["set"] == name for row in rows)][::-1]
     colours = dict(zip(TOOLS, ("#0072b2", "#d55e00", "#009e73"), strict=True))
-    figure = Figure(figsize=(2.2 + 3.8 * len(budgets), 0.9 + 0.42 * len(names)), layout="constrained")
+    figure = Figure(figsize=(2.2 + 3.8 * len(budgets), 1.2 + 0.42 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0]
     for axes, minutes in zip(panels, budgets, strict=True):
         for height, name in enumerate(names):
@@ -153,7 +153,7 @@ def draw_plot(rows: list[dict[str, object]], path: Path) -> None:
         axes.tick_params(axis="y", length=0)
     for tool, colour in colours.items():
         panels[0].plot([], [], "o", color=colour, label={"biapy": "BiaPy", "nnunet": "nnU-Net"}.get(tool, tool))
-    panels[0].legend(frameon=False, loc="lower left")
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=len(colours))
     figure.savefig(path, metadata={"Date": None})
 
 
