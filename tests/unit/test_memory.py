@@ -47,23 +47,22 @@ def test_steps_touch_no_new_pages() -> None:
 
 SCATTERED = """
 import numpy as np
-from contextlib import nullcontext
 from crista.plan.allocator import freed_arrays_go_back
 from crista.plan.machine import resident_bytes
 
 def hold_and_free():
     np.ones(4_000_000, np.float32); np.ones(4_000_000, np.float32)  # what is freed raises the threshold of glibc
-    held = [np.ones(1_000_000, np.float32) for _ in range(40)]
-    pin = np.ones(1000)  # lies above them in the heap
-    del held
-    return pin, resident_bytes()
+    held = [(np.ones(1_000_000, np.float32), np.ones(10_000)) for _ in range(40)]
+    return [small for _, small in held]  # they lie between the large ones, which are free now
 
 before = resident_bytes()
-pin, outside = hold_and_free()
 with freed_arrays_go_back():
-    middle = resident_bytes()
-    other, inside = hold_and_free()
-print(outside - before, inside - middle)
+    kept = hold_and_free()
+    inside = resident_bytes() - before
+before = resident_bytes()
+more = hold_and_free()
+outside = resident_bytes() - before
+print(outside, inside)
 """
 
 
@@ -72,7 +71,7 @@ def test_arrays_of_a_large_image_go_back_at_once() -> None:
     done = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
     outside, inside = map(int, done.stdout.split())
     assert outside > 100_000_000  # otherwise the allocator does it by itself, and the context can go
-    assert inside < 10_000_000
+    assert inside < 20_000_000
 
 
 def test_nothing_is_touched_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
