@@ -59,7 +59,8 @@ def freed_arrays_go_back() -> Iterator[None]:
     """While the context lasts, every array of 1 MB or more goes back to the system when it is freed, for runs of fixed memory.
 
     By itself glibc raises the size from which it does so to 32 MB. Arrays of several threads then come to lie scattered in its
-    heaps: 250 MB in the prediction of a large volume, and more the longer it is. New memory costs about 15 ns of processor time per voxel.
+    heaps: 250 MB in the prediction of a large volume, and more the longer it is. New memory costs about 15 ns of processor time
+    per voxel.
     """
     libc = glibc()
     if libc is None:
