@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -34,7 +33,7 @@ from crista.inference.statistics import StatisticsCache
 from crista.inference.store import ImageStore
 from crista.inference.task import OutputFolders, Task, TaskReport, keeps_probabilities, stack_takes_probabilities
 from crista.inference.uncertainty import EntropyCells, choose_cells
-from crista.plan.allocator import freed_arrays_go_back
+from crista.plan.allocator import let_freed_arrays_go_back
 from crista.plan.plan import Plan
 
 T = TypeVar("T")
@@ -56,11 +55,11 @@ def perform(
             owners[id(piece)] = task
             yield piece
 
-    in_blocks = any(task.block_shape is not None for task in tasks)
-    with freed_arrays_go_back() if in_blocks else nullcontext():
-        for progress in predictor.predict(pieces()):
-            task = owners[id(progress.piece)] if progress.result is None else owners.pop(id(progress.piece))
-            yield task, progress
+    if any(task.block_shape is not None for task in tasks):
+        let_freed_arrays_go_back()
+    for progress in predictor.predict(pieces()):
+        task = owners[id(progress.piece)] if progress.result is None else owners.pop(id(progress.piece))
+        yield task, progress
 
 
 def _piece_of(

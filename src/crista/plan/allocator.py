@@ -54,21 +54,14 @@ def freed_memory_stays() -> Iterator[None]:
         libc.malloc_trim(0)
 
 
-@contextmanager
-def freed_arrays_go_back() -> Iterator[None]:
-    """While the context lasts, every array of 1 MB or more goes back to the system when it is freed, for runs of fixed memory.
+def let_freed_arrays_go_back() -> None:
+    """From now on every array of 1 MB or more goes back to the system when it is freed, for runs of fixed memory.
 
     By itself glibc raises the size from which it does so to 32 MB. Arrays of several threads then come to lie scattered in its
     heaps: 250 MB in the prediction of a large volume, and more the longer it is. New memory costs about 15 ns of processor time
-    per voxel.
+    per voxel. A training that follows in the same process has its own rule (`freed_memory_stays`).
     """
     libc = glibc()
-    if libc is None:
-        yield
-        return
-    libc.mallopt(MMAP_THRESHOLD, ARRAY_BYTES)
-    libc.malloc_trim(0)
-    try:
-        yield
-    finally:
-        libc.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+    if libc is not None:
+        libc.mallopt(MMAP_THRESHOLD, ARRAY_BYTES)
+        libc.malloc_trim(0)
