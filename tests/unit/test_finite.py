@@ -130,11 +130,16 @@ def test_a_gradient_that_stays_nan_is_not_skipped_for_ever(half: Precision, leng
 
 def test_steps_that_are_skipped_now_and_then_are_usual(half: Precision) -> None:
     trainer = ScaledTrainer(half)
+    before = trainer.model.weight.detach().clone()
     for _ in range(3):
         trainer.factor = math.inf
         trainer.epoch(MOST_SKIPPED - 1)
+        assert half.skipped is not None
+        assert half.skipped.count == MOST_SKIPPED - 1
         trainer.factor = 1.0
         trainer.epoch(1)
+        assert half.skipped.count == 0
+    assert not torch.equal(trainer.model.weight, before)
 
 
 def test_after_a_stop_within_a_step_an_earlier_state_can_be_taken_up(half: Precision) -> None:
