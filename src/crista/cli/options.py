@@ -8,15 +8,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from crista.cli.screen import Screen
-from crista.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from crista.errors import Problem
+from crista.errors import CheckpointError, ConfigError, Problem, ProblemsError
 
 DEFAULT_RESULTS = Path("crista_results")
 MODEL = "a checkpoint (….pth), or the results folder of a job"
@@ -78,8 +75,6 @@ def names_a_key(*problems: Problem) -> bool:
 @contextmanager
 def telling_how_to_set() -> Iterator[None]:
     """Problems that name keys say how these are set, for commands without a configuration."""
-    from crista.errors import ProblemsError
-
     try:
         yield
     except ProblemsError as error:
@@ -155,7 +150,6 @@ def make_results_folder(result_dir: Path | None, screen: Screen) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        from crista.errors import ConfigError, Problem
         from crista.workflow.targets import obstacle
 
         what = obstacle(folder / "job") or f"{folder} cannot be made: {error.strerror}"
@@ -200,8 +194,6 @@ def require_gpus(gpu: str | None, screen: Screen) -> None:
         screen.warn(f"--gpu {gpu}: this machine has no GPU, the processor is used")
         return
     import torch  # slow, and only after CUDA_VISIBLE_DEVICES is set
-
-    from crista.errors import ConfigError, Problem
 
     wanted = gpu.replace(" ", "").split(",")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0

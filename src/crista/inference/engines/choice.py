@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crista.config.engine import CANDIDATES, CHOOSING, EngineConfig, OpenVINOInt8, Torch
 from crista.errors import EngineError
-from crista.images.atomic import atomic_write, write_first
+from crista.images.atomic import atomic_write, read_json, write_first
 from crista.inference.engine import Engine
 from crista.inference.engines.base import ENGINES, EngineSource, check_available, installed
 from crista.inference.engines.conversion import is_converted
@@ -241,10 +241,8 @@ def _job_key(source: EngineSource, shape: Sequence[int], num_voxels: int, engine
 
 def _load_choice(path: Path) -> str:
     """Name of the engine that was chosen; empty if none was, or the file cannot be read."""
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["engine"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    content = read_json(path)
+    return str(content.get("engine", "")) if isinstance(content, dict) else ""
 
 
 def _save_first(path: Path, name: str) -> str:
