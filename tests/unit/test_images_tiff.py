@@ -52,6 +52,25 @@ def test_a_truncated_file_is_never_read_short(options: dict[str, object], kind: 
         open_image(path, ndim=3).read()
 
 
+def test_a_description_for_imagej_beside_that_of_ome(tmp_path: Path) -> None:
+    """As Micro-Manager writes it: the file is whole, although it was not read by what it says to ImageJ."""
+    path, for_imagej = tmp_path / "a.ome.tif", "ImageJ=1.11a\nimages=12\nslices=12\nhyperstack=true\n"
+    tag = (65000, 2, 0, for_imagej, True)
+    tifffile.imwrite(path, STACK, ome=True, metadata={"axes": "ZYX"}, photometric="minisblack", extratags=[tag])
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.filehandle.seek(tif.pages.first.tags[65000].offset)
+        tif.filehandle.write(struct.pack("<H", 270))  # tifffile itself writes one description only
+    with tifffile.TiffFile(path) as tif:
+        assert tif.is_ome
+        assert tif.is_imagej
+    image = open_image(path, ndim=3)
+    assert image.axes == "ZYX"
+    np.testing.assert_array_equal(image.read()[0], STACK)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(ImageReadError, match=r"a\.ome\.tif.*(truncated|fit)"):
+        open_image(path, ndim=3)
+
+
 def test_planes_in_files_that_are_not_here(tmp_path: Path) -> None:
     xml = (
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '

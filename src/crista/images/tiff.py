@@ -125,7 +125,8 @@ def _check_size(path: Path, tif: TiffFile, series: Any) -> None:
     """Every strip lies inside the file, and no more pixels are claimed than it can hold."""
     size = path.stat().st_size
     keyframe, pages = series.keyframe, series.pages
-    if tif.is_imagej and series.kind not in ("imagej", "lsm"):
+    # Others, such as Micro-Manager and Bio-Formats, write a description for ImageJ beside their own: then theirs was read.
+    if tif.is_imagej and series.kind == "generic":
         raise read_error(path, "truncated: fewer slices than its ImageJ metadata name", "copy or export it again")
     missing = sum(page is None for page in pages)
     if missing:
