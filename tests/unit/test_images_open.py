@@ -13,7 +13,10 @@ from PIL import Image as Picture
 
 from crista.errors import ImageReadError
 from crista.images.content import SUPPORTED_EXTENSIONS
-from crista.images.open import open_image
+from crista.images.ome_zarr import create_ome_zarr, open_level
+from crista.images.open import open_image, open_written
+from crista.images.pyramid import choose_pyramid
+from crista.images.write import write_image
 
 
 @pytest.mark.parametrize(
@@ -165,3 +168,23 @@ def test_an_inner_path_without_meaning_is_said(tmp_path: Path) -> None:
 def test_extensions_are_lower_case_and_hold_the_double_ones() -> None:
     assert all(extension == extension.lower() and extension.startswith(".") for extension in SUPPORTED_EXTENSIONS)
     assert {".ome.zarr", ".nii.gz", ".ome.tif", ".tif", ".png", ".h5"} <= set(SUPPORTED_EXTENSIONS)
+
+
+@pytest.mark.parametrize("shape", [(40, 48), (1, 40, 48), (2, 40, 48), (9, 40, 48)])
+@pytest.mark.parametrize("extension", [".tif", ".ome.tif", ".zarr"])
+def test_a_label_image_of_crista_has_the_axes_that_it_was_written_with(
+    tmp_path: Path, shape: tuple[int, ...], extension: str
+) -> None:
+    """Also a volume of one slice, of which a TIFF does not say that it is one."""
+    path, axes = tmp_path / f"a{extension}", "ZYX"[-len(shape) :]
+    written = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
+    if extension == ".zarr":
+        create_ome_zarr(path, choose_pyramid(axes, shape, written.dtype, None), is_label=True)
+        open_level(path, 0)[...] = written
+    else:
+        write_image(path, written, axes)
+    image = open_written(path, len(shape))
+    assert image.spatial_shape == shape
+    np.testing.assert_array_equal(image.read()[0], written)
+    region = (*(slice(0, n) for n in shape[:-2]), slice(3, 20), slice(7, 9))
+    np.testing.assert_array_equal(image.read(region)[0], written[region])

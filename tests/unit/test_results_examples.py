@@ -6,17 +6,25 @@ import io
 import re
 from base64 import b64decode
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from crista.images.image import ImagePair
+from crista.images.open import open_image
+from crista.images.write import write_image
+from crista.inference.record import ImageRecord
 from crista.plan.events import Said, Warned
 from crista.results.curves import curve_names, draw_curve
 from crista.results.examples import MAX_SLICES, Pixels, build_slices, crop_cells
 from crista.results.log import read_warnings, record_log
 from crista.results.pictures import colour_uncertainty, encode_picture
 from crista.results.ranking import UncertaintyMap, label_next_rows, rank_regions
+from crista.results.run_folder import RunFolder
+from crista.results.run_pictures import build_examples, draw_overlays
 
 
 def decode(uri: str) -> np.ndarray:
@@ -48,6 +56,20 @@ def test_panels_of_an_image_with_and_without_label() -> None:
     assert {decode(panel.picture).shape for panel in only.panels} == {(350, 300, 3)}
     (bare,), _ = build_slices(Pixels(image, classes, None, None), 0)
     assert [panel.name for panel in bare.panels] == ["image", "prediction"]
+
+
+def test_a_volume_of_one_slice_is_pictured(tmp_path: Path) -> None:
+    """Its label image is a TIFF, which does not say that it is a volume."""
+    folder = RunFolder(tmp_path, "job")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 99, (1, 40, 50)).astype(np.uint8))
+    path = folder.per_image_binarized / "a.tif"
+    write_image(path, np.ones((1, 40, 50), np.uint8), "ZYX")
+    classes = SimpleNamespace(names=("background", "cell"), ignore_index=None)
+    plan = cast("Any", SimpleNamespace(ndim=3, classes=classes, save_probabilities=False))
+    record, pair = ImageRecord("a", "key", {}, files=(str(path),)), ImagePair(open_image(tmp_path / "a.npy", ndim=3))
+    assert [event.path.name for event in draw_overlays(folder, plan, {"a": pair}, [record])] == ["a.png"]
+    [example] = build_examples(folder, plan, {"a": pair}, [("", record, "")])
+    assert [entry.number for entry in example.slices] == [0]
 
 
 def test_slices_fit_the_budget_and_the_fullest_comes_first() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,17 @@ def open_image(
         inner=stored.inner,
         chunks=_chunks_of(stored, choice),
     )
+
+
+def open_written(path: Path, ndim: int) -> Image:
+    """Open a label image that crista has written, of 2 or 3 axes; a TIFF does not keep the z axis of a volume of one slice."""
+    image = open_image(path, is_label=True)
+    if image.ndim == ndim:
+        return image
+    if "Z" in image.axes:
+        return open_image(path, ndim=ndim, is_label=True)
+    one_slice = _OneSlice(image.source)
+    return replace(image, axes=f"Z{image.axes}", shape=(1, *image.shape), ndim=3, spacing=None, source=one_slice, chunks=None)
 
 
 def axes_key(is_label: bool, to_predict: bool = False) -> str:
@@ -148,3 +159,13 @@ class _PresentedPixels:
         pixels = self.source.read(tuple(box))
         dropped = tuple(position for position in range(len(self.shape)) if position not in self.kept)
         return np.squeeze(pixels, axis=dropped).astype(self.dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class _OneSlice:
+    """An image as a volume of one slice."""
+
+    source: PixelSource
+
+    def read(self, region: Region) -> Array:
+        return self.source.read(region[1:])[np.newaxis][region[0]]

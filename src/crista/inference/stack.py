@@ -18,7 +18,7 @@ from crista.geometry.axes import Region
 from crista.geometry.tiles import grid_blocks
 from crista.images.atomic import remove_folder
 from crista.images.image import ImagePair
-from crista.images.open import open_image
+from crista.images.open import open_written
 from crista.images.write import write_image
 from crista.inference.clean import filter_region, filter_source
 from crista.inference.measure import BLOCK_VOXELS, Counts, image_boundary, image_confusion, label_reader
@@ -74,7 +74,7 @@ def finish_stack(
         cleaned = Slices(shape, np.dtype(np.uint8), _filtered_slices(source, shape, filters))
         after = folders.full_post_processing / f"{NAME}.tif"
         yield _write(after, cleaned)
-        written = open_image(after, ndim=3, is_label=True)
+        written = open_written(after, 3)
         filtered = stack.measured("post_processing", Slices(shape, cleaned.dtype, lambda z, r: _volume_slice(written, z, r)))
         confusions, boundaries = confusions | filtered[0], boundaries | filtered[1]
         files.append(after)
@@ -117,7 +117,7 @@ class _Stack:
     def labels(self) -> Slices:
         """The predicted classes, from the files of the slices."""
         files = [Path(record.files[0]) for record in self.records]
-        images = [open_image(file, ndim=2, is_label=True) for file in files]
+        images = [open_written(file, 2) for file in files]
         return Slices(self.shape, np.dtype(np.uint8), lambda z, region: images[z].read(region)[0])
 
     def probabilities(self) -> Slices | None:

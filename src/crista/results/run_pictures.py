@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crista.geometry.axes import Region
 from crista.images.image import ImagePair
 from crista.images.labels import read_label
-from crista.images.open import open_image
+from crista.images.open import open_written
 from crista.inference.record import ImageRecord
 from crista.patches.prepare import coding_of
 from crista.plan.events import Event, FileWritten
@@ -100,7 +100,7 @@ def _read(folder: RunFolder, plan: Plan, pair: ImagePair, record: ImageRecord) -
     cells = load_uncertainty(folder, record.name, shape)
     return region, Pixels(
         image=pair.image.read(region),
-        prediction=open_image(_label_file(folder, plan, record), ndim=plan.ndim, is_label=True).read(region)[0],
+        prediction=open_written(_label_file(folder, plan, record), plan.ndim).read(region)[0],
         label=read_label(pair.label, coding_of(plan), region) if pair.label is not None else None,
         uncertainty=crop_cells(cells, region, shape) if cells is not None else None,
         first_slice=region[0].start,

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
-from crista.errors import ImageReadError, Problem
+from crista.errors import Problem
 from crista.geometry.spacing import Spacing
 from crista.images.consistency import rescaling_step
 from crista.images.image import Image, ImagePair
 from crista.images.object_size import Diameters, measure_diameters, median_diameter, middle_region
-from crista.images.open import open_image
+from crista.images.open import open_written
 from crista.inference.record import ImageRecord
 from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
@@ -58,11 +58,8 @@ def _measure(record: ImageRecord, places: Sequence[Path], ndim: int) -> Diameter
         for file in map(Path, record.files):
             if file.parent != place:
                 continue
-            try:
-                label = open_image(file, ndim=ndim, is_label=True)
-                return measure_diameters(label.read(middle_region(label.spatial_shape))[0])
-            except ImageReadError:
-                return None  # a stack of slices that the label image does not keep apart
+            label = open_written(file, ndim)
+            return measure_diameters(label.read(middle_region(label.spatial_shape))[0])
     return None
 
 
