@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image as Pillow
 
 import crista
+from crista.cli.main import main
 from crista.config.load import config_from_dict, load_config
 from crista.errors import ConfigError, DataError
 from crista.geometry.axes import Array
@@ -289,6 +292,55 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="disk full"):
         mend(tmp_path)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_not_left_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half way through the copy of a store of many files."""
+    save(tmp_path / "train/y", "a.npy", truth())
+    zarr.create_array(str(tmp_path / "train/x/a.zarr"), data=picture(), chunks=(16, 16))
+    copied: list[str] = []
+
+    def copy(source: Path, _: Path) -> None:
+        copied.append(str(source))
+        if len(copied) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr("crista.images.fix.shutil.copyfile", copy)
+    assert main(["check", str(tmp_path / "train/x"), str(tmp_path / "train/y"), "--fix", str(tmp_path / "out")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert len(copied) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
+def test_a_store_is_copied_with_all_that_is_in_it(tmp_path: Path) -> None:
+    save(tmp_path / "train/y", "a.npy", truth())
+    zarr.create_array(str(tmp_path / "train/x/a.zarr"), data=picture(), chunks=(16, 16))
+    (tmp_path / "train/x/a.zarr/empty").mkdir()
+    mend(tmp_path)
+    before, after = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "train/x", tmp_path / "out/train/x")
+    )
+    assert before == after
+    assert len(before) > 20
+
+
+@pytest.mark.parametrize("axes", [None, "YX"])
+def test_images_that_differ_in_the_extension_do_not_take_each_others_place(tmp_path: Path, axes: str | None) -> None:
+    images = {"a.npy": picture().astype(np.float32), "a.png": picture(), "b.npy": picture()}
+    for name, image in images.items():
+        save(tmp_path / "test/x", name, image)
+    images["a.npy"][0, 0] = np.nan
+    np.save(tmp_path / "test/x/a.npy", images["a.npy"])
+    section = {"PATH": str(tmp_path / "test/x"), **({"INPUT_IMG_AXES_ORDER": axes} if axes else {})}
+    crista.fix({"DATA": {"TEST": section}, "TEST": {"ENABLE": True}}, out=tmp_path / "out")
+    copies = ["a.npy.tif", "a.png.tif", "b.tif"] if axes else ["a.npy.tif", "a.png", "b.npy"]
+    assert sorted(path.name for path in (tmp_path / "out/test/x").iterdir()) == copies
+    for name, image in zip(copies, images.values(), strict=True):
+        found = open_image(tmp_path / "out/test/x" / name, ndim=2).read()[0]
+        assert np.array_equal(found[1:], image[1:])
 
 
 def test_without_a_usable_pair_nothing_is_written(tmp_path: Path) -> None:

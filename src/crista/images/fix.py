@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class CopyJob:
     left_out: Mapping[Path, str]
     """Images that are not copied, with the reason."""
     repairs: RepairPlan
+
+    def name_of(self, image: Image) -> str:
+        """What an image, or its label, is called where it is written anew: no two of the split are the same."""
+        alike = sum(pair.image.name == image.name for pair in self.split.pairs)
+        return image.path.name if alike > 1 else image.name
 
 
 def choose_left_out(report: DatasetReport) -> dict[Path, str]:
@@ -110,7 +116,8 @@ def _unpaired(job: CopyJob) -> Iterator[Change]:
 
 
 def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[Change]:
-    target = job.folder / "x"
+    folder = job.folder / "x"
+    target = folder / f"{job.name_of(image)}.tif"
     if scan is not None and scan.num_nonfinite:
         means = [channel.mean for channel in scan.channels]
         _rewrite(image, target, lambda block: _fill(block, means))
@@ -120,7 +127,7 @@ def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[
     elif _must_be_rewritten(job.section, is_label=False):
         _rewrite(image, target, lambda block: block)
     else:
-        _copy_file(image.path, target)
+        _copy_file(image.path, folder)
 
 
 def _fill(block: Array, means: list[float]) -> Array:
@@ -131,7 +138,8 @@ def _fill(block: Array, means: list[float]) -> Array:
 
 
 def _copy_label(job: CopyJob, label: Image) -> Iterator[Change]:
-    target, path = job.folder / "y", label.path
+    folder, path = job.folder / "y", label.path
+    target = folder / f"{job.name_of(label)}.tif"
     repair = job.repairs.repairs.get(path)
     if repair is None and path in job.repairs.hopeless:
         yield Change(str(path), job.repairs.hopeless[path], "copied as it is: `crista check` says what you can do")
@@ -141,7 +149,7 @@ def _copy_label(job: CopyJob, label: Image) -> Iterator[Change]:
     elif _must_be_rewritten(job.section, is_label=True):
         _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0])
     else:
-        _copy_file(path, target)
+        _copy_file(path, folder)
 
 
 def _list_changes(path: Path, label: Image, repair: LabelRepair) -> Iterator[Change]:
@@ -158,19 +166,28 @@ def _must_be_rewritten(section: Section, *, is_label: bool) -> bool:
 
 
 def _copy_file(path: Path, folder: Path) -> None:
+    """Copy a file, or a store file by file: the first that cannot be written ends it."""
     folder.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        shutil.copytree(path, folder / path.name)
-    else:
+    if not path.is_dir():
         shutil.copyfile(path, folder / path.name)
+        return
+    for inside, _, names in os.walk(path, onerror=_raise, followlinks=True):
+        target = folder / path.name / Path(inside).relative_to(path)
+        target.mkdir(parents=True)
+        for name in names:
+            shutil.copyfile(Path(inside) / name, target / name)
 
 
-def _rewrite(image: Image, folder: Path, change: Callable[[Array], Array]) -> None:
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _rewrite(image: Image, path: Path, change: Callable[[Array], Array]) -> None:
     """Write as TIFF with the axes and the voxel size of the image; `change` makes C(Z)YX or (Z)YX of C(Z)YX."""
     lazy = _Changed(image, change)
     array = lazy if image.nbytes > WHOLE else lazy[(slice(None),) * len(lazy.shape)]
     axes = canonical_axes(image.ndim)[-len(lazy.shape) :]
-    write_image(folder / f"{image.name}.tif", array, axes, spacing=image.spacing)
+    write_image(path, array, axes, spacing=image.spacing)
 
 
 class _Changed:

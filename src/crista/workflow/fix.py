@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,23 +65,35 @@ def fix(config: Config, out: Path) -> Generator[Event, None, FixReport]:
         report = _check(config, lenient=True)
     left_out = choose_left_out(report)
     _require_pairs(report, left_out)
-    part = folder_aside(out)
-    remove_folder(part)
     plan = _plan_repairs(config, report)
-    changes = list(swapped)
-    for role, split in splits_of(report).items():
-        job = CopyJob(split, _section(config, role), part / role, left_out, plan)
-        for change in copy_split(job):
-            changes.append(change)
-            yield Said(f"{change.file}: {change.seen}: {change.done}")
-    changes += [Change(row.where, row.what, f"not changed: {row.next_step or 'nothing has to be done'}") for row in _open(before)]
     tree = _new_tree(config, report, out, plan)
-    _write_lists(part, changes, plan, tree)
-    publish_folder(part, out)
+    changes = list(swapped)
+    with _filled_aside(out) as part:
+        for role, split in splits_of(report).items():
+            job = CopyJob(split, _section(config, role), part / role, left_out, plan)
+            for change in copy_split(job):
+                changes.append(change)
+                yield Said(f"{change.file}: {change.seen}: {change.done}")
+        changes += [
+            Change(row.where, row.what, f"not changed: {row.next_step or 'nothing has to be done'}") for row in _open(before)
+        ]
+        _write_lists(part, changes, plan, tree)
     yield FileWritten(out / "check.yaml", "configuration of the copies")
     after = _check(config_from_dict(tree).config)
     yield Said(f"checked again: {plural(len(after.problems), 'problem')}, {plural(len(after.warnings), 'warning')}")
     return FixReport(out, out / "check.yaml", before, after, tuple(changes))
+
+
+@contextmanager
+def _filled_aside(out: Path) -> Iterator[Path]:
+    """A hidden folder that becomes `out` at the end; after an error it is removed, for the disk may be full."""
+    part = folder_aside(out)
+    remove_folder(part)
+    try:
+        yield part
+        publish_folder(part, out)
+    finally:
+        remove_folder(part)
 
 
 def _require_empty(out: Path) -> None:
