@@ -1,13 +1,22 @@
-"""What a run takes of the machine."""
+"""What a run takes of the machine, and what a prediction takes of the training."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
+from crista.config.load import config_from_dict
+from crista.config.root import System
+from crista.images.dataset import open_pairs
 from crista.workflow import run
+from crista.workflow.request import request_prediction
 
 
 def test_the_cache_fits_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,3 +26,42 @@ def test_the_cache_fits_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "free_bytes", lambda: sys.maxsize)
     monkeypatch.delattr(os, "sysconf")
     assert run.cache_bytes() == run.UNKNOWN_MEMORY * 2 // 5
+
+
+def trained_with(monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]) -> None:
+    """Every checkpoint is that of a training with these keys."""
+    plan = SimpleNamespace(config=config_from_dict(keys).config)
+    monkeypatch.setattr("crista.training.checkpoint.load_checkpoint", lambda *_: SimpleNamespace(plan=plan))
+
+
+def test_a_prediction_needs_no_machine_like_that_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`crista train --gpu 0` on a server, `crista predict` on a laptop without a GPU and with fewer cores."""
+    machine = {"DEVICE": "cuda:0", "NUM_CPUS": 64, "NUM_WORKERS": 32, "PIN_MEM": False, "CLUSTER": {"WORKERS": 4}}
+    trained_with(monkeypatch, {"SYSTEM": {"SEED": 7, **machine}})
+    request = request_prediction("best.pth", tmp_path, result_dir=tmp_path)
+    assert request.config.system == System(seed=7)
+    assert request.notices == ()
+    changed = request_prediction("best.pth", tmp_path, result_dir=tmp_path, overrides=["SYSTEM.DEVICE=cpu", "SYSTEM.NUM_CPUS=2"])
+    assert changed.config.system == System(seed=7, device="cpu", num_cpus=2)
+
+
+def test_label_images_that_are_given_are_those_that_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a training whose test labels lay beside the images, in the same files."""
+    inner = {"RAW_PATH": "raw", "GT_PATH": "label"}
+    keys = {"INPUT_ZARR_MULTIPLE_DATA": True, **{f"INPUT_ZARR_MULTIPLE_DATA_{key}": value for key, value in inner.items()}}
+    trained_with(monkeypatch, {"DATA": {"TEST": {"PATH": "test", "LOAD_GT": True, **keys}}})
+    (tmp_path / "x").mkdir()
+    with h5py.File(tmp_path / "x/a.h5", "w") as file:
+        file["raw"], file["label"] = np.ones((40, 48), np.uint8), np.zeros((40, 48), np.uint8)
+    (tmp_path / "y").mkdir()
+    np.save(tmp_path / "y/a.npy", np.ones((40, 48), np.uint8))
+    for labels, expected in (("y", "a.npy"), ("x", "a.h5")):
+        request = request_prediction("best.pth", tmp_path / "x", labels=tmp_path / labels, result_dir=tmp_path)
+        assert request.notices == ()
+        opened = open_pairs(request.config.data.test, ndim=2, with_labels=True, role="test")
+        assert opened.problems == []
+        [pair] = opened.pairs
+        assert pair.image.inner == "raw"
+        assert pair.label is not None
+        assert pair.label.path.name == expected
+        assert pair.label.inner == ("label" if labels == "x" else None)

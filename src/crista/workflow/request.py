@@ -155,9 +155,11 @@ def request_prediction(
     tree.setdefault("PATHS", {})["CHECKPOINT_FILE"] = str(path)
     test = tree.setdefault("DATA", {}).setdefault("TEST", {})
     test.update(PATH=str(images), LOAD_GT=labels is not None)
-    test.update({"GT_PATH": str(labels)} if labels is not None else {})
+    if labels is not None:  # those count, wherever the labels of the training lay
+        test.update(GT_PATH=str(labels), INPUT_ZARR_MULTIPLE_DATA=False)
     test.pop("USE_VAL_AS_TEST", None)
-    tree.get("SYSTEM", {}).pop("CLUSTER", None)  # the machines of the training; those of now are given anew
+    seed = {key: value for key, value in tree.pop("SYSTEM", {}).items() if key == "SEED"}
+    tree["SYSTEM"] = seed  # the rest is about the machines of the training, which this one need not be
     learnt, loaded = config_from_dict(tree), config_from_dict(tree, overrides)
     notices = [notice for notice in loaded.notices if notice not in learnt.notices]
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
