@@ -473,6 +473,17 @@ def test_inner_paths_serve_hdf5_files_of_any_name(tmp_path: Path) -> None:
     assert [(pair.image.inner, pair.label and pair.label.inner) for pair in report.train] == [("raw", "label")]
 
 
+def test_the_key_that_names_an_array_is_that_of_the_split(tmp_path: Path) -> None:
+    """For the images of a prediction the keys of the training have no effect."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"], file["other"] = picture(), picture()
+    made = Folders(tmp_path)
+    made.data["TEST"] = {"PATH": str(tmp_path / "a.h5")}
+    text = problems_of(made.check(train=False, test=True))
+    assert "DATA.TEST.INPUT_ZARR_MULTIPLE_DATA_RAW_PATH" in text
+    assert "DATA.TRAIN" not in text
+
+
 def test_files_without_a_partner_do_not_hide_what_is_wrong_with_the_others(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     for name in "abc":

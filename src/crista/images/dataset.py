@@ -167,7 +167,8 @@ class _Opener:
         try:
             return open_image(path, ndim=ndim, axes=axes, inner=inner, is_label=is_label, to_predict=self.to_predict)
         except ImageReadError as error:
-            self.unreadable.append((path, as_problem(path, error)))
+            own_keys = {"DATA.TRAIN.INPUT_ZARR": f"{self.key}.INPUT_ZARR"}  # readers do not know for whom they read
+            self.unreadable.append((path, as_problem(path, error).reworded(own_keys)))
             return None
 
     def infer_ndim(self, pairs: Sequence[ImagePair]) -> int | None:
@@ -247,9 +248,9 @@ def merge_equal(problems: Iterable[tuple[Path, Problem]]) -> list[Problem]:
     for path, problem in problems:
         groups[path.parent, problem.what, problem.next_step].append((path, problem))
     merged = []
-    for (folder, what, next_step), found in groups.items():
+    for (folder, _, _), found in groups.items():
         files = f"{folder} ({len(found)} files: {list_files([path for path, _ in found])})"
-        merged.append(found[0][1] if len(found) == 1 else Problem(files, what, next_step))
+        merged.append(found[0][1] if len(found) == 1 else replace(found[0][1], where=files))
     return merged
 
 

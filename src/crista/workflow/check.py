@@ -11,7 +11,8 @@ from crista.errors import Problem
 from crista.geometry.spacing import Spacing
 from crista.images.check import DatasetReport, check_dataset
 from crista.images.consistency import effective_channels, rescaling_step, show_factors, spacing_factors
-from crista.images.image import ImagePair
+from crista.images.dataset import merge_equal
+from crista.images.image import Image, ImagePair
 from crista.images.labels import LabelCoding
 from crista.images.wording import plural, show_shape
 from crista.metrics import FOREGROUND
@@ -34,7 +35,7 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     )
     tested = (report.train if fold_as_test else report.test) if config.test.enable else ()
     problems = [*report.problems, *_check_testing(config, tested)]
-    warnings = list(report.warnings)
+    warnings = [*report.warnings, *_without_z(config, tested)]
     if trained is None:
         problems.extend(check_names(*_given_names(config, report)))
     else:
@@ -83,6 +84,9 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
         listed = ", ".join(f"{image.path.name} {show_shape(shape)}" for shape, image in list(shapes.items())[:3])
         what = f"the slices of a volume have one size, these images have several ({listed})"
         yield Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", what, "leave it out, or crop the images to one size")
+    elif config.test.analize_2d_imgs_as_3d_stack and any(len(shape) == 3 for shape in shapes):
+        what = f"is for 2D images, and these are volumes ({next(iter(shapes.values())).path.name})"
+        yield Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", what, "leave it out: volumes are filtered and measured one by one")
     chunks = config.test.by_chunks
     thin = [(image, shape[0]) for shape, image in shapes.items() if len(shape) == 3 and chunks.z_start >= shape[0]]
     if chunks.enable and thin:
@@ -90,7 +94,8 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
         what = f"{chunks.z_start} is beyond the last slice of {image.path.name}, {depth - 1} (the first is 0)"
         yield Problem("TEST.BY_CHUNKS.Z_START", what, "a range of slices must hold some of every image")
     crop = config.test.eval_border_crop
-    for shape, image in shapes.items():
+    measured = {pair.image.spatial_shape: pair.image for pair in pairs if pair.label is not None}
+    for shape, image in measured.items():
         if len(crop) not in (0, 1, len(shape)):
             what = f"{crop} has {plural(len(crop), 'value')}, the images have {len(shape)} axes"
             yield Problem("TEST.EVAL_BORDER_CROP", what, "one value per axis ([z,] y, x)")
@@ -100,26 +105,50 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
             yield Problem("TEST.EVAL_BORDER_CROP", what, "it is taken off both ends of each axis: use less than half the image")
 
 
-def _check_channels(pairs: Sequence[ImagePair], trained: Plan) -> Iterator[Problem]:
+def _without_z(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Problem]:
+    """Warnings about settings along z without effect. Where PROBLEM.NDIM is given, the loader of the configuration says it."""
+    test = config.test
+    if not pairs or pairs[0].image.ndim == 3 or config.problem.ndim is not None or test.analize_2d_imgs_as_3d_stack:
+        return
+    dropped = [axes for axes, _ in test.post_processing.filters if "z" in axes]
+    if dropped:
+        what = f"median filters along {' and '.join(dropped)} have no effect: the images are 2D"
+        step = "TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True takes them as the slices of one volume"
+        yield Problem("TEST.POST_PROCESSING", what, step)
+    if test.by_chunks.enable and max(test.by_chunks.z_start, test.by_chunks.z_end) >= 0:
+        yield Problem("TEST.BY_CHUNKS", "Z_START and Z_END have no effect: the images are 2D")
+
+
+def _check_channels(pairs: Sequence[ImagePair], trained: Plan) -> list[Problem]:
+    problems = []
     for pair in pairs:
         found = effective_channels(pair.image, trained.config.data)
         if found != trained.num_channels:
             what = f"has {plural(found, 'channel')}, the network was trained on {plural(trained.num_channels, 'channel')}"
-            yield Problem(str(pair.image.path), what, "predict images of the kind that it was trained on, or train on these")
+            step = "predict images of the kind that it was trained on, or train on these"
+            problems.append((pair.image.path, Problem(str(pair.image.path), what, step)))
+    return merge_equal(problems)
 
 
-def _check_spacing(pairs: Sequence[ImagePair], trained: Plan) -> Iterator[Problem]:
-    """A warning, with the factor, where voxels are not of the size that the network was trained on."""
+def _check_spacing(pairs: Sequence[ImagePair], trained: Plan) -> list[Problem]:
+    """Warnings, with the factor, where voxels are not of the size that the network was trained on; one for all of a size."""
+    told: dict[str, Problem] = {}
+    warnings = []
     for pair in pairs:
-        if pair.image.spacing is None or trained.spacing is None:
-            continue
-        factors = spacing_factors(pair.image.spacing, trained.spacing)
-        if factors:
-            shown = " × ".join(f"{factor:.3g}" for factor in factors)
-            what = f"its voxels are {shown} times those that the network was trained on"
-            what += f" (pixel size {pair.image.spacing}, training was {Spacing(trained.spacing)})"
-            effect = f"objects are {show_factors([1 / factor for factor in factors])} times as large in pixels as those learnt"
-            yield Problem(str(pair.image.path), what, f"{rescaling_step(pair.image, factors)}; or expect worse labels", effect)
+        own, learnt = pair.image.spacing, trained.spacing
+        factors = spacing_factors(own, learnt) if own is not None and learnt is not None else ()
+        if factors and learnt is not None:
+            found = told.setdefault(str(own), _other_spacing(pair.image, factors, learnt))
+            warnings.append((pair.image.path, found))
+    return merge_equal(warnings)
+
+
+def _other_spacing(image: Image, factors: tuple[float, ...], learnt: tuple[float, ...]) -> Problem:
+    shown = " × ".join(f"{factor:.3g}" for factor in factors)
+    what = f"voxels are {shown} times those that the network was trained on"
+    what += f" (pixel size {image.spacing}, training was {Spacing(learnt)})"
+    effect = f"objects are {show_factors([1 / factor for factor in factors])} times as large in pixels as those learnt"
+    return Problem(str(image.path), what, f"{rescaling_step(image, factors)}; or expect worse labels", effect)
 
 
 def _settled_coding(trained: Plan | None) -> LabelCoding | None:
