@@ -52,3 +52,18 @@ def test_filtered_labels_of_an_earlier_run_are_not_named(folder: RunFolder) -> N
     show(StageStarted("predict", 2))
     show(FileWritten(labels_folder(folder, records(folder.per_image_binarized)), "label images"))
     assert list(_iter_results(Outcome(folder), show)) == [("label images", folder.per_image_binarized)]
+
+
+def test_tables_and_report_of_an_earlier_run_are_not_named(folder: RunFolder) -> None:
+    """The same job once more, without label images, or a shard of it."""
+    for path in (folder.test_results_metrics, folder.report_html, folder.per_image_binarized / "a.tif"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("of an earlier run")
+    show = LineListener(Screen(silent=True))
+    show(StageStarted("predict", 2))
+    assert list(_iter_results(Outcome(folder), show)) == []
+    show(FileWritten(folder.report_html, "report"))
+    show(FileWritten(folder.per_image_binarized, "label images"))
+    assert [what for what, _ in _iter_results(Outcome(folder), show)] == ["report", "label images"]
+    show(FileWritten(folder.test_results_metrics, "metrics of each image"))
+    assert [what for what, _ in _iter_results(Outcome(folder), show)] == ["report", "label images", "metrics of each image"]

@@ -183,18 +183,19 @@ def show_outcome(outcome: Outcome, show: LineListener, screen: Screen) -> None:
 
 
 def _iter_results(outcome: Outcome, show: LineListener) -> Iterator[tuple[str, Path]]:
-    """What was made, the most wanted first; nothing twice, and no file of a folder that is named."""
+    """What was made, the most wanted first; nothing twice, and no file of a folder that is named.
+
+    Of a prediction that is what this run wrote: what an earlier one with label images, or of all shards, left is not of it.
+    """
     folder = outcome.folder
-    labels = next((event.path for event in show.files if event.what == "label images"), folder.per_image_binarized)
+    written = {event.what: event.path for event in show.files}
+    predicted = [(what, written[what]) for what in ("report", "label images", "metrics of each image") if what in written]
     known = [
-        ("predict", "report", folder.report_html),
-        ("predict", "label images", labels),
-        ("predict", "metrics of each image", folder.test_results_metrics),
         ("train", "checkpoint", folder.checkpoint_best),
         ("check", "charts", folder.charts),
         ("check", "log", folder.log_txt),
     ]
-    found = [(what, path) for stage, what, path in known if stage in show.stages]
+    found = [*predicted, *((what, path) for stage, what, path in known if stage in show.stages)]
     seen: set[Path] = set()
     for what, path in [*found, *((event.what, event.path) for event in show.files)]:
         if path.exists() and seen.isdisjoint((path, *path.parents)):
