@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -52,6 +54,32 @@ def test_several_arrays_are_listed_with_the_key_that_names_one(name: str, is_lab
     message = str(caught.value)
     assert "raw (6, 20, 30), volumes/label (6, 20, 30)" in message
     assert f"DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_{key}" in message
+
+
+def test_a_compression_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    """Blosc, say, whose filter comes with other packages: such a file is not damaged."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk((16, 16))
+        made.set_filter(32099, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((16, 16))
+        dataset = h5py.h5d.create(file.id, b"raw", h5py.h5t.NATIVE_UINT8, space, made)
+        dataset.write_direct_chunk((0, 0), b"packed")
+    image = open_image(tmp_path / "a.h5")
+    with pytest.raises(ImageReadError, match=r"a\.h5: dataset raw is compressed with HDF5 filter 32099(?s:.*)hdf5plugin"):
+        image.read()
+
+
+def test_a_file_that_another_program_writes_is_not_called_damaged(tmp_path: Path) -> None:
+    _write_hdf5(tmp_path / "a.h5", ["raw"])
+    script = f"import h5py\nfile = h5py.File({str(tmp_path / 'a.h5')!r}, 'r+')\nprint('open', flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"open\n"
+        with pytest.raises(ImageReadError, match=r"a\.h5: is open for writing in another program\n    -> close it there"):
+            open_image(tmp_path / "a.h5")
+        writer.communicate(b"\n")
+    assert open_image(tmp_path / "a.h5").inner == "raw"
 
 
 @pytest.mark.parametrize("inner", ["volumes/label", "volumes.label", "/volumes/label/"])

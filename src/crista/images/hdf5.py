@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5z
 
 from crista.geometry.axes import Array, Region
 from crista.images.chunked import ChunkGrid, read_through_cache
@@ -32,6 +35,8 @@ def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     """
     try:
         file = h5py.File(path, "r")
+    except BlockingIOError as error:
+        raise read_error(path, "is open for writing in another program", "close it there") from error
     except OSError as error:
         kind = "truncated" if "truncated" in str(error) else "damaged"
         raise read_error(path, f"{kind} HDF5 file ({error})", "copy or export it again") from error
@@ -79,6 +84,7 @@ class _Dataset:
         with (
             decoding_errors(self.path, f"dataset {self.name}"),
             FILES.borrow(self.path, lambda: h5py.File(self.path, "r")) as file,
+            _naming_filters(self.path, file[self.name]),
         ):
             dataset = file[self.name]
             if dataset.chunks is None:
@@ -86,3 +92,23 @@ class _Dataset:
             grid = ChunkGrid(dataset.shape, dataset.chunks, dataset.dtype)
             key = self, file_version(self.path)
             return read_through_cache(key, grid, region, lambda box: np.asarray(dataset[box]))
+
+
+@contextmanager
+def _naming_filters(path: Path, dataset: Any) -> Iterator[None]:
+    """Where a read fails for want of a decompressor, say which one: the file is sound."""
+    try:
+        yield
+    except OSError as error:
+        made = dataset.id.get_create_plist()
+        filters = [made.get_filter(position) for position in range(made.get_nfilters())]
+        missing = [
+            f"{code} {name.decode(errors='replace')}".strip() for code, _, _, name in filters if not h5z.filter_avail(code)
+        ]
+        if not missing:
+            raise
+        what = (
+            f"dataset {dataset.name.strip('/')} is compressed with HDF5 filter {', '.join(missing)}, which is not installed here"
+        )
+        next_step = "pip install hdf5plugin, and set HDF5_PLUGIN_PATH to its hdf5plugin.PLUGINS_PATH; or save it with gzip"
+        raise read_error(path, what, next_step) from error
