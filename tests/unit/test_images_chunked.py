@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import tensorstore
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from PIL import Image as Picture
 
 from crista.images import chunked
 from crista.images.atomic import remove_folder
@@ -232,6 +234,12 @@ def test_pieces_that_can_only_be_decoded_whole_are_pointed_out(tmp_path: Path, m
         write(tmp_path / name, pixels)
         note = f"stored in {kind} of 0.0 GB that can only be decoded whole: reading it takes as much memory"
         assert _notes(open_image(tmp_path / name, ndim=3)) == [note]
+    for name in ("a.nii.gz", "a.nii"):
+        nibabel.save(nibabel.Nifti1Image(pixels[:1].T, np.eye(4)), tmp_path / name)
+    Picture.fromarray(pixels[0]).save(tmp_path / "a.png")
+    for name, notes in {"a.nii.gz": 1, "a.png": 1, "a.nii": 0}.items():
+        expected = ["stored in one piece of 0.0 GB that can only be decoded whole"] * notes
+        assert [note.partition(":")[0] for note in _notes(open_image(tmp_path / name, ndim=2))] == expected
     _tiff(compression="zlib", rowsperstrip=100)(tmp_path / "fine.tif", pixels)
     assert _notes(open_image(tmp_path / "fine.tif", ndim=3)) == []
 

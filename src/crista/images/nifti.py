@@ -21,6 +21,7 @@ from crista.images.stored import (
     check_claimed_size,
     decoding_errors,
     micrometres_by_axis,
+    note_on_pieces,
     num_bytes,
     read_error,
 )
@@ -63,6 +64,8 @@ def read_nifti_header(path: Path) -> Stored:
     spacing, notes = _spacing(header)
     if len(shape) == 4:
         notes.append(f"the fourth axis ({shape[3]}) is taken as channels")
+    if is_compressed:
+        notes += note_on_pieces("one piece", num_bytes(shape, dtype))
     presented = scaled.scale(np.zeros((1,), dtype)).dtype
     return Stored(shape, presented, _AXES[len(shape)], scaled, spacing, tuple(notes))
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import BmpImagePlugin, ImageFile, JpegImagePlugin, PngImagePlugin
 
 from crista.geometry.axes import Array
-from crista.images.stored import Stored, WholePixels, check_claimed_size, decoding_errors, read_error
+from crista.images.stored import Stored, WholePixels, check_claimed_size, decoding_errors, note_on_pieces, num_bytes, read_error
 
 MAX_PIXELS = 2**28
 """Largest picture that is opened (268 megapixels): these formats can only be decoded as a whole."""
@@ -61,7 +61,8 @@ def read_raster_header(path: Path, kind: str, is_label: bool) -> Stored:
     shape = (layout.height, layout.width) if is_grey else (layout.height, layout.width, 3)
     dtype = np.dtype(np.uint16 if layout.bits == 16 else np.uint8)
     source = WholePixels(path, _decode, (kind, layout, channels))
-    return Stored(shape, dtype, "YX" if is_grey else "YXC", source, notes=tuple(_iter_notes(layout, keeps_indices)))
+    notes = (*_iter_notes(layout, keeps_indices), *note_on_pieces("one piece", num_bytes(shape, dtype)))
+    return Stored(shape, dtype, "YX" if is_grey else "YXC", source, notes=notes)
 
 
 def _iter_notes(layout: _Layout, keeps_indices: bool) -> Iterator[str]:
