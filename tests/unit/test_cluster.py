@@ -18,7 +18,7 @@ from crista.cli.main import main
 from crista.config.cluster import Cluster, parse_shard
 from crista.config.load import config_from_dict, parse_config
 from crista.config.root import System
-from crista.errors import ConfigError, ImageReadError, Problem
+from crista.errors import ClusterError, ConfigError, ImageReadError, Problem
 from crista.images.image import ImagePair
 from crista.images.open import open_image
 from crista.inference.distribution import SerialExecutor, build_executor, dask_executor, shard_of
@@ -203,6 +203,15 @@ def test_nobody_is_asked_to_do_nothing(tmp_path: Path) -> None:
 
     setup = remote.WorkerSetup(network_plan(), tmp_path / "best.pth", "digest", OutputFolders(*[tmp_path] * 7), "cpu", ".")
     assert list(remote.elsewhere(Unreachable(), setup)([])) == []
+
+
+def test_a_worker_that_does_not_reach_the_folder_of_the_command_says_so(tmp_path: Path) -> None:
+    """It is on another machine, and the command was started in a folder of this one."""
+    folders, nowhere = OutputFolders(*[tmp_path] * 7), str(tmp_path / "only here")
+    setup = remote.WorkerSetup(network_plan(), tmp_path / "best.pth", "digest", folders, "cpu", nowhere)
+    task: Any = None
+    with pytest.raises(ClusterError, match=r"cannot go to .*only here, where this command was started(?s:.*)-> workers need"):
+        remote.perform_task(setup, task)
 
 
 def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from crista.errors import ClusterError
 from crista.inference.distribution import Executor
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.perform import perform
@@ -42,7 +44,13 @@ _READY: dict[str, Predictor] = {}
 
 def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
     """Predict one block, write it and its report. Doing it twice is harmless."""
-    os.chdir(setup.cwd)
+    try:
+        os.chdir(setup.cwd)
+    except OSError as error:
+        raise ClusterError(
+            f"a worker on {platform.node()} cannot go to {setup.cwd}, where this command was started ({error.strerror})\n    -> "
+            "workers need the same folders at the same places: start the command in a folder that they reach"
+        ) from error
     predictor = _predictor(setup)
     steps = perform(predictor, setup.folders, [task], partial(keep_report, folders=setup.folders))
     reports = [progress.result for _, progress in steps if progress.result is not None]
