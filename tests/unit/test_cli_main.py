@@ -76,6 +76,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/disk/a.tif"), "/disk/a.tif: No space left on device"),
+        (OSError("1000000 requested and 124984 written"), "check the room on the disk"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/a"), "/root/a: Permission denied"),
         (MemoryError("Unable to allocate 9 TiB"), "the memory is full: Unable to allocate 9 TiB"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nmore"), "lower TRAIN.BATCH_SIZE"),

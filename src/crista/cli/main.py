@@ -6,6 +6,7 @@ import difflib
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, cast
@@ -125,6 +126,8 @@ def _explain_machine(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in USERS_ERRNO:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk"
+    if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):  # NumPy keeps why to itself
+        return f"an array could not be written whole ({error})\n    -> check the room on the disk of the results"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         what = str(error).partition("\n")[0] or "no more memory"
         return f"the memory is full: {what}\n    -> lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE, or close other programs"
