@@ -62,6 +62,14 @@ def test_a_slice_more_makes_a_new_stack(tmp_path: Path) -> None:
     assert not (job.folders.state / "stack").exists()
 
 
+def test_a_single_slice_is_a_stack_too(tmp_path: Path) -> None:
+    """A filter along z leaves it as it is; the TIFF that is measured does not keep its z axis."""
+    job = oracle_job(tmp_path, tuple(TRUTH[:1]), *FILTERED, num_classes=4)
+    record = finish(job)[-1]
+    assert np.trace(record.confusions["post_processing"]) == record.confusions["post_processing"].sum() == TRUTH[0].size
+    np.testing.assert_array_equal(labels(job.folders.full_post_processing / "stack.tif", 2), TRUTH[0])
+
+
 def test_a_finished_stack_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = stack_job(tmp_path)
     finish(job)
@@ -138,3 +146,16 @@ def test_whole_images_keep_to_the_range_of_slices(tmp_path: Path) -> None:
         assert not written[9:].any()
     np.testing.assert_array_equal(labels(job.folders.full_image_binarized / "0.zarr", 3)[3:9], truth[3:9])
     assert record.confusions["full_image"].sum() == truth[3:9].size
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_probabilities_that_only_the_filters_see_get_no_lower_resolutions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, saved: bool
+) -> None:
+    small_blocks(monkeypatch)
+    built: list[str] = []
+    monkeypatch.setattr("crista.inference.finish._build_pyramid", lambda store, _: built.append(store.name))
+    truth = np.random.default_rng(0).integers(0, 4, (12, 40, 48)).astype(np.uint8)
+    keys = ("PROBLEM.NDIM=3D", "TEST.BY_CHUNKS.ENABLE=True", f"DATA.TEST.ARGMAX_TO_OUTPUT={not saved}", *Z_FILTER)
+    finish(oracle_job(tmp_path, [truth], *keys, num_classes=4))
+    assert sorted(built) == ["filtered.zarr", "labels.zarr", *["probabilities.zarr"] * saved]

@@ -97,7 +97,8 @@ class _Large:
             report = self._clean_and_measure()
             report.save(path)
         if choose_format(self.image, self.plan).zarr:
-            for store in (self.store.labels_path, self.store.probabilities_path, self.store.filtered_path):
+            published = [self.store.labels_path, self.store.filtered_path]
+            for store in published + [self.store.probabilities_path] * self.plan.save_probabilities:
                 _build_pyramid(store, self.work)
         self._keep_for_stack()
         return replace(report, files=tuple(map(str, self._publish())))
