@@ -12,8 +12,11 @@ from tests.networks import draw_images, drawn_weights, eager_scores, network_pla
 from crista.inference.engine import build_engine
 from crista.inference.engines import TorchEngine
 from crista.inference.engines.torch_engine import build_network
+from crista.inference.orientations import OrientedEngine
 from crista.models.placement import half_precision
 
+FLIPS: tuple[tuple[tuple[int, ...], int, int], ...] = (((), 1, 1), ((3,), -1, 1), ((4,), 1, -1), ((3, 4), -1, -1))
+"""Axes of (N, C, Z, Y, X), and the steps along y and x that undo it."""
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
@@ -46,6 +49,16 @@ def test_scores_are_contiguous_arrays(tmp_path: Path) -> None:
     scores = engine(draw_images(plan, (16, 24)))
     assert scores.flags.c_contiguous
     np.testing.assert_allclose(scores, eager_scores(source_of(plan, tmp_path), draw_images(plan, (16, 24))), atol=1e-6)
+
+
+def test_a_volume_of_one_slice_is_turned_too() -> None:
+    """Turned along z it is what it was, and PyTorch takes it."""
+    plan = network_plan(3)
+    engine = build_engine(plan, drawn_weights(plan), torch.device("cpu"))
+    images = draw_images(plan, (1, 16, 24))
+    expected = np.mean([engine(np.flip(images, axes).copy())[:, :, :, ::y, ::x] for axes, y, x in FLIPS], axis=0)
+    oriented = OrientedEngine(engine, ndim=3, group="flips", mode="mean")
+    np.testing.assert_allclose(oriented(images), expected, atol=1e-6)
 
 
 @needs_gpu

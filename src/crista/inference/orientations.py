@@ -72,5 +72,6 @@ class OrientedEngine(ScoringEngine):
 
     def _oriented(self, images: NDArray[np.float32], flips: tuple[int, ...], turns: int) -> torch.Tensor:
         turned = np.rot90(np.flip(images, flips), turns, axes=(-2, -1))
-        scores = self._engine.scores(np.ascontiguousarray(turned))
+        # A copy always: an axis of one voxel that was turned counts as contiguous to NumPy, and PyTorch does not take it.
+        scores = self._engine.scores(np.array(turned, order="C"))
         return torch.flip(torch.rot90(scores, -turns, dims=(-2, -1)), flips)
