@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from crista.config.load import config_from_dict
 from crista.errors import CheckpointError
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
-from crista.training.checkpoint import VERSION, Checkpoint, load_checkpoint, load_weights, save_checkpoint
+from crista.training.checkpoint import VERSION, Checkpoint, _save, load_checkpoint, load_weights, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,20 @@ def test_what_is_saved_is_loaded(saved: Path, plan: Plan) -> None:
     assert (loaded.epoch, loaded.history, loaded.finished) == (1, ({"epoch": 1.0, "loss": 0.5},), True)
     assert loaded.optimizer == {"state": {}, "param_groups": []}
     assert [path.name for path in saved.parent.iterdir()] == ["a.pth"]
+
+
+def test_a_full_disk_is_the_reason_that_is_raised() -> None:
+    """PyTorch itself complains of an unexpected position in the file."""
+
+    class Full(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            if self.tell() + len(data) > 500:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    with pytest.raises(OSError, match=r"No space left on device: 'a\.pth'") as caught:
+        _save({"weights": torch.zeros(1000)}, Full(), Path("a.pth"))
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_it_holds_tensors_and_text_only(saved: Path) -> None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 from zipfile import BadZipFile
 
 import torch
@@ -80,9 +80,20 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "guards": {name: list(values) for name, values in vars(checkpoint.guards).items()},
     }
     with aside(path) as part, part.open("wb") as file:
-        torch.save(content, file)
+        _save(content, file, path)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _save(content: dict[str, Any], file: BinaryIO, path: Path) -> None:
+    """`torch.save`; of a full disk PyTorch says something about positions in a file, and keeps the reason behind it."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        reason = error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(path)) from error
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
