@@ -76,6 +76,8 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/disk/a.tif"), "/disk/a.tif: No space left on device"),
+        (OSError(errno.EFBIG, "File too large"), "the room on the disk (disks formatted as FAT32 hold files of up to 4 GB)"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/disk/a.tif"), "/disk/a.tif: File name too long"),
         (OSError("1000000 requested and 124984 written"), "check the room on the disk"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/a"), "/root/a: Permission denied"),
         (MemoryError("Unable to allocate 9 TiB"), "the memory is full: Unable to allocate 9 TiB"),

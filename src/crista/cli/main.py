@@ -22,7 +22,10 @@ from crista.errors import CristaError
 
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """The base of all errors in the use of flags; typer does not name it itself."""
-USERS_ERRNO = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+USERS_ERRNO = {
+    *(errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EIO),
+    *(errno.EFBIG, errno.ENAMETOOLONG, errno.ESTALE),
+}
 """Failures of the file system that are no fault of the program."""
 LAUNCHER_FLAGS = ("--world_size", "--local_rank", "--dist_url", "--dist_backend", "--dist_on_itp")
 """Flags of BiaPy for several processes."""
@@ -125,7 +128,8 @@ def _explain_machine(error: Exception) -> str:
     """Words for a full disk, missing rights, or a full memory; empty for anything else."""
     if isinstance(error, OSError) and error.errno in USERS_ERRNO:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk"
+        small = " (disks formatted as FAT32 hold files of up to 4 GB)" if error.errno == errno.EFBIG else ""
+        return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk{small}"
     if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):  # NumPy keeps why to itself
         return f"an array could not be written whole ({error})\n    -> check the room on the disk of the results"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
