@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import crista
+from crista.config.load import config_from_dict
 from crista.geometry.spacing import Spacing
 from crista.images.check import DatasetReport
 from crista.images.image import ImagePair
 from crista.images.open import open_image
 from crista.images.write import write_image
-from crista.workflow.check import _check_channels, _check_spacing
+from crista.workflow.check import _check_channels, _check_spacing, _unheeded
 
 FILTERS = {"Z_FILTERING": True, "MEDIAN_FILTER": True, "MEDIAN_FILTER_AXIS": ["yz", "xy"], "MEDIAN_FILTER_SIZE": [3, 3]}
 RANGE = {"ENABLE": True, "Z_START": 2}
@@ -79,3 +80,25 @@ def test_what_holds_for_many_images_is_said_once(tmp_path: Path) -> None:
     [problem] = _check_channels(pairs, plan)
     assert str(problem).startswith(f"{tmp_path} (20 files: 00.tif")
     assert "has 3 channels, the network was trained on 1 channel" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("key", "learnt", "now"),
+    [
+        ("DATA.N_CLASSES", "2", "3"),
+        ("DATA.CLASS_NAMES", "[background, cell]", "[background, nucleus]"),
+        ("DATA.FORCE_RGB", "False", "True"),
+        ("DATA.NORMALIZATION.TYPE", "zero_mean_unit_variance", "div"),
+        ("LOSS.IGNORE_INDEX", "255", "254"),
+    ],
+)
+def test_keys_that_a_trained_network_has_settled_say_so(key: str, learnt: str, now: str) -> None:
+    """A configuration that was changed after the training, with TRAIN.ENABLE: False."""
+    trained = config_from_dict({}, [f"{key}={learnt}"]).config
+    classes = SimpleNamespace(num_classes=2, names=("background", "cell"))
+    plan = cast("Any", SimpleNamespace(config=trained, classes=classes))
+    assert list(_unheeded(trained, plan)) == []
+    assert list(_unheeded(config_from_dict({}).config, plan)) == []
+    [problem] = _unheeded(config_from_dict({}, [f"{key}={now}"]).config, plan)
+    assert key.startswith(problem.where)
+    assert "has no effect: it is not what the network was trained with" in problem.what

@@ -40,7 +40,7 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
         problems.extend(check_names(*_given_names(config, report)))
     else:
         problems.extend(_check_channels(tested, trained))
-        warnings.extend(_check_spacing(tested, trained))
+        warnings.extend([*_check_spacing(tested, trained), *_unheeded(config, trained)])
     for notice in report.notices:
         yield Said(notice)
     for warning in warnings:
@@ -149,6 +149,25 @@ def _other_spacing(image: Image, factors: tuple[float, ...], learnt: tuple[float
     what += f" (pixel size {image.spacing}, training was {Spacing(learnt)})"
     effect = f"objects are {show_factors([1 / factor for factor in factors])} times as large in pixels as those learnt"
     return Problem(str(image.path), what, f"{rescaling_step(image, factors)}; or expect worse labels", effect)
+
+
+def _unheeded(config: Config, trained: Plan) -> Iterator[Problem]:
+    """Warnings about keys that are given, and that a trained network has settled in another way."""
+    data, learnt = config.data, trained.config.data
+    settled = {
+        "DATA.N_CLASSES": (data.n_classes and max(2, data.n_classes), trained.classes.num_classes),
+        "DATA.CLASS_NAMES": (data.class_names, trained.classes.names),
+        "DATA.FORCE_RGB": (data.force_rgb if "force_rgb" in data.model_fields_set else None, learnt.force_rgb),
+        "DATA.NORMALIZATION": (data.normalization if "normalization" in data.model_fields_set else None, learnt.normalization),
+        "LOSS.IGNORE_INDEX": (
+            config.loss.ignored_values if "ignore_index" in config.loss.model_fields_set else None,
+            trained.config.loss.ignored_values,
+        ),
+    }
+    for key, (given, kept) in settled.items():
+        if given is not None and given != kept:
+            what = "has no effect: it is not what the network was trained with, and that is what is used"
+            yield Problem(key, what, "leave it out, or train a network with it")
 
 
 def _settled_coding(trained: Plan | None) -> LabelCoding | None:
