@@ -6,12 +6,14 @@ import io
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image as Picture
 
 from crista.errors import ImageReadError
+from crista.geometry.spacing import Spacing
 from crista.images.content import SUPPORTED_EXTENSIONS
 from crista.images.ome_zarr import create_ome_zarr, open_level
 from crista.images.open import open_image, open_written
@@ -168,6 +170,17 @@ def test_an_inner_path_without_meaning_is_said(tmp_path: Path) -> None:
 def test_extensions_are_lower_case_and_hold_the_double_ones() -> None:
     assert all(extension == extension.lower() and extension.startswith(".") for extension in SUPPORTED_EXTENSIONS)
     assert {".ome.zarr", ".nii.gz", ".ome.tif", ".tif", ".png", ".h5"} <= set(SUPPORTED_EXTENSIONS)
+
+
+@pytest.mark.parametrize(("size", "known"), [(1e-10, False), (4e-4, True), (1e12, False)])
+def test_a_voxel_size_that_cannot_be_is_ignored(tmp_path: Path, size: float, known: bool) -> None:
+    """Metres that are called micrometres, say; no label image could be written with it."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = np.zeros((20, 30), np.uint8)
+        file["raw"].attrs["element_size_um"] = (size, size)
+    image = open_image(tmp_path / "a.h5", ndim=2)
+    assert image.spacing == (Spacing((size, size)) if known else None)
+    assert any(f"{size:g}" in note and "is ignored" in note for note in image.notes) == (not known)
 
 
 @pytest.mark.parametrize("shape", [(40, 48), (1, 40, 48), (2, 40, 48), (9, 40, 48)])

@@ -14,6 +14,9 @@ from crista.images.content import CONTAINERS, identify_content, note_on_extensio
 from crista.images.image import Image, PixelSource
 from crista.images.stored import Stored, decoding_errors, read_error
 
+LEAST_VOXEL, LARGEST_VOXEL = 1e-6, 1e9
+"""Micrometres: a picometre and a kilometre. What files say beyond is a wrong unit, and no TIFF could hold it."""
+
 
 def open_image(
     path: Path,
@@ -54,16 +57,17 @@ def open_image(
     notes = note_on_extension(path, kind) + stored.notes + choice.notes
     if inner and kind not in CONTAINERS:
         notes += (f"the inner path {inner!r} has no meaning for a {kind} file and is ignored",)
+    spacing, remark = _spacing_of(stored, choice)
     return Image(
         path=path,
         axes=choice.axes,
         shape=tuple(stored.shape[position] for position in choice.kept),
         dtype=dtype,
         ndim=choice.ndim,
-        spacing=_spacing_of(stored, choice),
+        spacing=spacing,
         source=_PresentedPixels(stored.source, stored.shape, choice.kept, dtype),
         axes_reason=choice.reason,
-        notes=notes,
+        notes=notes + remark,
         inner=stored.inner,
         chunks=_chunks_of(stored, choice),
     )
@@ -127,11 +131,15 @@ def _presented_dtype(path: Path, dtype: np.dtype) -> np.dtype:
     return dtype.newbyteorder("=")
 
 
-def _spacing_of(stored: Stored, choice: AxesChoice) -> Spacing | None:
-    """Voxel size along (Z)YX if the file gives it for every spatial axis."""
+def _spacing_of(stored: Stored, choice: AxesChoice) -> tuple[Spacing | None, tuple[str, ...]]:
+    """Voxel size along (Z)YX if the file gives it for every spatial axis, and what there is to say about it."""
     values = [stored.spacing.get(letter) for letter in spatial_axes(choice.ndim)]
     positive = tuple(float(value) for value in values if value is not None and np.isfinite(value) and value > 0)
-    return Spacing(positive) if len(positive) == len(values) else None
+    if len(positive) < len(values):
+        return None, ()
+    if not all(LEAST_VOXEL <= value <= LARGEST_VOXEL for value in positive):
+        return None, (f"its voxel size, {Spacing(positive)}, cannot be (a wrong unit?) and is ignored",)
+    return Spacing(positive), ()
 
 
 def _chunks_of(stored: Stored, choice: AxesChoice) -> tuple[int, ...] | None:
