@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -99,6 +100,19 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         crista.evaluate(tmp_path / "nowhere", found)
     with pytest.raises(CristaError, match="nowhere"):
         crista.evaluate(found, tmp_path / "nowhere")
+
+
+def test_all_that_cannot_be_read_is_said_at_once_and_without_keys(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=TRUE, b=TRUE, c=TRUE), write(tmp_path / "p", a=TRUE)
+    (found / "b.tif").write_bytes(b"")
+    with h5py.File(found / "c.h5", "w") as file:
+        file["raw"], file["label"] = np.array(TRUE), np.array(TRUE)
+    with pytest.raises(DataError) as caught:
+        crista.evaluate(true, found)
+    assert "b.tif: empty file" in str(caught.value)
+    assert "c.h5: holds several arrays: label (2, 4), raw (2, 4)\n" in str(caught.value)
+    assert "-> export the label image as a file of its own" in str(caught.value)
+    assert "DATA." not in str(caught.value)
 
 
 def test_a_prediction_without_one_of_the_classes_is_not_renumbered(tmp_path: Path) -> None:

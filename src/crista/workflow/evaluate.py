@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.errors import DataError, Problem
+from crista.errors import DataError, ImageReadError, Problem
 from crista.geometry.tiles import whole
 from crista.images.coding import CodingDecision, decide_coding
+from crista.images.dataset import as_problem, merge_equal
 from crista.images.image import Image
 from crista.images.label_faults import Summaries
 from crista.images.labels import LabelCoding, read_label, summarise_label
@@ -106,7 +107,7 @@ def evaluate_folders(
     pairs, notices = _pair(predictions, labels)
     for notice in notices:
         yield Said(notice)
-    opened = [(open_image(p, is_label=True), open_image(t, is_label=True)) for p, t in pairs]
+    opened = _open(pairs)
     problems = [
         Problem(str(predicted.path), f"has shape {predicted.spatial_shape}, the label image {true.path} {true.spatial_shape}")
         for predicted, true in opened
@@ -140,6 +141,23 @@ def _pair(predictions: Path, labels: Path) -> tuple[list[tuple[Path, Path]], lis
     except DataError as error:
         title = f"{error.title}; here the predictions are the images"
         raise DataError(title, _in_own_words(error.problems)) from error
+
+
+def _open(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Image, Image]]:
+    """The (predicted, true) images, or everything that cannot be read at once."""
+    opened: dict[Path, Image] = {}
+    unreadable: list[tuple[Path, Problem]] = []
+    for path in dict.fromkeys(path for pair in pairs for path in pair):
+        try:
+            opened[path] = open_image(path, is_label=True)
+        except ImageReadError as error:
+            problem = as_problem(path, error)
+            if "INPUT_ZARR" in problem.next_step:  # a key; there is none here
+                problem = replace(problem, next_step="export the label image as a file of its own")
+            unreadable.append((path, problem))
+    if unreadable:
+        raise DataError("with the label images", merge_equal(unreadable))
+    return [(opened[predicted], opened[true]) for predicted, true in pairs]
 
 
 def _in_own_words(problems: Sequence[Problem]) -> list[Problem]:
