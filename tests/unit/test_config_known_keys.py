@@ -194,6 +194,10 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "TEST.SAVE_MODEL_RAW_OUTPUT has no effect: DATA.TEST.ARGMAX_TO_OUTPUT decides",
         ),
         (
+            "TEST: {BY_CHUNKS: {ENABLE: True, WRITE_RAW_PREDICTIONS: True}}\nDATA: {TEST: {ARGMAX_TO_OUTPUT: True}}",
+            "TEST.BY_CHUNKS.WRITE_RAW_PREDICTIONS has no effect: DATA.TEST.ARGMAX_TO_OUTPUT decides",
+        ),
+        (
             "PROBLEM: {NDIM: 2D}\nTEST: {POST_PROCESSING: {Z_FILTERING: True}}",
             "TEST.POST_PROCESSING.Z_FILTERING has no effect: PROBLEM.NDIM is 2D; TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True "
             "takes the images as the slices of one volume",

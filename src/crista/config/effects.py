@@ -130,6 +130,11 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not c.test.by_chunks.enable,
         "TEST.BY_CHUNKS.ENABLE is False",
     ),
+    Idle(
+        ("TEST.BY_CHUNKS.WRITE_RAW_PREDICTIONS",),
+        lambda c: c.test.by_chunks.enable and c.data.test.argmax_to_output is not None,
+        "DATA.TEST.ARGMAX_TO_OUTPUT decides",
+    ),
     Idle(("TEST.BY_CHUNKS.Z_START", "TEST.BY_CHUNKS.Z_END"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(
         ("TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS", "TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE"),

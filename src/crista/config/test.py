@@ -88,7 +88,7 @@ class ByChunks(Section):
     """Write each prediction as TIFF as well."""
 
     write_raw_predictions: bool = False
-    """Write probabilities too (with ENABLE); the same as DATA.TEST.ARGMAX_TO_OUTPUT: False."""
+    """Write probabilities too (with ENABLE); the same as DATA.TEST.ARGMAX_TO_OUTPUT: False, which decides where it is given."""
 
     z_start: Annotated[int, Field(ge=-1)] = -1
     """First slice to predict (with ENABLE); slices outside the range stay 0 and are not measured. -1: from the first."""
