@@ -113,8 +113,9 @@ def request_automatic(
 
     loaded = load(minutes)
     train = loaded.config.train
-    if train.max_minutes is None and train.epochs is None:
-        loaded = replace(load(MINUTES[train.quality]), notices=loaded.notices)
+    is_open = train.max_minutes is None and train.epochs is None
+    # The file beside the results is to be run again: it says the minutes, also where they were typed.
+    loaded = replace(load(MINUTES[train.quality] if is_open else train.max_minutes), notices=loaded.notices)
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
 
