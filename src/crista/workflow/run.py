@@ -66,6 +66,7 @@ def run(request: Request) -> Events:
     """
     config, folder = request.config, request.folder
     _require_a_stage(config)
+    _require_network_of_shard(config, folder)
     limit_threads(config)
     device, why = choose_device(config.system.device)
     processes = join_processes(device)
@@ -366,6 +367,17 @@ def _require_a_stage(config: Config) -> None:
             "in the configuration",
             [Problem("TRAIN.ENABLE", "and TEST.ENABLE are both False: there is nothing to do", "set one of them to True")],
         )
+
+
+def _require_network_of_shard(config: Config, folder: RunFolder) -> None:
+    """Shards run beside each other: each would train the same network, into the same files."""
+    _, count = config.system.cluster.own_shard
+    if count == 1 or not config.train.enable:
+        return
+    if not folder.checkpoint_last.is_file() or not load_checkpoint(folder.checkpoint_last).finished:
+        what = "is a part of the prediction, and this job has no network yet that is trained to its end"
+        step = "run `crista train` first, with the same configuration and name; then start the shards"
+        raise ConfigError("with the shard", [Problem("SYSTEM.CLUSTER.SHARD", what, step)])
 
 
 def limit_threads(config: Config) -> None:
