@@ -140,7 +140,7 @@ KNOWN: dict[str, Known] = {
     "LOG.LOG_DIR": _no_effect(None, _TREE),
     "LOG.LOG_FILE_PREFIX": _no_effect(None, _TREE),
     "LOG.TENSORBOARD_LOG_DIR": _no_effect(None, _TREE),
-    "LOG.CHART_CREATION_FREQ": _no_effect(5, "the charts are drawn at the end of every run"),
+    "LOG.CHART_CREATION_FREQ": _no_effect(5, "the charts are drawn during the training, and always at its end"),
     "PATHS.RESULT_DIR.PATH": _no_effect(None, _TREE),
     "PATHS.RESULT_DIR.PER_IMAGE_POST_PROCESSING": _no_effect("per_image_post_processing", _TREE),
     "PATHS.RESULT_DIR.FULL_IMAGE_POST_PROCESSING": _no_effect("full_image_post_processing", _TREE),
