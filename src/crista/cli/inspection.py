@@ -26,7 +26,7 @@ def plan(
     config: options.ConfigOption = None,
     override: options.Overrides = None,
 ) -> None:
-    """Show every number of a training and the reason of each."""
+    """Show every number of a training and the reason of each; nothing is trained, and nothing is timed."""
     from crista.workflow.request import request_automatic
 
     screen = Screen()

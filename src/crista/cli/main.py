@@ -32,7 +32,7 @@ and make two programs on the same cores hold each other up: both took 4.5 times 
 app = typer.Typer(
     name="crista",
     help="Semantic segmentation for microscopy: folders of images and labels in; network, label images and figures out.",
-    epilog="Start: crista new job.yaml, then crista --config job.yaml. Or see it work: crista demo.",
+    epilog="Start: crista train IMAGES LABELS; or crista new job.yaml, then crista --config job.yaml. See it work: crista demo.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
