@@ -155,6 +155,23 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "PATHS: {CHECKPOINT_FILE: a.pth}\nTRAIN: {ENABLE: True}",
             "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False",
         ),
+        ("DATA: {VAL: {FROM_TRAIN: False, RANDOM: False}}", "DATA.VAL.RANDOM has no effect: DATA.VAL.FROM_TRAIN is False"),
+        (
+            "TRAIN: {ENABLE: True}\nMODEL: {SKIP_UNMATCHED_LAYERS: True, LOAD_CHECKPOINT_EPOCH: last_on_train}",
+            "MODEL.LOAD_CHECKPOINT_EPOCH, MODEL.SKIP_UNMATCHED_LAYERS have no effect: MODEL.LOAD_CHECKPOINT is False",
+        ),
+        (
+            "PATHS: {CHECKPOINT_FILE: a.pth}\nMODEL: {LOAD_CHECKPOINT_EPOCH: last_on_train}",
+            "MODEL.LOAD_CHECKPOINT_EPOCH has no effect: PATHS.CHECKPOINT_FILE names the checkpoint",
+        ),
+        (
+            "MODEL: {SKIP_UNMATCHED_LAYERS: True}",
+            "MODEL.SKIP_UNMATCHED_LAYERS has no effect: a network that is not trained is loaded whole",
+        ),
+        (
+            "DATA: {N_CLASSES: 3}\nTEST: {THRESHOLD: 0.4}",
+            "TEST.THRESHOLD has no effect: of more than two classes the one with the highest probability is taken",
+        ),
         ("LOSS: {CLASS_WEIGHTS: [1, 2]}", "LOSS.CLASS_WEIGHTS has no effect: LOSS.CLASS_REBALANCE is not manual"),
         ("TRAIN: {QUALITY: fast, EPOCHS: 3}", "TRAIN.QUALITY has no effect: TRAIN.EPOCHS or TRAIN.MAX_MINUTES is given"),
         ("TRAIN: {QUALITY: best, MAX_MINUTES: 3}", "TRAIN.QUALITY has no effect: TRAIN.EPOCHS or TRAIN.MAX_MINUTES is given"),

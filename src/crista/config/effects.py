@@ -51,7 +51,7 @@ IDLE: tuple[Idle, ...] = (
         "DATA.TRAIN.PROBABILITY_MAP is off",
     ),
     Idle(("DATA.VAL.PATH", "DATA.VAL.GT_PATH"), lambda c: c.data.val.from_train, "DATA.VAL.FROM_TRAIN is True"),
-    Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
+    Idle(("DATA.VAL.SPLIT_TRAIN", "DATA.VAL.RANDOM"), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
     Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: c.data.val.cross_val, "DATA.VAL.CROSS_VAL is True"),
     Idle(("DATA.TEST.PATH", "DATA.TEST.GT_PATH"), lambda c: c.data.test.use_val_as_test, "USE_VAL_AS_TEST is True"),
     Idle(
@@ -68,6 +68,17 @@ IDLE: tuple[Idle, ...] = (
         lambda c: c.train.enable and not c.model.load_checkpoint,  # without a training it is what predicts
         "MODEL.LOAD_CHECKPOINT is False",
     ),
+    Idle(
+        ("MODEL.LOAD_CHECKPOINT_EPOCH", "MODEL.SKIP_UNMATCHED_LAYERS"),
+        lambda c: c.train.enable and not c.model.load_checkpoint,
+        "MODEL.LOAD_CHECKPOINT is False",
+    ),
+    Idle(
+        ("MODEL.LOAD_CHECKPOINT_EPOCH",),
+        lambda c: bool(c.paths.checkpoint_file) and (c.model.load_checkpoint or not c.train.enable),
+        "PATHS.CHECKPOINT_FILE names the checkpoint",
+    ),
+    Idle(("MODEL.SKIP_UNMATCHED_LAYERS",), lambda c: not c.train.enable, "a network that is not trained is loaded whole"),
     Idle(("LOSS.CLASS_WEIGHTS",), lambda c: c.loss.class_rebalance != "manual", "LOSS.CLASS_REBALANCE is not manual"),
     Idle(
         ("TRAIN.QUALITY",),
@@ -94,6 +105,11 @@ IDLE: tuple[Idle, ...] = (
         ("TEST.POST_PROCESSING.Z_FILTERING", "TEST.POST_PROCESSING.YZ_FILTERING"),
         lambda c: c.problem.ndim == "2D" and not c.test.analize_2d_imgs_as_3d_stack,
         "PROBLEM.NDIM is 2D; TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True takes the images as the slices of one volume",
+    ),
+    Idle(
+        ("TEST.THRESHOLD",),
+        lambda c: (c.data.n_classes or 2) > 2,
+        "of more than two classes the one with the highest probability is taken",
     ),
     Idle(("TEST.REDUCE_MEMORY",), lambda _: True, "images are predicted tile by tile anyway"),
     Idle(("DATA.TEST.MEDIAN_PADDING",), lambda _: True, "images are padded by reflection"),
