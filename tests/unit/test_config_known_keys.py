@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from crista.config.effects import IDLE
 from crista.config.fields import all_keys
 from crista.config.known_keys import BIAPY_ARCHITECTURES, KNOWN, Kind
 from crista.config.load import parse_config
@@ -155,6 +156,10 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "PATHS: {CHECKPOINT_FILE: a.pth}\nTRAIN: {ENABLE: True}",
             "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False",
         ),
+        (
+            "AUGMENTOR: {ENABLE: True, ZOOM: True, ZOOM_RANGE: [0.5, 2], ELASTIC_PROB: 0.8, E_ALPHA: [1, 2]}",
+            "AUGMENTOR.ELASTIC_PROB, AUGMENTOR.E_ALPHA have no effect: AUGMENTOR.ELASTIC is off",
+        ),
         ("DATA: {VAL: {FROM_TRAIN: False, RANDOM: False}}", "DATA.VAL.RANDOM has no effect: DATA.VAL.FROM_TRAIN is False"),
         (
             "TRAIN: {ENABLE: True}\nMODEL: {SKIP_UNMATCHED_LAYERS: True, LOAD_CHECKPOINT_EPOCH: last_on_train}",
@@ -229,6 +234,12 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
 def test_keys_that_change_nothing_in_this_combination(text, notice):
     [found] = notices(text)
     assert found.partition(": ")[2] == notice
+
+
+def test_every_key_of_an_augmentation_goes_with_its_switch():
+    general = {"ENABLE", "DA_PROB", "AUG_SAMPLES", "AUG_NUM_SAMPLES", "DRAW_GRID", "AFFINE_MODE"}
+    said = {key for rule in IDLE for key in rule.keys if key.startswith("AUGMENTOR.")}
+    assert {key for key in all_keys() if key.startswith("AUGMENTOR.")} == said | {f"AUGMENTOR.{key}" for key in general}
 
 
 def test_a_checkpoint_that_predicts_is_not_said_to_be_idle():

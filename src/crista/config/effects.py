@@ -18,13 +18,16 @@ class Idle:
     why: str
 
 
-_AUGMENTATIONS = tuple(
-    f"AUGMENTOR.{name}"
-    for name in (
-        "VFLIP", "HFLIP", "ZFLIP", "ROT90", "RANDOM_ROT", "ZOOM", "SHEAR", "SHIFT", "ELASTIC", "BRIGHTNESS", "CONTRAST",
-        "GAMMA_CONTRAST", "G_BLUR", "MEDIAN_BLUR", "GAUSSIAN_NOISE", "POISSON_NOISE", "DROPOUT", "CUTOUT",
-    )
-)  # fmt: skip
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "VFLIP": (), "HFLIP": (), "ZFLIP": (), "ROT90": (), "POISSON_NOISE": (), "RANDOM_ROT": ("RANDOM_ROT_RANGE",),
+    "ZOOM": ("ZOOM_RANGE", "ZOOM_IN_Z"), "SHEAR": ("SHEAR_RANGE",), "SHIFT": ("SHIFT_RANGE",),
+    "ELASTIC": ("E_ALPHA", "E_SIGMA", "E_MODE"), "BRIGHTNESS": ("BRIGHTNESS_FACTOR",), "CONTRAST": ("CONTRAST_FACTOR",),
+    "GAMMA_CONTRAST": ("GC_GAMMA",), "G_BLUR": ("G_SIGMA",), "MEDIAN_BLUR": ("MB_KERNEL",), "DROPOUT": ("DROP_RANGE",),
+    "GAUSSIAN_NOISE": ("GAUSSIAN_NOISE_MEAN", "GAUSSIAN_NOISE_VAR", "GAUSSIAN_NOISE_USE_INPUT_IMG_MEAN_AND_VAR"),
+    "CUTOUT": ("COUT_NB_ITERATIONS", "COUT_SIZE", "COUT_CVAL", "COUT_APPLY_TO_MASK"),
+}  # fmt: skip
+"""The switch of each augmentation, and what is set of it besides its probability."""
+_AUGMENTATIONS = tuple(f"AUGMENTOR.{name}" for name in _PARAMETERS)
 
 _OF_JOBS = tuple(
     f"SYSTEM.CLUSTER.{name}"
@@ -33,6 +36,13 @@ _OF_JOBS = tuple(
     )
 )  # fmt: skip
 _OF_WORKERS = tuple(f"SYSTEM.CLUSTER.{name}" for name in ("RETRIES", "ALLOWED_FAILURES", "STRAGGLER_FACTOR", "TIMEOUT"))
+
+
+def _parameters_of(name: str) -> Idle:
+    """The keys of one augmentation, which are given while it is switched off."""
+    keys = tuple(f"AUGMENTOR.{key}" for key in (f"{name}_PROB", *_PARAMETERS[name]))
+    return Idle(keys, lambda c: c.augmentor.enable and not getattr(c.augmentor, name.lower()), f"AUGMENTOR.{name} is off")
+
 
 IDLE: tuple[Idle, ...] = (
     Idle(_OF_JOBS, lambda c: not c.system.cluster.queue, "SYSTEM.CLUSTER.QUEUE is empty"),
@@ -61,6 +71,7 @@ IDLE: tuple[Idle, ...] = (
         ("DATA.TRAIN.OVERLAP", "DATA.TRAIN.PADDING"), lambda c: c.data.train.extract_random_patch, "EXTRACT_RANDOM_PATCH is True"
     ),
     Idle(_AUGMENTATIONS, lambda c: not c.augmentor.enable, "AUGMENTOR.ENABLE is False"),
+    *map(_parameters_of, _PARAMETERS),
     Idle(("AUGMENTOR.ZFLIP", "AUGMENTOR.ZOOM_IN_Z"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(("MODEL.Z_DOWN", "MODEL.ISOTROPY"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(
