@@ -160,6 +160,21 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "AUGMENTOR: {ENABLE: True, ZOOM: True, ZOOM_RANGE: [0.5, 2], ELASTIC_PROB: 0.8, E_ALPHA: [1, 2]}",
             "AUGMENTOR.ELASTIC_PROB, AUGMENTOR.E_ALPHA have no effect: AUGMENTOR.ELASTIC is off",
         ),
+        (
+            "DATA: {NORMALIZATION: {PERC_CLIP: {LOWER_PERC: 1, UPPER_PERC: 99}}}",
+            "DATA.NORMALIZATION.PERC_CLIP.LOWER_PERC, DATA.NORMALIZATION.PERC_CLIP.UPPER_PERC have no effect: "
+            "DATA.NORMALIZATION.PERC_CLIP.ENABLE is False",
+        ),
+        (
+            "DATA: {NORMALIZATION: {TYPE: div, ZERO_MEAN_UNIT_VAR: {MEAN_VAL: 3}}}",
+            "DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.MEAN_VAL has no effect: "
+            "DATA.NORMALIZATION.TYPE is not zero_mean_unit_variance",
+        ),
+        ("DATA: {VAL: {INPUT_IMG_AXES_ORDER: ZYX}}", "DATA.VAL.INPUT_IMG_AXES_ORDER has no effect: DATA.VAL.FROM_TRAIN is True"),
+        (
+            "TEST: {POST_PROCESSING: {YZ_FILTERING_SIZE: 7}}",
+            "TEST.POST_PROCESSING.YZ_FILTERING_SIZE has no effect: TEST.POST_PROCESSING.YZ_FILTERING is False",
+        ),
         ("DATA: {VAL: {FROM_TRAIN: False, RANDOM: False}}", "DATA.VAL.RANDOM has no effect: DATA.VAL.FROM_TRAIN is False"),
         (
             "TRAIN: {ENABLE: True}\nMODEL: {SKIP_UNMATCHED_LAYERS: True, LOAD_CHECKPOINT_EPOCH: last_on_train}",

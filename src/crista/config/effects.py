@@ -60,7 +60,21 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not c.data.train.probability_map,
         "DATA.TRAIN.PROBABILITY_MAP is off",
     ),
-    Idle(("DATA.VAL.PATH", "DATA.VAL.GT_PATH"), lambda c: c.data.val.from_train, "DATA.VAL.FROM_TRAIN is True"),
+    Idle(
+        tuple(f"DATA.NORMALIZATION.PERC_CLIP.{key}" for key in ("LOWER_PERC", "UPPER_PERC", "LOWER_VALUE", "UPPER_VALUE")),
+        lambda c: not c.data.normalization.perc_clip.enable,
+        "DATA.NORMALIZATION.PERC_CLIP.ENABLE is False",
+    ),
+    Idle(
+        ("DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.MEAN_VAL", "DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.STD_VAL"),
+        lambda c: c.data.normalization.type != "zero_mean_unit_variance",
+        "DATA.NORMALIZATION.TYPE is not zero_mean_unit_variance",
+    ),
+    Idle(
+        tuple(f"DATA.VAL.{key}" for key in ("PATH", "GT_PATH", "RESOLUTION", "INPUT_IMG_AXES_ORDER", "INPUT_MASK_AXES_ORDER")),
+        lambda c: c.data.val.from_train,
+        "DATA.VAL.FROM_TRAIN is True",
+    ),
     Idle(("DATA.VAL.SPLIT_TRAIN", "DATA.VAL.RANDOM"), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
     Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: c.data.val.cross_val, "DATA.VAL.CROSS_VAL is True"),
     Idle(("DATA.TEST.PATH", "DATA.TEST.GT_PATH"), lambda c: c.data.test.use_val_as_test, "USE_VAL_AS_TEST is True"),
@@ -163,6 +177,16 @@ IDLE: tuple[Idle, ...] = (
         "DATA.TEST.ARGMAX_TO_OUTPUT decides",
     ),
     Idle(("TEST.BY_CHUNKS.Z_START", "TEST.BY_CHUNKS.Z_END"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
+    Idle(
+        ("TEST.POST_PROCESSING.Z_FILTERING_SIZE",),
+        lambda c: not c.test.post_processing.z_filtering,
+        "TEST.POST_PROCESSING.Z_FILTERING is False",
+    ),
+    Idle(
+        ("TEST.POST_PROCESSING.YZ_FILTERING_SIZE",),
+        lambda c: not c.test.post_processing.yz_filtering,
+        "TEST.POST_PROCESSING.YZ_FILTERING is False",
+    ),
     Idle(
         ("TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS", "TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE"),
         lambda c: not c.test.post_processing.median_filter,
