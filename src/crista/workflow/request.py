@@ -163,10 +163,15 @@ def request_prediction(
     notices = [notice for notice in loaded.notices if notice not in learnt.notices]
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
     if idle:
-        have = "has" if len(idle) == 1 else "have"
-        notices.append(f"{', '.join(idle)} {have} no effect: a trained network keeps what it was trained with; {CHANGEABLE}")
+        notices.append(kept_as_trained(idle))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
     return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, tuple(notices))
+
+
+def kept_as_trained(keys: Sequence[str]) -> str:
+    """The notice that `keys` change nothing in a prediction."""
+    have = "has" if len(keys) == 1 else "have"
+    return f"{', '.join(keys)} {have} no effect: a trained network keeps what it was trained with; {CHANGEABLE}"
 
 
 def _idle_changes(learnt: Config, asked: Config) -> list[str]:

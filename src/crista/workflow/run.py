@@ -30,7 +30,7 @@ from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
-from crista.plan.fine_tuning import plan_fine_tuning
+from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
 from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
@@ -48,7 +48,7 @@ from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
-from crista.workflow.request import Request, only_training
+from crista.workflow.request import Request, kept_as_trained, only_training
 
 UNKNOWN_MEMORY = 8 * 10**9
 """Bytes that a machine is taken to have where the system does not say."""
@@ -97,6 +97,8 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
+        kept = [key for key in settled_otherwise(config, trained.plan) if not any(key in notice for notice in request.notices)]
+        yield from [Said(kept_as_trained(kept))] if kept else []
     yield StageStarted("plan")
     for decision in plan.decisions:
         if decision.reason != "given":
