@@ -136,6 +136,7 @@ KNOWN: dict[str, Known] = {
     "TEST.REUSE_PREDICTIONS": _unsupported(False, "leave it out; the images are predicted again"),
     "TEST.BY_CHUNKS.FLUSH_EACH": _DEAD,
     "TEST.BY_CHUNKS.PHASES": _PART,
+    "TEST.BY_CHUNKS.WORKFLOW_PROCESS.ENABLE": _no_effect(True, "label images are made block by block, always"),
     "TEST.BY_CHUNKS.WORKFLOW_PROCESS.*": _PART,
     "LOG.LOG_DIR": _no_effect(None, _TREE),
     "LOG.LOG_FILE_PREFIX": _no_effect(None, _TREE),
