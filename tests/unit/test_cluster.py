@@ -330,7 +330,7 @@ def test_who_predicts_changes_no_key_of_a_result(make_data: MakeData, tmp_path: 
     monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_, **__: [])
     monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _: folder.model_plot)
     data = make_data(test=1)
-    machines = {"CLUSTER": {"WORKERS": 4, "RETRIES": 1}}
+    machines = {"CLUSTER": {"WORKERS": 4, "RETRIES": 1}, "DEVICE": "cpu", "NUM_WORKERS": 2, "SEED": 3}
     config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False}, system=machines)
     checkpoint = run(config, result_dir=tmp_path, name="job").folder.checkpoint_best
     plan = load_checkpoint(checkpoint).plan
@@ -340,4 +340,6 @@ def test_who_predicts_changes_no_key_of_a_result(make_data: MakeData, tmp_path: 
     assert training_key(alone) == training_key(plan)
     pair = ImagePair(open_image(data / "test/x/00.tif", ndim=2), None)
     assert record_key("weights", alone, pair) == record_key("weights", plan, pair)
-    assert request_prediction(checkpoint, data / "test/x", result_dir=tmp_path).config.system.cluster == Cluster()
+    assert request_prediction(checkpoint, data / "test/x", result_dir=tmp_path).config.system == System(seed=3)
+    elsewhere = request_prediction(checkpoint, data / "test/x", result_dir=tmp_path, overrides=["SYSTEM.DEVICE=cuda:1"])
+    assert elsewhere.config.system.device == "cuda:1"

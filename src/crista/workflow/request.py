@@ -28,6 +28,8 @@ PLAIN_NAMES = {"x", "raw", "image", "images", "img", "imgs", "imagestr", "train"
 
 OF_PREDICTION = ("TEST.", "DATA.TEST.", "SYSTEM.", "PATHS.")
 """How the keys begin that a prediction takes from its own request, see `crista.plan.make.plan_for_prediction`."""
+OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
+"""Keys of SYSTEM that tell of the machines of a training; its network may predict on others, which are given anew."""
 CHANGEABLE = "TEST, DATA.TEST, SYSTEM and PATHS can be changed"
 
 
@@ -158,7 +160,8 @@ def request_prediction(
     test.update(PATH=str(images), LOAD_GT=labels is not None)
     test.update({"GT_PATH": str(labels)} if labels is not None else {})
     test.pop("USE_VAL_AS_TEST", None)
-    tree.get("SYSTEM", {}).pop("CLUSTER", None)  # the machines of the training; those of now are given anew
+    for key in OF_THE_MACHINE:
+        tree.get("SYSTEM", {}).pop(key, None)
     learnt, loaded = config_from_dict(tree), config_from_dict(tree, overrides)
     notices = [notice for notice in loaded.notices if notice not in learnt.notices]
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
