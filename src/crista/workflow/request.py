@@ -30,6 +30,8 @@ OF_PREDICTION = ("TEST.", "DATA.TEST.", "SYSTEM.", "PATHS.")
 """How the keys begin that a prediction takes from its own request, see `crista.plan.make.plan_for_prediction`."""
 OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
 """Keys of SYSTEM that tell of the machines of a training; its network may predict on others, which are given anew."""
+OF_THE_IMAGES = ("Z_START", "Z_END")
+"""Keys of TEST.BY_CHUNKS that choose slices of the volumes that were predicted with the training."""
 CHANGEABLE = "TEST, DATA.TEST, SYSTEM and PATHS can be changed"
 
 
@@ -145,7 +147,7 @@ def request_prediction(
 ) -> Request:
     """Prediction of a folder (or one file) with a checkpoint; with `labels` it is measured too.
 
-    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; the machines are not.
+    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; machines and slices are not.
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
@@ -162,6 +164,8 @@ def request_prediction(
     test.pop("USE_VAL_AS_TEST", None)
     for key in OF_THE_MACHINE:
         tree.get("SYSTEM", {}).pop(key, None)
+    for key in OF_THE_IMAGES:
+        tree["TEST"].get("BY_CHUNKS", {}).pop(key, None)
     learnt, loaded = config_from_dict(tree), config_from_dict(tree, overrides)
     notices = [notice for notice in loaded.notices if notice not in learnt.notices]
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
