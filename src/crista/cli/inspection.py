@@ -58,7 +58,8 @@ def evaluate(
         int | None, typer.Option("--ignore-index", "--ignore_index", help="Value of pixels that are not measured.")
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", callback=options.writable_file, help="Write the table to a CSV file.")
+        Path | None,
+        typer.Option(metavar="FILE", callback=options.writable_file, help="Write the table to FILE, the intervals beside it."),
     ] = None,
 ) -> None:
     """Measure predicted label images against the true ones."""
