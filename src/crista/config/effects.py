@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from crista.config.document import Document
@@ -197,13 +197,23 @@ IDLE: tuple[Idle, ...] = (
 
 def idle_keys(config: Config, document: Document) -> list[str]:
     """A notice for each given key that differs from its default and changes nothing."""
-    notices = []
+    return [document.says(given[0], text) for given, text in _idle(config) if given[0] in document.entries]
+
+
+def idle_in(config: Config, ndim: int) -> list[str]:
+    """Notices for keys that change nothing because the images have `ndim` axes, which PROBLEM.NDIM left open."""
+    known = {text for _, text in _idle(config)}
+    seen = config.model_copy(update={"problem": config.problem.model_copy(update={"ndim": f"{ndim}D"})})
+    return [text.replace("PROBLEM.NDIM is", "the images are") for _, text in _idle(seen) if text not in known]
+
+
+def _idle(config: Config) -> Iterator[tuple[list[str], str]]:
+    """Keys that change nothing, and what to say of them."""
     for rule in IDLE:
-        given = [key for key in rule.keys if key in document.entries and _differs(config, key)]
+        given = [key for key in rule.keys if _differs(config, key)]
         if given and rule.holds(config):
             verb = "has" if len(given) == 1 else "have"
-            notices.append(document.says(given[0], f"{', '.join(given)} {verb} no effect: {rule.why}"))
-    return notices
+            yield given, f"{', '.join(given)} {verb} no effect: {rule.why}"
 
 
 def _differs(config: Config, key: str) -> bool:
