@@ -29,6 +29,7 @@ from crista.inference.task import OutputFolders
 from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
+from crista.plan.allocator import spare_addresses
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
 from crista.plan.machine import free_bytes
@@ -68,6 +69,7 @@ def run(request: Request) -> Events:
     _require_a_stage(config)
     _require_network_of_shard(config, folder)
     limit_threads(config)
+    spare_addresses()
     device, why = choose_device(config.system.device)
     processes = join_processes(device)
     events = _run(request, device, processes, why)
