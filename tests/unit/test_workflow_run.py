@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from crista.config.load import config_from_dict
-from crista.config.root import System
 from crista.images.dataset import open_pairs
 from crista.workflow import run
 from crista.workflow.request import request_prediction
@@ -32,17 +31,6 @@ def trained_with(monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]) -> None:
     """Every checkpoint is that of a training with these keys."""
     plan = SimpleNamespace(config=config_from_dict(keys).config)
     monkeypatch.setattr("crista.training.checkpoint.load_checkpoint", lambda *_: SimpleNamespace(plan=plan))
-
-
-def test_a_prediction_needs_no_machine_like_that_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`crista train --gpu 0` on a server, `crista predict` on a laptop without a GPU and with fewer cores."""
-    machine = {"DEVICE": "cuda:0", "NUM_CPUS": 64, "NUM_WORKERS": 32, "PIN_MEM": False, "CLUSTER": {"WORKERS": 4}}
-    trained_with(monkeypatch, {"SYSTEM": {"SEED": 7, **machine}})
-    request = request_prediction("best.pth", tmp_path, result_dir=tmp_path)
-    assert request.config.system == System(seed=7)
-    assert request.notices == ()
-    changed = request_prediction("best.pth", tmp_path, result_dir=tmp_path, overrides=["SYSTEM.DEVICE=cpu", "SYSTEM.NUM_CPUS=2"])
-    assert changed.config.system == System(seed=7, device="cpu", num_cpus=2)
 
 
 def test_label_images_that_are_given_are_those_that_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

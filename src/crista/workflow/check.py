@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
-from crista.config.root import Config
+from crista.config.effects import idle_in
+from crista.config.root import Config, check_across_sections
 from crista.errors import Problem
 from crista.geometry.spacing import Spacing
 from crista.images.check import DatasetReport, check_dataset
@@ -35,17 +36,28 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     )
     tested = (report.train if fold_as_test else report.test) if config.test.enable else ()
     problems = [*report.problems, *_check_testing(config, tested)]
-    warnings = [*report.warnings, *_without_z(config, tested)]
+    warnings = list(report.warnings)
+    if config.problem.ndim is None and report.ndim is not None:
+        problems.extend(_check_seen(config, report.ndim))
+        report = replace(report, notices=(*report.notices, *idle_in(config, report.ndim)))
     if trained is None:
         problems.extend(check_names(*_given_names(config, report)))
     else:
         problems.extend(_check_channels(tested, trained))
-        warnings.extend([*_check_spacing(tested, trained), *_unheeded(config, trained)])
+        warnings.extend(_check_spacing(tested, trained))
     for notice in report.notices:
         yield Said(notice)
     for warning in warnings:
         yield Warned(str(warning))
     return replace(report, problems=tuple(problems), warnings=tuple(warnings))
+
+
+def _check_seen(config: Config, ndim: int) -> Iterator[Problem]:
+    """What contradicts the axes of the images, where PROBLEM.NDIM left them open; `check_dataset` has compared the patch."""
+    seen = config.problem.model_copy(update={"ndim": f"{ndim}D"})
+    for problem in check_across_sections(config.model_copy(update={"problem": seen})):
+        if problem.where != "DATA.PATCH_SIZE":
+            yield problem.reworded({"PROBLEM.NDIM is": "the images are"})
 
 
 def with_classes(config: Config, trained: Plan) -> Config:
@@ -84,9 +96,6 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
         listed = ", ".join(f"{image.path.name} {show_shape(shape)}" for shape, image in list(shapes.items())[:3])
         what = f"the slices of a volume have one size, these images have several ({listed})"
         yield Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", what, "leave it out, or crop the images to one size")
-    elif config.test.analize_2d_imgs_as_3d_stack and any(len(shape) == 3 for shape in shapes):
-        what = f"is for 2D images, and these are volumes ({next(iter(shapes.values())).path.name})"
-        yield Problem("TEST.ANALIZE_2D_IMGS_AS_3D_STACK", what, "leave it out: volumes are filtered and measured one by one")
     chunks = config.test.by_chunks
     thin = [(image, shape[0]) for shape, image in shapes.items() if len(shape) == 3 and chunks.z_start >= shape[0]]
     if chunks.enable and thin:
@@ -103,20 +112,6 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
         if crop and any(n <= 2 * c for n, c in zip(shape, crop * (len(shape) // len(crop)), strict=True)):
             what = f"{crop} leaves nothing of {image.path.name} ({show_shape(shape)})"
             yield Problem("TEST.EVAL_BORDER_CROP", what, "it is taken off both ends of each axis: use less than half the image")
-
-
-def _without_z(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Problem]:
-    """Warnings about settings along z without effect. Where PROBLEM.NDIM is given, the loader of the configuration says it."""
-    test = config.test
-    if not pairs or pairs[0].image.ndim == 3 or config.problem.ndim is not None or test.analize_2d_imgs_as_3d_stack:
-        return
-    dropped = [axes for axes, _ in test.post_processing.filters if "z" in axes]
-    if dropped:
-        what = f"median filters along {' and '.join(dropped)} have no effect: the images are 2D"
-        step = "TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True takes them as the slices of one volume"
-        yield Problem("TEST.POST_PROCESSING", what, step)
-    if test.by_chunks.enable and max(test.by_chunks.z_start, test.by_chunks.z_end) >= 0:
-        yield Problem("TEST.BY_CHUNKS", "Z_START and Z_END have no effect: the images are 2D")
 
 
 def _check_channels(pairs: Sequence[ImagePair], trained: Plan) -> list[Problem]:
@@ -149,25 +144,6 @@ def _other_spacing(image: Image, factors: tuple[float, ...], learnt: tuple[float
     what += f" (pixel size {image.spacing}, training was {Spacing(learnt)})"
     effect = f"objects are {show_factors([1 / factor for factor in factors])} times as large in pixels as those learnt"
     return Problem(str(image.path), what, f"{rescaling_step(image, factors)}; or expect worse labels", effect)
-
-
-def _unheeded(config: Config, trained: Plan) -> Iterator[Problem]:
-    """Warnings about keys that are given, and that a trained network has settled in another way."""
-    data, learnt = config.data, trained.config.data
-    settled = {
-        "DATA.N_CLASSES": (data.n_classes and max(2, data.n_classes), trained.classes.num_classes),
-        "DATA.CLASS_NAMES": (data.class_names, trained.classes.names),
-        "DATA.FORCE_RGB": (data.force_rgb if "force_rgb" in data.model_fields_set else None, learnt.force_rgb),
-        "DATA.NORMALIZATION": (data.normalization if "normalization" in data.model_fields_set else None, learnt.normalization),
-        "LOSS.IGNORE_INDEX": (
-            config.loss.ignored_values if "ignore_index" in config.loss.model_fields_set else None,
-            trained.config.loss.ignored_values,
-        ),
-    }
-    for key, (given, kept) in settled.items():
-        if given is not None and given != kept:
-            what = "has no effect: it is not what the network was trained with, and that is what is used"
-            yield Problem(key, what, "leave it out, or train a network with it")
 
 
 def _settled_coding(trained: Plan | None) -> LabelCoding | None:

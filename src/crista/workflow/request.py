@@ -28,6 +28,10 @@ PLAIN_NAMES = {"x", "raw", "image", "images", "img", "imgs", "imagestr", "train"
 
 OF_PREDICTION = ("TEST.", "DATA.TEST.", "SYSTEM.", "PATHS.")
 """How the keys begin that a prediction takes from its own request, see `crista.plan.make.plan_for_prediction`."""
+OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
+"""Keys of SYSTEM that tell of the machines of a training; its network may predict on others, which are given anew."""
+OF_THE_IMAGES = ("Z_START", "Z_END")
+"""Keys of TEST.BY_CHUNKS that choose slices of the volumes that were predicted with the training."""
 CHANGEABLE = "TEST, DATA.TEST, SYSTEM and PATHS can be changed"
 
 
@@ -113,8 +117,9 @@ def request_automatic(
 
     loaded = load(minutes)
     train = loaded.config.train
-    if train.max_minutes is None and train.epochs is None:
-        loaded = replace(load(MINUTES[train.quality]), notices=loaded.notices)
+    is_open = train.max_minutes is None and train.epochs is None
+    # The file beside the results is to be run again: it says the minutes, also where they were typed.
+    loaded = replace(load(MINUTES[train.quality] if is_open else train.max_minutes), notices=loaded.notices)
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
 
@@ -142,7 +147,7 @@ def request_prediction(
 ) -> Request:
     """Prediction of a folder (or one file) with a checkpoint; with `labels` it is measured too.
 
-    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; the machines are not.
+    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; machines and slices are not.
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
@@ -158,16 +163,23 @@ def request_prediction(
     if labels is not None:  # those count, wherever the labels of the training lay
         test.update(GT_PATH=str(labels), INPUT_ZARR_MULTIPLE_DATA=False)
     test.pop("USE_VAL_AS_TEST", None)
-    seed = {key: value for key, value in tree.pop("SYSTEM", {}).items() if key == "SEED"}
-    tree["SYSTEM"] = seed  # the rest is about the machines of the training, which this one need not be
+    for key in OF_THE_MACHINE:
+        tree.get("SYSTEM", {}).pop(key, None)
+    for key in OF_THE_IMAGES:
+        tree["TEST"].get("BY_CHUNKS", {}).pop(key, None)
     learnt, loaded = config_from_dict(tree), config_from_dict(tree, overrides)
     notices = [notice for notice in loaded.notices if notice not in learnt.notices]
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
     if idle:
-        have = "has" if len(idle) == 1 else "have"
-        notices.append(f"{', '.join(idle)} {have} no effect: a trained network keeps what it was trained with; {CHANGEABLE}")
+        notices.append(kept_as_trained(idle))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
     return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, tuple(notices))
+
+
+def kept_as_trained(keys: Sequence[str]) -> str:
+    """The notice that `keys` change nothing in a prediction."""
+    have = "has" if len(keys) == 1 else "have"
+    return f"{', '.join(keys)} {have} no effect: a trained network keeps what it was trained with; {CHANGEABLE}"
 
 
 def _idle_changes(learnt: Config, asked: Config) -> list[str]:
