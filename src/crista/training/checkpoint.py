@@ -80,9 +80,20 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "guards": {name: list(values) for name, values in vars(checkpoint.guards).items()},
     }
     with aside(path) as part, part.open("wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            raise _cause(error) from None
         file.flush()
         os.fsync(file.fileno())
+
+
+def _cause(error: RuntimeError) -> Exception:
+    """The error of the file system, a full disk say, if it is behind what torch says of the file it could not finish."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__context__
+    return behind or error
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
