@@ -104,6 +104,7 @@ def request_automatic(
     """A training on two folders, with everything else decided; without `name` it is called as the folder of the data.
 
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
+    The text of its configuration holds the time whichever way it was given: run by itself it is the same training.
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
 
@@ -113,8 +114,8 @@ def request_automatic(
 
     loaded = load(minutes)
     train = loaded.config.train
-    if train.max_minutes is None and train.epochs is None:
-        loaded = replace(load(MINUTES[train.quality]), notices=loaded.notices)
+    if train.max_minutes is not None or train.epochs is None:
+        loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
 
