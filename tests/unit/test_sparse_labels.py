@@ -26,7 +26,7 @@ from crista.patches.annotated import BalancedPlacer, Redrawn, annotated_only, gr
 from crista.patches.blocks import choose_block, profile_classes
 from crista.patches.blocks import class_counts as block_counts
 from crista.patches.cutting import PixelCache, placed
-from crista.patches.pixel_group import PixelGroup
+from crista.patches.pixel_group import GatheredPixels, PixelGroup
 from crista.patches.placing import GridPlacer, RandomPlacer
 from crista.patches.prepare import make_split, prepare_samples
 from crista.patches.preview import write_mark_images
@@ -210,11 +210,28 @@ def test_pixels_are_gathered_in_blocks_whatever_the_size_of_the_label(
     assert max(asked) <= 300
     assert sum(asked) == 6 * 33 * 38
     for value, [(number, group)] in zip((1, 2), gathered, strict=True):
-        expected = PixelGroup.of(label[sources[0].region] == value)
-        assert (number, group.count) == (0, expected.count)
+        mask = label[sources[0].region] == value
+        expected = PixelGroup.of(mask)
+        assert (number, group.count) == (0, expected.count) == (0, mask.sum())
         assert (group.bits is None) is (expected.bits is None) is (value == 1 and large > 0)
         one, other = np.random.default_rng(1), np.random.default_rng(1)
-        assert [group.draw(one) for _ in range(200)] == [expected.draw(other) for _ in range(200)]
+        drawn = [group.draw(one) for _ in range(20 * group.count)]
+        assert drawn == [expected.draw(other) for _ in range(20 * group.count)]
+        assert set(drawn) == set(np.flatnonzero(mask).tolist())
+
+
+def test_blocks_that_begin_anywhere_give_the_same_group() -> None:
+    """Bits of a row begin at a whole byte; a block need not."""
+    mask = np.random.default_rng(0).random((5, 30)) < 0.6
+    gathered = GatheredPixels(mask.shape)
+    for columns in (slice(13, 30), slice(0, 13)):
+        for rows in (slice(0, 2), slice(2, 5)):
+            gathered.add((rows, columns), mask[rows, columns])
+    group, expected = gathered.group(), PixelGroup.of(mask)
+    assert group.bits is not None
+    np.testing.assert_array_equal(group.bits, expected.bits)
+    np.testing.assert_array_equal(group.bits, np.packbits(mask, axis=-1))
+    assert group.count == expected.count == mask.sum()
 
 
 def test_of_a_large_image_the_surroundings_of_the_patch_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
