@@ -88,7 +88,7 @@ class CheckpointError(CristaError, ValueError):
 
 
 class TrainingError(CristaError, RuntimeError):
-    """Training had to stop: the loss or a gradient is not finite."""
+    """Training had to stop: the loss or a gradient is not finite, or another training writes the same files."""
 
 
 class UnstableTrainingError(TrainingError):

@@ -17,13 +17,17 @@ import pytest
 import torch
 import yaml  # zarr brings it
 from tests.conftest import MakeData, tiny_config
+from tests.jobs import write_data
+from tests.unit.test_probe import job_of
 from torch import nn
 
 from crista.errors import TrainingError, UnstableTrainingError
 from crista.losses.build import WeightedSum
 from crista.plan.events import EpochFinished, Said, StepFinished, TrainingFinished, Warned
+from crista.training import loop
 from crista.training.checkpoint import load_checkpoint
 from crista.training.finite import WorstBatch
+from crista.training.loop import previous_of
 from crista.training.precision import Precision
 from crista.workflow.api import run
 from crista.workflow.request import request_run
@@ -171,6 +175,17 @@ def test_other_data_train_anew_and_the_old_network_is_kept(make_data: MakeData, 
         assert torch.equal(value, kept[name])
 
 
+def test_data_by_which_the_plan_changes_too_are_what_differs(tmp_path: Path) -> None:
+    """Nobody touched a setting: the new images have another voxel size, and that is in the plan."""
+    seen: list[object] = []
+    for spacing in (0.5, 0.4):
+        data = write_data(tmp_path / "data", test=0, spacing=(spacing, spacing))
+        config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False})
+        run(config, result_dir=tmp_path, name="job", on_event=seen.append)
+    [warning] = [event.text for event in seen if isinstance(event, Warned) and "training starts anew" in event.text]
+    assert warning.startswith("the data differ")
+
+
 def test_a_network_that_is_gone_is_not_said_to_be_kept(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data(test=0)
     short = {"train": {"EPOCHS": 1}, "test": {"ENABLE": False}}
@@ -298,3 +313,87 @@ def test_going_on_from_the_own_network_survives_a_kill_in_the_first_epoch(make_d
     events.close()
     resumed = run(again, result_dir=tmp_path, name="job")
     assert_same_weights(whole.folder.checkpoint_last, resumed.folder.checkpoint_last)
+
+
+@pytest.mark.parametrize("moment", [StepFinished, EpochFinished], ids=["first epoch", "second epoch"])
+def test_going_on_from_the_own_network_by_its_path_is_resumed(
+    make_data: MakeData, tmp_path: Path, moment: type[StepFinished | EpochFinished]
+) -> None:
+    """As `--from` names it: the file is written anew in each epoch that is better, and is no other start for that."""
+    data = make_data(test=0)
+    first = run(tiny_config(data, test={"ENABLE": False}), result_dir=tmp_path, name="job")
+    old = weights_of(first.folder.checkpoint_best)
+    shutil.copytree(tmp_path / "job", tmp_path / "undisturbed/job")
+
+    def again(where: Path) -> dict[str, Any]:
+        own = where / "job/checkpoints/job_1-checkpoint-best.pth"
+        changes = {"model": {"LOAD_CHECKPOINT": True}, "train": {"LR": 0.001}, "paths": {"CHECKPOINT_FILE": str(own)}}
+        return tiny_config(data, test={"ENABLE": False}, **changes)
+
+    whole = run(again(tmp_path / "undisturbed"), result_dir=tmp_path / "undisturbed", name="job")
+    events = run_events(request_run(again(tmp_path), result_dir=tmp_path, name="job"))
+    for event in events:
+        if isinstance(event, moment):
+            break
+    events.close()
+    seen: list[object] = []
+    resumed = run(again(tmp_path), result_dir=tmp_path, name="job", on_event=seen.append)
+    assert any(isinstance(event, Said) and event.text == "resuming after epoch 1 of 2" for event in seen) is (
+        moment is EpochFinished
+    )
+    assert_same_weights(whole.folder.checkpoint_last, resumed.folder.checkpoint_last)
+    kept = weights_of(previous_of(resumed.folder.checkpoint_best))
+    assert all(torch.equal(value, kept[name]) for name, value in old.items())
+    run(again(tmp_path), result_dir=tmp_path, name="job", on_event=seen.append)
+    assert [event.reason for event in seen if isinstance(event, TrainingFinished)][-1] == "already trained"
+
+
+def test_the_network_that_a_training_starts_from_is_not_written_over(make_data: MakeData, tmp_path: Path) -> None:
+    """The one that an earlier training left as `previous`."""
+    data = make_data(test=0)
+    start = previous_of(tmp_path / "job/checkpoints/job_1-checkpoint-best.pth")
+    from_it = {"model": {"LOAD_CHECKPOINT": True}, "paths": {"CHECKPOINT_FILE": str(start)}}
+    short: dict[str, Any] = {"test": {"ENABLE": False}, "train": {"EPOCHS": 1}}
+    for seed in (0, 1):
+        run(tiny_config(data, system={"SEED": seed}, **short), result_dir=tmp_path, name="job")
+    before = start.read_bytes()
+    seen: list[object] = []
+    for _ in range(2):
+        run(tiny_config(data, **from_it, **short), result_dir=tmp_path, name="job", on_event=seen.append)
+    assert start.read_bytes() == before
+    assert previous_of(start).is_file()
+    reasons = [event.reason for event in seen if isinstance(event, TrainingFinished)]
+    assert reasons == ["all epochs are done", "already trained"]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.02], ids=["same settings", "other settings"])
+def test_of_two_trainings_in_one_folder_the_last_one_goes_on(make_data: MakeData, tmp_path: Path, rate: float) -> None:
+    """The other one says so at the end of its epoch, and writes nothing over what the last one wrote."""
+    data, no_test = make_data(test=0), {"ENABLE": False}
+    events = run_events(request_run(tiny_config(data, test=no_test), result_dir=tmp_path, name="job"))
+    next(event for event in events if isinstance(event, EpochFinished))
+    other = run_events(request_run(tiny_config(data, test=no_test, train={"LR": rate}), result_dir=tmp_path, name="job"))
+    next(event for event in other if isinstance(event, EpochFinished))
+    folder = tmp_path / "job/checkpoints"
+    written = {path.name: path.read_bytes() for path in folder.glob("*.pth")}
+    with pytest.raises(TrainingError, match="another training of this name has begun and writes here, so this one ends"):
+        list(events)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.pth")} == written
+    list(other)
+    best = load_checkpoint(folder / "job_1-checkpoint-best.pth")
+    assert best.plan.optimizer.lr == rate
+    assert load_checkpoint(folder / "job_1-checkpoint-last.pth").finished
+    assert all(path.suffix == ".pth" for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("asked", [(True, False), (False, True), (False, False)])
+def test_processes_stop_together(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[bool, bool]
+) -> None:
+    """Ctrl-C may reach one process before the end of an epoch and another one after it."""
+    own, peer = asked
+    monkeypatch.setattr(loop, "sum_over_processes", lambda values, *_: values + peer)
+    job = job_of(make_data(test=0), tmp_path)
+    if own:
+        job.stop.set()
+    assert loop._agreed_stop(job) is any(asked)

@@ -79,6 +79,21 @@ def test_a_failed_writing_keeps_the_old_file(saved: Path, plan: Plan, monkeypatc
     assert [path.name for path in saved.parent.iterdir()] == ["a.pth"]
 
 
+@pytest.mark.parametrize("room", [0, 5_000, 300_000, 1_000_000])
+def test_a_disk_that_becomes_full_is_named_as_such(saved: Path, plan: Plan, room: int) -> None:
+    """torch ends with an error of its own about the file that it could not finish."""
+    resource = pytest.importorskip("resource")
+    before, (soft, hard) = saved.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint(saved, Checkpoint(plan, {"a": torch.zeros(10), "w": torch.zeros(2**20)}, 2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["a.pth"]
+
+
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.pth: no such checkpoint\. Train first, or set PATHS\.CHECKPOINT_FILE"):
         load_checkpoint(tmp_path / "none.pth")

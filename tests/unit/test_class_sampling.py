@@ -11,10 +11,12 @@ from tests.conftest import MakeData, tiny_config
 from crista.config.load import config_from_dict
 from crista.images.check import check_dataset
 from crista.images.image import ImagePair
+from crista.images.labels import LabelCoding
 from crista.images.open import open_image
 from crista.images.write import write_image
-from crista.patches.annotated import BalancedPlacer
+from crista.patches.annotated import BalancedPlacer, group_pixels
 from crista.patches.class_sampling import AnywherePlacer, MixedPlacer
+from crista.patches.cutting import PixelCache
 from crista.patches.placing import GridPlacer
 from crista.patches.prepare import make_split, prepare_samples
 from crista.patches.split import Source, whole_sources
@@ -34,7 +36,8 @@ def sources_of(folder: Path, labels: list[np.ndarray]) -> tuple[Source, ...]:
 
 def placer_of(folder: Path, labels: list[np.ndarray], *, share: float) -> MixedPlacer:
     sources = sources_of(folder, labels)
-    around = BalancedPlacer(sources, PATCH, labels, classes=(1, 2), count=10)
+    cache = PixelCache(LabelCoding(3), limit_bytes=0)
+    around = BalancedPlacer(sources, PATCH, group_pixels(sources, cache, (1, 2)), count=10)
     return MixedPlacer(around, AnywherePlacer(sources, PATCH, 10), share)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from crista.images.digest import digest_files
 
 
@@ -16,6 +18,29 @@ def test_copies_elsewhere_have_the_same_digest_and_other_contents_another(tmp_pa
     one, two, three = (digest_files([tmp_path / folder / "a.tif"]) for folder in ("one", "two", "three"))
 
     assert one == two != three
+
+
+def test_a_pixel_in_the_middle_of_a_large_file_changes_its_digest(tmp_path: Path) -> None:
+    """A label that was corrected in one slice of a stack: the size is the same, and so is whatever lies at both ends."""
+    path = tmp_path / "a.tif"
+    with path.open("wb") as file:
+        file.truncate(2**26 + 2**21)
+    before = digest_files([path])
+    with path.open("r+b") as file:
+        file.seek(2**25)
+        file.write(b"1")
+    assert digest_files([path]) != before
+
+
+def test_of_a_huge_file_the_time_of_change_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read all of it would take minutes."""
+    monkeypatch.setattr("crista.images.digest.WHOLE_BYTES", 2**21)
+    path = tmp_path / "a.tif"
+    path.write_bytes(bytes(2**22))
+    before = digest_files([path])
+    assert digest_files([path]) == before
+    os.utime(path, ns=(1, 1))
+    assert digest_files([path]) != before
 
 
 def test_names_that_are_no_unicode_have_a_digest(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from crista.images.write import write_image
 from crista.patches.cutting import PixelCache, Placement
 from crista.patches.dataset import PatchSamples
 from crista.patches.grid import fitted_patch, grid_placements
-from crista.patches.loader import Batch, full_batches, iter_batches, rank_share, shuffled_order, uniform_batches
+from crista.patches.loader import Batch, epoch_order, full_batches, iter_batches, rank_share, shuffled_order, uniform_batches
 from crista.patches.normalization import compute_statistics
 from crista.patches.placing import GridPlacer, RandomPlacer, Replicated
 from crista.patches.split import Source, split_pairs, whole_sources
@@ -189,11 +189,22 @@ def test_closing_the_loader_stops_it(tmp_path: Path) -> None:
 
 def test_batches_are_full_and_shared() -> None:
     batches = full_batches(list(range(10)), 4)
-    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]  # 10 and 11 are 0 and 1 again, with other random numbers
     shares = [rank_share(batches[0], rank=rank, world_size=2) for rank in (0, 1)]
     assert shares == [[0, 1], [2, 3]]
     assert sorted(shuffled_order(10, epoch=1, seed=0)) == list(range(10))
     assert shuffled_order(10, epoch=1, seed=0) != shuffled_order(10, epoch=2, seed=0)
+
+
+def test_a_batch_of_one_image_holds_different_patches(tmp_path: Path) -> None:
+    """EXTRACT_RANDOM_PATCH draws one patch per image and epoch, and a batch takes more than there are images."""
+    sources = whole_sources(make_pairs(tmp_path, 1))
+    statistics = [compute_statistics(source.pair.image, Normalization()) for source in sources]
+    cache = PixelCache(LabelCoding(2), limit_bytes=10**9)
+    samples = PatchSamples(sources, statistics, RandomPlacer(sources, (8, 8)), cache, seed=3)
+    order = epoch_order(len(samples), None, epoch=1, seed=0)
+    (batch,) = iter_batches(samples, full_batches(order, 4), epoch=1, num_threads=1)
+    assert len({image.numpy().tobytes() for image in batch.images}) == 4
 
 
 def test_validation_batches_keep_shapes_together() -> None:

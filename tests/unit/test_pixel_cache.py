@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.unit.test_plan import facts, plan
 
 from crista.geometry.axes import Array, Region
 from crista.images.image import Image, ImagePair
 from crista.images.labels import LabelCoding
 from crista.patches.cutting import PixelCache
-from crista.patches.split import Source, whole_sources
+from crista.patches.dataset import PatchSamples
+from crista.patches.prepare import prepare_samples
+from crista.patches.split import Source, Split, whole_sources
 
 SHAPE = (20, 30)
 PIXELS = (np.arange(600) % 3).astype(np.uint8).reshape(SHAPE)
@@ -51,3 +54,22 @@ def test_threads_read_an_image_once_between_them(room: int) -> None:
     whole = [file.asked.count(PIXELS.size) for file in files]
     kept = min(room, 3)
     assert sorted(whole) == [0] * (3 - kept) + [2] * kept  # the image and its label, for as many as there is room
+
+
+def test_training_and_validation_images_share_the_room(tmp_path: Path) -> None:
+    """Two folders of images in memory take no more than one."""
+    sources, files = slow_sources(4)
+    made = plan(facts([SHAPE] * 2, num_classes=3, counts=(1, 1, 1)), DATA__VAL__FROM_TRAIN=False)
+    room = 2 * PIXELS.size
+    prepared = prepare_samples(made, Split(sources[:2], sources[2:], ""), map_folder=tmp_path, cache_bytes=room)
+
+    def read_all(samples: PatchSamples) -> None:
+        for index in range(len(samples)):
+            samples.sample(index, 1)
+
+    for samples in (prepared.train, prepared.validation, prepared.train, prepared.validation):
+        for file in files:
+            file.asked.clear()
+        read_all(samples)
+        kept = [not file.asked for file in files]
+    assert sum(kept[2:]) == 0  # the first image of the training has the room

@@ -47,7 +47,8 @@ def test_an_older_pytorch_that_cannot_tell_trains_in_float32(monkeypatch: pytest
 
 def test_gpus_take_what_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
     for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has: has)
+        # a T4 has none, and emulates it
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=has: has or including_emulation)
         assert training_half_precision(torch.device("cuda")) is expected
     assert training_half_precision(torch.device("mps")) is None
 

@@ -24,6 +24,7 @@ from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.training import probe
 from crista.training.distributed import Processes
+from crista.training.loop import training_key
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.training.state import State, TrainingJob
 
@@ -72,6 +73,51 @@ def test_a_batch_that_does_not_fit_is_made_smaller(make_data: MakeData, tmp_path
     assert plan.batch_size == 3
     assert next(event.text for event in events if isinstance(event, Said)).startswith("TRAIN.BATCH_SIZE = 3: 32 were planned;")
     assert [decision.value for decision in plan.decisions if decision.key == "TRAIN.BATCH_SIZE"] == ["3"]
+
+
+def test_images_that_will_be_kept_in_memory_leave_less_for_the_batch(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read patch by patch in the first epoch, when the batch is fixed already."""
+    job = job_of(make_data(test=0), tmp_path, FREE)
+    images = 4 * 48 * 48 * 2  # and their labels
+    assert job.train.cache.bytes_to_come((*job.train.sources, *job.validation.sources)) == images
+    monkeypatch.setattr(probe, "_activation_bytes", lambda _, size: 100 * size)
+    weights = 16 * sum(parameter.numel() for parameter in probe.State(job).model.parameters())
+    monkeypatch.setattr(probe, "free_bytes", lambda: int((weights + 3.5 * 1.5 * 100) / 0.7) + images)
+    assert probe._fit_processor(job) == 3
+    for samples in (job.train, job.validation):
+        for index in range(len(samples)):
+            samples.sample(index, 1)
+    assert job.train.cache.bytes_to_come(job.train.sources) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "PROBLEM.PRINT_OLD_KEY_CHANGES=False",
+        "AUGMENTOR.AUG_SAMPLES=False",
+        "AUGMENTOR.AUG_NUM_SAMPLES=3",
+        "AUGMENTOR.DRAW_GRID=False",
+        "DATA.CHECK_GENERATORS=True",
+        "DATA.TRAIN.CHECK_DATA=False",
+        "DATA.VAL.DIST_EVAL=False",
+        "TRAIN.QUALITY=best",
+        "TRAIN.METRICS=[jaccard_index]",
+        "TRAIN.VERBOSE=True",
+    ],
+)
+def test_what_is_only_shown_or_checked_throws_no_training_away(change: str) -> None:
+    given = ["DATA.N_CLASSES=2", "TRAIN.EPOCHS=3"]
+    one, other = (make_plan(config_from_dict({}, overrides).config, facts()) for overrides in (given, [*given, change]))
+    assert one.config != other.config
+    assert training_key(one) == training_key(other)
+
+
+@pytest.mark.parametrize("change", ["TRAIN.LR=0.5", "AUGMENTOR.ENABLE=True", "DATA.VAL.SPLIT_TRAIN=0.3", "SYSTEM.SEED=1"])
+def test_what_changes_the_weights_trains_anew(change: str) -> None:
+    one, other = (make_plan(config_from_dict({}, overrides).config, facts()) for overrides in ([], [change]))
+    assert training_key(one) != training_key(other)
 
 
 def test_a_given_batch_is_kept_with_a_warning(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

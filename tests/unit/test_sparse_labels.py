@@ -16,18 +16,21 @@ from crista.config.data import ValidationData
 from crista.config.load import config_from_dict
 from crista.config.loss import Loss
 from crista.errors import ConfigError, DataError
+from crista.geometry.axes import Region
 from crista.images.coding import CodingDecision
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding, class_counts, make_coding, read_label
 from crista.images.open import open_image
 from crista.images.write import write_image
-from crista.patches.annotated import BalancedPlacer, Redrawn, annotated_only
+from crista.patches.annotated import BalancedPlacer, Redrawn, annotated_only, group_pixels
 from crista.patches.blocks import choose_block, profile_classes
 from crista.patches.blocks import class_counts as block_counts
 from crista.patches.cutting import PixelCache, placed
+from crista.patches.pixel_group import GatheredPixels, PixelGroup
 from crista.patches.placing import GridPlacer, RandomPlacer
 from crista.patches.prepare import make_split, prepare_samples
-from crista.patches.split import split_pairs, whole_sources
+from crista.patches.preview import write_mark_images
+from crista.patches.split import Source, Split, split_pairs, whole_sources
 
 
 def scribbles(*values: int, far: int, shape: tuple[int, int] = (40, 40)) -> np.ndarray:
@@ -153,7 +156,8 @@ def test_classes_are_drawn_equally_and_the_drawn_pixel_is_in_the_patch(tmp_path:
     second[5:15, 10:30] = 0
     pairs = [write_pair(tmp_path, name, label) for name, label in (("a", first), ("b", second))]
     sources, labels = whole_sources(pairs), [first, second]
-    placer = BalancedPlacer(sources, (16, 16), labels, classes=range(3), count=7)
+    pixels = group_pixels(sources, PixelCache(LabelCoding(3, 255), limit_bytes=0), range(3))
+    placer = BalancedPlacer(sources, (16, 16), pixels, count=7)
     assert len(placer) == 7
     drawn: Counter[int] = Counter()
     where: Counter[int] = Counter()
@@ -177,8 +181,79 @@ def test_classes_are_drawn_equally_and_the_drawn_pixel_is_in_the_patch(tmp_path:
 
 def test_nothing_annotated_cannot_be_drawn_from(tmp_path: Path) -> None:
     pair = write_pair(tmp_path, "a", np.full((20, 20), 255, np.uint8))
+    pixels = group_pixels(whole_sources([pair]), PixelCache(LabelCoding(2, 255), limit_bytes=0), range(2))
+    assert pixels == []
     with pytest.raises(ValueError, match="no pixel of these labels is annotated"):
-        BalancedPlacer(whole_sources([pair]), (8, 8), [np.full((20, 20), 255, np.uint8)], classes=range(2), count=1)
+        BalancedPlacer(whole_sources([pair]), (8, 8), pixels, count=1)
+
+
+@pytest.mark.parametrize("large", [0, 2**28], ids=["large", "small"])
+def test_pixels_are_gathered_in_blocks_whatever_the_size_of_the_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    """Classes of 2 % and of a third of the pixels, in a part of a volume: no more than a block is read, and the same drawn."""
+    label = np.random.default_rng(0).choice([0, 1, 2], size=(7, 33, 41), p=[0.63, 0.02, 0.35]).astype(np.uint8)
+    pair = write_pair(tmp_path, "a", label)
+    sources = (Source(pair, (slice(1, 7), slice(0, 33), slice(3, 41))),)
+    monkeypatch.setattr("crista.patches.annotated.BLOCK_VALUES", 300)
+    monkeypatch.setattr("crista.patches.pixel_group.LARGE", large)
+    asked: list[int] = []
+    read = PixelCache.read_label
+
+    def note(self: PixelCache, source: Source, region: Region) -> np.ndarray:
+        found = read(self, source, region)
+        asked.append(found.size)
+        return found
+
+    monkeypatch.setattr(PixelCache, "read_label", note)
+    gathered = group_pixels(sources, PixelCache(LabelCoding(3), limit_bytes=0), (1, 2))
+    assert max(asked) <= 300
+    assert sum(asked) == 6 * 33 * 38
+    for value, [(number, group)] in zip((1, 2), gathered, strict=True):
+        mask = label[sources[0].region] == value
+        expected = PixelGroup.of(mask)
+        assert (number, group.count) == (0, expected.count) == (0, mask.sum())
+        assert (group.bits is None) is (expected.bits is None) is (value == 1 and large > 0)
+        one, other = np.random.default_rng(1), np.random.default_rng(1)
+        drawn = [group.draw(one) for _ in range(20 * group.count)]
+        assert drawn == [expected.draw(other) for _ in range(20 * group.count)]
+        assert set(drawn) == set(np.flatnonzero(mask).tolist())
+
+
+def test_blocks_that_begin_anywhere_give_the_same_group() -> None:
+    """Bits of a row begin at a whole byte; a block need not."""
+    mask = np.random.default_rng(0).random((5, 30)) < 0.6
+    gathered = GatheredPixels(mask.shape)
+    for columns in (slice(13, 30), slice(0, 13)):
+        for rows in (slice(0, 2), slice(2, 5)):
+            gathered.add((rows, columns), mask[rows, columns])
+    group, expected = gathered.group(), PixelGroup.of(mask)
+    assert group.bits is not None
+    np.testing.assert_array_equal(group.bits, expected.bits)
+    np.testing.assert_array_equal(group.bits, np.packbits(mask, axis=-1))
+    assert group.count == expected.count == mask.sum()
+
+
+def test_of_a_large_image_the_surroundings_of_the_patch_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of patches around scribbles: the same square and point, and no picture of the whole image."""
+    label = np.full((300, 400), 255, np.uint8)
+    label[200:210, 340:350], label[20:25, 30:40] = 0, 1
+    sources = whole_sources([write_pair(tmp_path, "a", label)])
+    made = plan(facts([(300, 400)] * 2), LOSS__IGNORE_INDEX=255, DATA__PATCH_SIZE="(64, 64, 1)")
+    samples = prepare_samples(made, Split(sources, sources, ""), map_folder=tmp_path, cache_bytes=0).train
+    whole = [open_image(path).read() for path in write_mark_images(samples, tmp_path / "whole", count=3)]
+    monkeypatch.setattr("crista.patches.preview.SHOWN_VOXELS", 100)
+    parts = [open_image(path).read() for path in write_mark_images(samples, tmp_path / "parts", count=3)]
+    assert len(parts) == len(whole) == 6
+    for picture, part in zip(whole, parts, strict=True):
+        assert picture.shape == (3, 300, 400)
+        assert max(part.shape[1:]) <= 3 * 64
+        masks = [(image[2] == 255) & (image[0] == 0) for image in (picture, part)]
+        assert masks[0].sum() == masks[1].sum() > 200
+        reds = [(image[0] == 255) & (image[2] == 0) for image in (picture, part)]
+        (y, x), (top, left) = (np.argwhere(mask).mean(axis=0) for mask in (reds[0], masks[0]))
+        (v, u), (above, before) = (np.argwhere(mask).mean(axis=0) for mask in (reds[1], masks[1]))
+        assert (y - top, x - left) == pytest.approx((v - above, u - before))
 
 
 @pytest.mark.parametrize("limit", [0, 10**9])
@@ -283,6 +358,19 @@ def test_images_are_chosen_so_that_every_class_is_in_both_parts(tmp_path: Path, 
     parts = [{source.pair.name for source in part} for part in (split.train, split.validation)]
     assert [len(part) for part in parts] == [6, 2]
     assert all(part & {"0", "1"} for part in parts)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_class_of_a_single_image_is_trained_on_and_said_to_be_unmeasured(tmp_path: Path, seed: int) -> None:
+    """Labels without open pixels, of many images: whichever of them chance would have kept for validation."""
+    pairs = [write_pair(tmp_path, f"{index}", scribbles(1, *([2] if index == 3 else []), far=0)) for index in range(5)]
+    made = plan(facts(num_classes=3, counts=(90, 9, 1)), SYSTEM__SEED=seed)
+    split = make_split(made, pairs, [])
+    assert "3" in {source.pair.name for source in split.train}
+    assert split.notice.endswith("Validation holds no annotated pixel of class 2 and says nothing about it")
+    last = plan(facts(num_classes=3, counts=(90, 9, 1)), DATA__VAL__RANDOM=False)
+    told = make_split(last, [*pairs[:3], pairs[4], pairs[3]], []).notice
+    assert told.endswith("No annotated pixel of class 2 is left for training")
 
 
 def test_images_without_annotation_are_left_out_and_named(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from crista.config.load import config_from_dict
+from crista.config.load import config_from_dict, parse_config
 from crista.images.dataset import open_pairs
 from crista.workflow import run
-from crista.workflow.request import request_prediction
+from crista.workflow.request import request_automatic, request_prediction
 
 
 def test_the_cache_fits_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +53,16 @@ def test_label_images_that_are_given_are_those_that_count(tmp_path: Path, monkey
         assert pair.label is not None
         assert pair.label.path.name == expected
         assert pair.label.inner == ("label" if labels == "x" else None)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "overrides", "expected"),
+    [(3, (), 3), (None, ("TRAIN.MAX_MINUTES=7",), 7), (None, (), 20), (None, ("TRAIN.EPOCHS=4",), None)],
+)
+def test_the_configuration_that_is_kept_of_two_folders_is_that_of_the_same_training(
+    tmp_path: Path, minutes: float | None, overrides: tuple[str, ...], expected: float | None
+) -> None:
+    """Its first line tells people to run it; `--minutes` comes as a change of a key."""
+    made = request_automatic(tmp_path / "x", tmp_path / "y", minutes=minutes, result_dir=tmp_path, overrides=overrides)
+    assert made.config.train.max_minutes == expected
+    assert parse_config(made.config_text).config.train.max_minutes == expected

@@ -25,7 +25,8 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     """What mixed precision computes in on `device`: bfloat16 where a GPU has it, else float16; None where it is no faster."""
     if device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Older GPUs (T4, V100, RTX 20) emulate bfloat16, slower than float32, and PyTorch counts that unless it is told not to.
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def training_half_precision(device: torch.device) -> torch.dtype | None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from crista.geometry.axes import Array
+from crista.geometry.tiles import grid_blocks
+from crista.images.blocks import BLOCK_VALUES, choose_block
 from crista.patches.cutting import PixelCache, Placement, placed
+from crista.patches.pixel_group import GatheredPixels, PixelGroup
 from crista.patches.placing import Placer
-from crista.patches.probability_map import PixelGroup
 from crista.patches.split import Source
 
 MIDDLE = 0.5
@@ -51,25 +52,41 @@ class Redrawn:
         return number, placement
 
 
+ClassPixels = list[tuple[int, PixelGroup]]
+"""The pixels of one class in each source, given by its number, that holds some."""
+
+
+def group_pixels(sources: Sequence[Source], cache: PixelCache, classes: Sequence[int]) -> list[ClassPixels]:
+    """The pixels of each of `classes` that occurs; labels are read block by block, so that they may be larger than memory."""
+    found: list[ClassPixels] = [[] for _ in classes]
+    for number, source in enumerate(sources):
+        gathered = [GatheredPixels(source.shape) for _ in classes]
+        chunks = source.pair.label.chunks if source.pair.label is not None else None
+        for block in grid_blocks(source.shape, choose_block(source.shape, chunks, BLOCK_VALUES)):
+            start, size = zip(*((axis.start, axis.stop - axis.start) for axis in block), strict=True)
+            label = cache.read_label(source, placed(source, Placement(start, size)))
+            for value, pixels in zip(classes, gathered, strict=True):
+                pixels.add(block, label == value)
+        for of_class, pixels in zip(found, gathered, strict=True):
+            group = pixels.group()
+            of_class.extend([(number, group)] if group.count else [])
+    return [of_class for of_class in found if of_class]
+
+
 class BalancedPlacer:
     """Patches around annotated pixels: each class as often as the others, each of its pixels in all sources as likely.
 
     Parameters
     ----------
-    labels : (Z)YX classes of each source
-    classes : around which patches lie; pixels of other values are not drawn
+    pixels : of the classes around which patches lie, at least one (`group_pixels`); others are not drawn
     count : samples per epoch
     """
 
-    def __init__(
-        self, sources: Sequence[Source], patch: Sequence[int], labels: Sequence[Array], *, classes: Sequence[int], count: int
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], patch: Sequence[int], pixels: Sequence[ClassPixels], *, count: int) -> None:
         self._shapes = [source.shape for source in sources]
         self._patch = tuple(patch)
         self._count = count
-        groups = [[(number, PixelGroup(label == k)) for number, label in enumerate(labels)] for k in classes]
-        present = [[(number, group) for number, group in of_class if group.count] for of_class in groups]
-        self._classes = [of_class for of_class in present if of_class]
+        self._classes = pixels
         self._cumulative = [np.cumsum([group.count for _, group in of_class]) for of_class in self._classes]
         if not self._classes:
             raise ValueError("no pixel of these labels is annotated")

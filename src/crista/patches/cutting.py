@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from threading import Lock
 
 import numpy as np
@@ -98,14 +99,23 @@ class PixelCache:
                     self._kept[key] = self._load(source.pair)
         return self._kept[key]
 
+    def bytes_to_come(self, sources: Sequence[Source]) -> int:
+        """Bytes that it will still take for images of `sources` that nobody has asked for yet."""
+        waiting = {id(source.pair): source.pair for source in sources if id(source.pair) not in self._kept}
+        return min(self._free, sum(map(_bytes_of, waiting.values())))
+
     def _load(self, pair: ImagePair) -> Kept | None:
-        size = pair.image.nbytes + int(np.prod(pair.image.spatial_shape))
+        size = _bytes_of(pair)
         with self._lock:
             if size > self._free:
                 return None
             self._free -= size
         classes = read_label(pair.label, self._coding) if pair.label is not None else None
         return np.ascontiguousarray(pair.image.read()), classes
+
+
+def _bytes_of(pair: ImagePair) -> int:
+    return pair.image.nbytes + prod(pair.image.spatial_shape)
 
 
 def _cut(pixels: Array, region: Region, limits: Region) -> Array:

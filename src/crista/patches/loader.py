@@ -54,9 +54,13 @@ def epoch_order(length: int, count: int | None, *, epoch: int, seed: int) -> lis
 
 
 def full_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices of each batch; the last is filled up from the start of the order, so that all steps weigh the same."""
-    count = -(-len(order) // batch_size)
-    return [[order[i % len(order)] for i in range(k * batch_size, (k + 1) * batch_size)] for k in range(count)]
+    """Indices of each batch of an `order` of all samples; the last is filled up, so that all steps weigh the same.
+
+    What fills it are the first samples of the order again, with other random numbers: of a single image with random patches a
+    batch holds no two that are equal.
+    """
+    count, length = -(-len(order) // batch_size), len(order)
+    return [[order[i % length] + i // length * length for i in range(k * batch_size, (k + 1) * batch_size)] for k in range(count)]
 
 
 def rank_share(batch: Sequence[int], *, rank: int, world_size: int) -> list[int]:

@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crista.augmentations import build_pipeline
 from crista.errors import DataError, Problem
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
+from crista.images.look_cache import look_at_label
 from crista.images.wording import list_names, place_of, plural
-from crista.patches.annotated import BalancedPlacer, Keep, Redrawn, annotated_only
+from crista.patches.annotated import BalancedPlacer, Keep, Redrawn, annotated_only, group_pixels
 from crista.patches.blocks import ClassProfile, profile_classes
 from crista.patches.class_sampling import AnywherePlacer, MixedPlacer
 from crista.patches.cutting import PixelCache
@@ -57,7 +61,8 @@ def make_split(plan: Plan, train: Sequence[ImagePair], validation: Sequence[Imag
         notice = f"validation: the {len(validation)} images of DATA.VAL.PATH"
         return Split(whole_sources(train), whole_sources(validation), notice + _said(unused + more))
     gap = [max(1, size // 4) for size in plan.patch_size]
-    split = split_pairs(train, plan.config.data.val, gap=gap, seed=plan.config.system.seed, profiles=profiles)
+    totals = _class_totals(train, coding) if profiles is None else None
+    split = split_pairs(train, plan.config.data.val, gap=gap, seed=plan.config.system.seed, profiles=profiles, totals=totals)
     return replace(split, notice=split.notice + _said(unused))
 
 
@@ -66,7 +71,7 @@ def _annotated(
 ) -> tuple[Sequence[ImagePair], list[ClassProfile] | None, list[str]]:
     """The pairs with annotated pixels, where each class is annotated, and the names of the others.
 
-    Labels without open pixels are only looked at for fewer than `least` pairs.
+    Of labels without open pixels that is only asked for fewer than `least` pairs.
     """
     if (coding.ignore_index is None and len(pairs) >= least) or any(pair.label is None for pair in pairs):
         return pairs, None, []
@@ -79,6 +84,19 @@ def _annotated(
         raise DataError("with the data", [Problem(f"{key} {where}", what, next_step)])
     names = [pair.name for index, pair in enumerate(pairs) if index not in kept]
     return [pairs[index] for index in kept], [profiles[index] for index in kept], names
+
+
+def _class_totals(pairs: Sequence[ImagePair], coding: LabelCoding) -> NDArray[np.int64] | None:
+    """Pixels of each class in each label image, (pairs, K), which the check has counted; None where one is missing."""
+    totals = np.zeros((len(pairs), coding.num_classes), np.int64)
+    for row, pair in zip(totals, pairs, strict=True):
+        if pair.label is None:
+            return None
+        counts = look_at_label(pair.label).counts
+        for value, number in coding.class_of.items():
+            if number != coding.ignore_index:
+                row[number] += counts.get(value, 0)
+    return totals
 
 
 def _said(unused: Sequence[str]) -> str:
@@ -97,7 +115,7 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
     coding = coding_of(plan)
     pipeline = build_pipeline(plan.config.augmentor.transforms(plan.ndim), ndim=plan.ndim, ignore_index=plan.classes.ignore_index)
     train_cache = PixelCache(coding, limit_bytes=cache_bytes if data.train.in_memory else 0)
-    same = data.val.from_train and data.val.in_memory == data.train.in_memory
+    same = data.val.in_memory == data.train.in_memory  # of one cache, so that both together keep to the limit
     validation_cache = train_cache if same else PixelCache(coding, limit_bytes=cache_bytes if data.val.in_memory else 0)
     statistics = _statistics(plan, [*split.train, *split.validation])
     train = PatchSamples(
@@ -166,17 +184,16 @@ def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache
 
 def _class_placer(plan: Plan, sources: Sequence[Source], cache: PixelCache, count: int) -> Placer:
     """Patches around annotated pixels of sparse labels; else so large a share of them around the foreground as the plan says."""
-    labels = [cache.read_label(source, source.region) for source in sources]
     classes = range(plan.classes.num_classes)
     if plan.sparse_labels:
-        return BalancedPlacer(sources, plan.patch_size, labels, classes=classes, count=count)
+        return BalancedPlacer(sources, plan.patch_size, group_pixels(sources, cache, classes), count=count)
     anywhere: Placer = AnywherePlacer(sources, plan.patch_size, count)
     keep = _keep(plan, sources, cache)
     anywhere = Redrawn(anywhere, keep) if keep is not None else anywhere
-    present = [value for value in classes[1:] if any((label == value).any() for label in labels)]
-    if not present:
+    foreground = group_pixels(sources, cache, classes[1:])
+    if not foreground:
         return anywhere
-    return MixedPlacer(BalancedPlacer(sources, plan.patch_size, labels, classes=present, count=count), anywhere, plan.class_share)
+    return MixedPlacer(BalancedPlacer(sources, plan.patch_size, foreground, count=count), anywhere, plan.class_share)
 
 
 def _keep(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> Keep | None:

@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from crista.geometry.axes import Array
 from crista.images.atomic import aside, atomic_write
 from crista.patches.intensities import as_float32
-
-DENSE_SHARE = 0.25
-"""From this share of all pixels on, a group is kept as one bit per pixel rather than as a list of indices."""
+from crista.patches.pixel_group import PixelGroup
 
 BLUE = (0, 0, 255)
 RED = (255, 0, 0)
@@ -66,29 +64,6 @@ def compute_masses(counts: Sequence[int], weights: Sequence[float]) -> tuple[flo
     return tuple(value / sum(chosen) for value in chosen)
 
 
-class PixelGroup:
-    """Pixels that are all as likely; one is drawn in constant time on average."""
-
-    def __init__(self, mask: NDArray[np.bool_]) -> None:
-        self.size = mask.size
-        self.count = int(mask.sum())
-        self._bits: NDArray[np.uint8] | None = None
-        self._indices: NDArray[np.integer] = np.empty(0, np.uint32)
-        if self.count >= DENSE_SHARE * mask.size:
-            self._bits = np.packbits(mask.ravel())
-        else:
-            self._indices = np.flatnonzero(mask).astype(np.uint32 if mask.size < 2**32 else np.uint64)
-
-    def draw(self, rng: np.random.Generator) -> int:
-        """Flat index of one pixel of the group, each as likely."""
-        if self._bits is None:
-            return int(self._indices[int(rng.integers(self.count))])
-        while True:
-            index = int(rng.integers(self.size))
-            if self._bits[index >> 3] >> (7 - (index & 7)) & 1:
-                return index
-
-
 class ProbabilityMap:
     """Centres drawn from a probability map with at most two values besides 0.
 
@@ -99,7 +74,7 @@ class ProbabilityMap:
         self.shape: tuple[int, ...] = probabilities.shape
         highest = probabilities.max()
         values = {highest, probabilities.min(where=probabilities > 0, initial=highest)}
-        self._groups = tuple(PixelGroup(probabilities == value) for value in sorted(values))
+        self._groups = tuple(PixelGroup.of(probabilities == value) for value in sorted(values))
         if not highest > 0 or sum(g.count for g in self._groups) != np.count_nonzero(probabilities):
             raise ValueError("a probability map holds 0 and one or two probabilities above 0, this array does not")
         masses = [float(v) * group.count for v, group in zip(sorted(values), self._groups, strict=True)]

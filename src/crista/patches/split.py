@@ -61,6 +61,7 @@ def split_pairs(
     gap: Sequence[int],
     seed: int,
     profiles: Sequence[ClassProfile] | None = None,
+    totals: NDArray[np.int64] | None = None,
 ) -> Split:
     """Split the training images by DATA.VAL: by image, or by blocks with a gap if there is only one.
 
@@ -72,14 +73,16 @@ def split_pairs(
     gap : (Z)YX voxels
         Width of the strip between training and validation blocks of one image that belongs to neither.
     profiles : where each class is annotated, one per pair
-        With them the split leaves every class in both parts, where that can be.
+    totals : (pairs, K) pixels of each class; those of the profiles, if they are left out
+        With one of them the split leaves every class in both parts, where that can be.
     """
     by_blocks = len(pairs) == 1 or (len(pairs) == 2 and not config.cross_val and round(2 * config.split_train) == 0)
     if by_blocks:
         return _split_blocks(pairs, config, gap, seed, profiles)
     if config.cross_val and config.cross_val_nfold > len(pairs):
         config = config.model_copy(update={"cross_val_nfold": len(pairs)})
-    totals = None if profiles is None else np.stack([profile[0].sum(axis=1) for profile in profiles])
+    if totals is None and profiles is not None:
+        totals = np.stack([profile[0].sum(axis=1) for profile in profiles])
     choices = list(_choices(len(pairs), config, seed, tries=0 if totals is None else OTHER_ORDERS))
     chosen = choices[0] if totals is None else max(choices, key=lambda choice: _classes_in_both(totals, choice))
     sources = whole_sources(pairs)

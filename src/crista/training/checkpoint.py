@@ -90,8 +90,10 @@ def _save(content: dict[str, Any], file: BinaryIO, path: Path) -> None:
     try:
         torch.save(content, file)
     except RuntimeError as error:
-        reason = error.__context__
-        if not isinstance(reason, OSError):
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        if reason is None:
             raise
         raise OSError(reason.errno, reason.strerror, str(path)) from error
 

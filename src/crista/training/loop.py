@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -35,6 +36,7 @@ from crista.plan.events import (
 from crista.plan.plan import Plan
 from crista.training.budget import Budget, RunningBudget
 from crista.training.checkpoint import load_checkpoint, save_checkpoint
+from crista.training.claim import Claim
 from crista.training.distributed import sum_over_processes
 from crista.training.guards import Guards
 from crista.training.memory import reused_memory
@@ -67,8 +69,16 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
     UnstableTrainingError
         If the loss or a gradient is not finite; no update has been made with it, and lower
         learning rates did not help.
+    TrainingError
+        If another training has begun to write the same checkpoints.
     """
-    plan, state = job.plan, State(job)
+    claim = Claim(job.last_path)
+    with claim.held() if job.processes.is_main else nullcontext():
+        yield from _train(job, State(job), claim)
+
+
+def _train(job: TrainingJob, state: State, claim: Claim) -> Generator[Event, None, None]:
+    plan = job.plan
     finished = yield from _resume(job, state)
     if state.start_notice and not state.history:
         yield Said(state.start_notice)
@@ -79,11 +89,11 @@ def train(job: TrainingJob) -> Generator[Event, None, None]:
         yield TrainingFinished("already trained", job.best_path)
         return
     with reused_memory(job.device):
-        yield from _train_epochs(job, state)
+        yield from _train_epochs(job, state, claim)
     yield from Guards(plan, state).close()
 
 
-def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None]:
+def _train_epochs(job: TrainingJob, state: State, claim: Claim) -> Generator[Event, None, None]:
     """The epochs that are left."""
     plan = job.plan
     schedule = SCHEDULES.build(plan.schedule)
@@ -107,9 +117,10 @@ def _train_epochs(job: TrainingJob, state: State) -> Generator[Event, None, None
         stop = patience_is_over(state.losses(), plan.patience)
         total = _agreed_total(job, state, budget)
         if job.processes.is_main:
+            claim.check()
             yield from _save(job, state, is_best=is_best, finished=stop or epoch == total)
         yield EpochFinished(epoch, total, row, is_best)
-        if job.stop.is_set():
+        if _agreed_stop(job):
             break
         if stop:
             yield TrainingFinished(f"no better validation loss for {plan.patience} epochs", job.best_path)
@@ -146,13 +157,19 @@ def _agreed_total(job: TrainingJob, state: State, budget: RunningBudget) -> int:
     return int(sum_over_processes(own, job.processes, job.device)[0])
 
 
+def _agreed_stop(job: TrainingJob) -> bool:
+    """Whether any process was asked to stop; Ctrl-C reaches each at a moment of its own, and none may go on alone."""
+    asked = np.array([job.stop.is_set()], np.float64)
+    return bool(sum_over_processes(asked, job.processes, job.device)[0] > 0)
+
+
 def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
     """Load the checkpoint of an unfinished training of the same plan; True if that training is finished."""
     if not job.last_path.is_file():
         return False
     checkpoint = load_checkpoint(job.last_path, device=job.device)
-    other = "data" if checkpoint.data_key != job.data_key else None
-    other = "settings" if training_key(checkpoint.plan) != training_key(job.plan) else other
+    other = "settings" if training_key(checkpoint.plan) != training_key(job.plan) else None
+    other = "data" if checkpoint.data_key != job.data_key else other  # by which the plan may have changed too
     if other is not None:
         job.processes.barrier()  # every process has read the old checkpoint before it is moved
         kept = _set_aside(job) if job.processes.is_main else None
@@ -181,21 +198,34 @@ def previous_of(best: Path) -> Path:
 
 
 def _set_aside(job: TrainingJob) -> Path | None:
-    """Keep the best network of an earlier training, if it is there, under another name."""
-    kept = job.best_path.replace(previous_of(job.best_path)) if job.best_path.is_file() else None
+    """Keep the best network of an earlier training, if it is there, under another name; not that of the network to start from."""
+    place = previous_of(job.best_path)
+    if job.start_path is not None and job.start_path.resolve() == place.resolve():
+        place = previous_of(place)
+    kept = job.best_path.replace(place) if job.best_path.is_file() else None
     job.last_path.unlink(missing_ok=True)
     return kept
 
 
 def training_key(plan: Plan) -> str:
-    """What must be equal for a training to be continued: every setting that changes the weights."""
+    """What must be equal for a training to be continued: every setting that changes the weights.
+
+    What is only shown or checked does not, and what settings decide is in the plan itself.
+    """
     unrelated: Any = {
         "config": {
             "test": True,
             "paths": True,
             "system": True,
-            "train": {"max_minutes"},
-            "data": {"test": True, "train": {"path", "gt_path", "in_memory"}, "val": {"path", "gt_path", "in_memory"}},
+            "problem": {"print_old_key_changes"},
+            "augmentor": {"aug_samples", "aug_num_samples", "draw_grid"},
+            "train": {"max_minutes", "quality", "verbose", "metrics"},
+            "data": {
+                "test": True,
+                "check_generators": True,
+                "train": {"path", "gt_path", "in_memory", "check_data"},
+                "val": {"path", "gt_path", "in_memory", "dist_eval"},
+            },
         },
         "inference": True,
         "decisions": True,

@@ -265,12 +265,14 @@ def _with(plan: Plan, update: dict[str, Any], decision: Decision) -> Plan:
 
 
 def _fit_processor(job: TrainingJob) -> int:
-    """Patches of a batch whose activations fit into the free memory."""
+    """Patches of a batch whose activations fit into the memory that is free once the images are in it."""
     one, two = (_activation_bytes(job, size) for size in (1, 2))
     per_patch = max(1, two - one)
     state = State(job)
     weights = 4 * sum(p.numel() * p.element_size() for p in state.model.parameters())
-    return int((SHARE_OF_FREE * free_bytes() - weights) / (WORKSPACE * per_patch))
+    sources = (*job.train.sources, *job.validation.sources)
+    images = max(samples.cache.bytes_to_come(sources) for samples in (job.train, job.validation))  # mostly they share one
+    return int((SHARE_OF_FREE * (free_bytes() - images) - weights) / (WORKSPACE * per_patch))
 
 
 def _activation_bytes(job: TrainingJob, size: int) -> int:

@@ -108,6 +108,7 @@ def request_automatic(
     """A training on two folders, with everything else decided; without `name` it is called as the folder of the data.
 
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
+    The text of its configuration holds the time whichever way it was given: run by itself it is the same training.
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
 
@@ -117,9 +118,9 @@ def request_automatic(
 
     loaded = load(minutes)
     train = loaded.config.train
-    is_open = train.max_minutes is None and train.epochs is None
     # The file beside the results is to be run again: it says the minutes, also where they were typed.
-    loaded = replace(load(MINUTES[train.quality] if is_open else train.max_minutes), notices=loaded.notices)
+    if train.max_minutes is not None or train.epochs is None:
+        loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
 

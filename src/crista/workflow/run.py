@@ -91,7 +91,7 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
     report.raise_if_problems()
-    data_key = _data_key(config, report) if config.train.enable else ""
+    data_key = _data_key(config, folder, report) if config.train.enable else ""
     if config.train.enable:
         assert report.fingerprint is not None
         earlier = _earlier_plan(folder, data_key)
@@ -183,6 +183,7 @@ def train_stage(
         data_key=data_key,
         stop=request.stop,
         start=start,
+        start_path=_given_checkpoint(request.config, folder) if start is not None else None,
     )
     job = yield from _fit(request, job)
     if processes.is_main:
@@ -318,13 +319,19 @@ def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Ev
         yield FileWritten(folder.gen_check, f"{len(written) // 2} patches as the network gets them")
 
 
-def _data_key(config: Config, report: DatasetReport) -> str:
-    """Identifies the training data, and the checkpoint that training starts from."""
+def _data_key(config: Config, folder: RunFolder, report: DatasetReport) -> str:
+    """Identifies the training data, and the checkpoint that training starts from, unless that is the run's own."""
     images = [image for pair in (*report.train, *report.val) for image in (pair.image, pair.label)]
     files = [image.path for image in images if image is not None]
-    if config.model.load_checkpoint and config.paths.checkpoint_file:
-        files.append(Path(config.paths.checkpoint_file).expanduser())
+    if config.model.load_checkpoint and not _starts_from_itself(config, folder):
+        files.append(_given_checkpoint(config, folder))
     return digest_files(files)
+
+
+def _starts_from_itself(config: Config, folder: RunFolder) -> bool:
+    """Whether a training starts from a file that it writes itself: what it holds then tells nothing of where it began."""
+    own = (folder.checkpoint_best, folder.checkpoint_last)
+    return _given_checkpoint(config, folder).resolve() in [path.resolve() for path in own]
 
 
 def _checkpoint_of(config: Config, folder: RunFolder) -> Path:
@@ -346,12 +353,10 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
         return load_checkpoint(_checkpoint_of(config, folder))
     if not config.model.load_checkpoint:
         return None
-    path = _given_checkpoint(config, folder)
-    if config.paths.checkpoint_file:
-        return load_checkpoint(path)
-    if not path.is_file() and previous_of(folder.checkpoint_best).is_file():
-        path = previous_of(folder.checkpoint_best)  # a training that started from it was killed in its first epoch
-    if not path.is_file():
+    path, previous = _given_checkpoint(config, folder), previous_of(folder.checkpoint_best)
+    if not path.is_file() and previous.is_file() and _starts_from_itself(config, folder):
+        path = previous  # a training that started from it was killed in its first epoch
+    if not path.is_file() and not config.paths.checkpoint_file:
         raise ConfigError(
             "in the configuration",
             [
