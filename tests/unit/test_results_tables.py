@@ -113,6 +113,17 @@ def test_runs_table_without_measurement_writes_nothing(tmp_path: Path) -> None:
     assert not folder.runs_summary.exists()
 
 
+def test_runs_table_with_tables_that_a_spreadsheet_has_saved(tmp_path: Path) -> None:
+    """With its own mark at the start it still counts; in another encoding, or as UTF-16, it is no table of ours, and no error."""
+    text = "file,iou_Zellkörper\nmean,0.5\n"
+    first, *others = (RunFolder(tmp_path, "job", number) for number in (1, 2, 3))
+    for folder, encoding in ((first, "utf-8-sig"), (others[0], "cp1252"), (others[1], "utf-16")):
+        folder.results.mkdir(parents=True)
+        folder.test_results_metrics.write_bytes(text.encode(encoding))
+    assert write_runs_table(first)
+    assert first.runs_summary.read_text(encoding="utf-8") == "run_id,iou_Zellkörper\n1,0.500000\nmean,0.500000\nsd,\n"
+
+
 def test_runs_table_of_a_single_run_has_an_empty_deviation(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, "job", 1)
     write_test_metrics(folder.test_results_metrics, [], {"iou": 0.5})
