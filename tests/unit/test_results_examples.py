@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,44 @@ def test_panels_of_an_image_with_and_without_label() -> None:
     assert [panel.name for panel in bare.panels] == ["image", "prediction"]
 
 
+def is_tinted(picture: np.ndarray) -> np.ndarray:
+    """Where a grey picture has a colour."""
+    return np.asarray(np.ptp(picture.astype(int), axis=-1) > 20)
+
+
+def test_each_panel_shows_what_it_is_called() -> None:
+    """Label on the left, prediction at the top: where only one of them is, the errors say which."""
+    image = np.random.default_rng(0).integers(90, 110, (1, 40, 40)).astype(np.uint8)
+    label, prediction = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+    label[:, :20], prediction[:20] = 1, 1
+    cells = np.zeros((10, 10), np.float32)
+    cells[9, 9] = 1
+    (only,), _ = build_slices(Pixels(image, prediction, label, cells), 10**6)
+    shown = {panel.name: decode(panel.picture) for panel in only.panels}
+    assert not is_tinted(shown["image"]).any()
+    np.testing.assert_array_equal(is_tinted(shown["label"]), label > 0)
+    np.testing.assert_array_equal(is_tinted(shown["prediction"]), prediction > 0)
+    np.testing.assert_array_equal(is_tinted(shown["errors"]), (label | prediction) > 0)
+    missed, invented = shown["errors"][30, 10], shown["errors"][10, 30]
+    assert missed[2] > missed[0]  # blue: a false negative
+    assert invented[0] > invented[2]  # orange: a false positive
+    brightness = shown["uncertainty"].sum(axis=-1)
+    assert np.unravel_index(brightness.argmax(), brightness.shape) >= (36, 36)
+
+
+def test_each_slice_shows_its_own_pixels() -> None:
+    """Of 60 slices 24 are shown; slice n has a square of its own at y = n."""
+    label = np.zeros((60, 64, 8), np.uint8)
+    for number in range(60):
+        label[number, number, :4], label[number, number, 4:] = 1, 0
+    slices, _ = build_slices(Pixels(np.full((1, 60, 64, 8), 7, np.uint8), label[:, :, ::-1], label, None), 10**9)
+    assert len(slices) == MAX_SLICES
+    for entry in slices:
+        shown = {panel.name: is_tinted(decode(panel.picture)) for panel in entry.panels}
+        np.testing.assert_array_equal(shown["label"], label[entry.number] > 0)
+        np.testing.assert_array_equal(shown["prediction"], label[entry.number, :, ::-1] > 0)
+
+
 def test_slices_fit_the_budget_and_the_fullest_comes_first() -> None:
     slices, shown = build_slices(volume(60), 10**9)
     assert len(slices) == MAX_SLICES
@@ -62,6 +101,15 @@ def test_slices_fit_the_budget_and_the_fullest_comes_first() -> None:
     assert len(one) == 1
     all_of_them, shown = build_slices(volume(9), 10**9)
     assert [entry.number for entry in all_of_them] == list(range(9))
+    assert shown == 4
+
+
+def test_pixels_without_annotation_are_not_the_fullest_slice() -> None:
+    """Of sparse labels most slices hold nothing but the ignore value."""
+    pixels = volume(9)
+    label = pixels.label.copy()
+    label[:4] = 255
+    _, shown = build_slices(replace(pixels, label=label, ignore_index=255), 10**9)
     assert shown == 4
 
 
@@ -103,6 +151,18 @@ def test_small_images_are_regions_of_their_own_and_unpredicted_ones_none() -> No
     assert (only.name, only.where, only.is_whole) == ("small", "whole image", True)
     assert only.region == (slice(0, 10), slice(0, 10))
     assert rank_regions([], (64, 64), 5) == []
+
+
+def test_regions_of_a_part_lie_where_they_are_in_its_file() -> None:
+    """What validates of a single image: a strip that begins at x = 32."""
+    cells = np.full((4, 8), 0.1, np.float32)
+    cells[:, 4:] = 0.6
+    strip = UncertaintyMap("a", (16, 32), cells, cut_at=(0, 32))
+    first, second = rank_regions([strip], (16, 16), 2)
+    assert [first.where, second.where] == ["y 0–15, x 48–63", "y 0–15, x 32–47"]
+    assert first.region == (slice(0, 16), slice(16, 32))
+    (whole,) = rank_regions([strip], (16, 32), 1)
+    assert whole.where == "y 0–15, x 32–63"
 
 
 def test_curves_lie_between_round_numbers() -> None:
