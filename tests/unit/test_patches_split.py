@@ -79,6 +79,7 @@ def test_one_image_is_split_into_blocks_with_a_gap(tmp_path: Path, shape: tuple[
     assert (use == 10).mean() == pytest.approx(0.2)
     assert (use == 0).mean() == pytest.approx(8 / 200)
     assert "only one image" in split.notice
+    assert split.shares_images
 
 
 def test_folds_of_one_image_train_on_both_sides(tmp_path: Path) -> None:
@@ -91,6 +92,7 @@ def test_folds_of_one_image_train_on_both_sides(tmp_path: Path) -> None:
 def test_one_pixel_trains_and_validates_and_says_so(tmp_path: Path) -> None:
     split = split_pairs(make_pairs(tmp_path, 1, (1, 1)), ValidationData(), gap=(8, 8), seed=0)
     assert "too small to keep a part for validation" in split.notice
+    assert split.shares_images
 
 
 def test_a_patch_never_holds_pixels_beyond_its_source(tmp_path: Path) -> None:

@@ -213,6 +213,14 @@ def test_provenance_is_json_with_checksums(tmp_path: Path) -> None:
     assert datetime.fromisoformat(first["modified"]).tzinfo is not None
 
 
+def test_two_n5_stores_are_told_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "attributes.json").write_text(f'{{"n5": "2.0.0", "of": "{name}"}}')
+    one, other = (describe_input(tmp_path / name) for name in "ab")
+    assert one.sha1 == hashlib.sha1(b'{"n5": "2.0.0", "of": "a"}').hexdigest() != other.sha1
+
+
 def test_an_empty_folder_as_input_has_a_checksum_too(tmp_path: Path) -> None:
     assert describe_input(tmp_path).sha1 == hashlib.sha1(b"").hexdigest()
 
