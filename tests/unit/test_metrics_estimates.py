@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
 
 from crista.metrics import ImageCounts, estimate, find_estimate, foreground_dice, foreground_iou, summarise
-from crista.metrics.estimates import RESAMPLES
+from crista.metrics.estimates import INTERVAL_RULE, RESAMPLES
 from crista.metrics.overlap import dice, iou
 
 NAMES = ("background", "cell")
@@ -56,6 +56,23 @@ def test_the_interval_is_that_of_all_resamples_of_four_images() -> None:
 def test_the_interval_is_always_the_same_in_any_order() -> None:
     assert repr(estimate(IMAGES, NAMES)) == repr(estimate(IMAGES[::-1], NAMES))
     assert RESAMPLES == 2000
+
+
+def test_the_interval_does_not_depend_on_how_many_resamples_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2000 in parts of 300 are 2000."""
+    at_once = repr(estimate(IMAGES, NAMES))
+    monkeypatch.setattr("crista.metrics.estimates.CHUNK_VALUES", 300 * 14)
+    assert repr(estimate(IMAGES, NAMES)) == at_once
+
+
+def test_the_interval_is_that_of_the_seed_that_is_told() -> None:
+    """2000 times as many images as there are, drawn by NumPy from seed 0, in one order of the images or another."""
+    assert "2000 resamples of the images, seed 0" in INTERVAL_RULE
+    scores = np.array([0.1, 0.5, 0.8, 0.9])
+    times = np.random.default_rng(0).multinomial(4, [0.25] * 4, size=2000)
+    one = find_estimate(estimate(IMAGES, NAMES), "iou", "cell", "images")
+    possible = {tuple(np.percentile(times @ scores[list(p)] / 4, [2.5, 97.5]).round(9)) for p in permutations(range(4))}
+    assert (round(one.low, 9), round(one.high, 9)) in possible
 
 
 def test_vectorised_measures_equal_those_of_one_matrix() -> None:

@@ -161,6 +161,9 @@ def test_regions_of_a_part_lie_where_they_are_in_its_file() -> None:
     first, second = rank_regions([strip], (16, 16), 2)
     assert [first.where, second.where] == ["y 0–15, x 48–63", "y 0–15, x 32–47"]
     assert first.region == (slice(0, 16), slice(16, 32))
+    middle = np.full((4, 12), 0.1, np.float32)
+    middle[:, 2:6] = 0.9  # half of the first window, half of the second
+    assert rank_regions([UncertaintyMap("a", (16, 48), middle)], (16, 16), 1)[0].where == "y 0–15, x 8–23"
     (whole,) = rank_regions([strip], (16, 32), 1)
     assert whole.where == "y 0–15, x 32–63"
 
@@ -175,6 +178,19 @@ def test_curves_lie_between_round_numbers() -> None:
     assert (ticks[0], ticks[-1]) == (0.4, 1.0)
     assert re.search(r'points="44.0,[\d.]+ 348.0,[\d.]+"', svg)
     assert draw_curve([{"epoch": 1, "loss": float("nan")}], "loss", None) == ""
+
+
+def test_curves_of_one_epoch_and_of_constants() -> None:
+    one = draw_curve([{"epoch": 1, "loss": 0.5}], "loss", None)
+    assert one.count('class="train dot"') == 1
+    for value in (0.0, 0.5, -2.0):
+        svg = draw_curve([{"epoch": epoch, "loss": value} for epoch in range(1, 12)], "loss", None)
+        ticks = [float(text) for text in re.findall(r'text-anchor="end">(-?[\d.]+)<', svg)]
+        assert ticks[0] < value < ticks[-1]
+        heights = {float(y) for y in re.findall(r"[\d.]+,([\d.]+)", svg.split("points=")[1])}
+        [height] = heights
+        assert 10 < height < 188
+        assert re.findall(r'text-anchor="middle">(\d+)<', svg) == ["1", "3", "5", "7", "9", "11"]
 
 
 def test_warnings_are_those_of_the_last_run(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from crista.images.open import open_image
 from crista.inference.record import ImageRecord
 from crista.metrics import show_score, summarise
 from crista.plan.plan import Plan
-from crista.results.outcome import Measurement, image_stage, measure
+from crista.results.outcome import Measurement, image_stage, main_stage, measure
 from crista.results.overlays import to_picture
 from crista.results.pictures import encode_picture
 from crista.results.ranking import UncertainRegion
@@ -120,3 +120,16 @@ def test_pictures_of_what_to_label_next_are_of_that_region(tmp_path: Path, ndim:
     plane = pixels[region] if ndim == 2 else pixels[6][region[1:]]
     assert found.picture == encode_picture(to_picture(plane[np.newaxis]))
     assert not found.is_labelled
+
+
+def test_pooled_counts_are_those_of_all_images() -> None:
+    one, other = np.array([[8, 1], [0, 1]]), np.array([[4, 0], [3, 3]])
+    found = measure(records(one, other), PLAN)
+    np.testing.assert_array_equal(found.pooled["per_image"], one + other)
+
+
+def test_the_last_stage_that_was_measured_stands_for_the_run() -> None:
+    order = ("post_processing", "full_image", "stack", "per_image")
+    for number, stage in enumerate(order):
+        made = [ImageRecord("a", "", {}, dict.fromkeys(reversed(order[number:]), np.eye(2, dtype=np.int64)))]
+        assert main_stage(measure(made, PLAN)) == stage
