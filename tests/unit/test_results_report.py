@@ -182,6 +182,7 @@ def test_report_of_nothing_says_that_all_was_decided() -> None:
 
 def test_numbers_as_people_read_them() -> None:
     assert [format_duration(s) for s in (0.4211, 38.2, 245.0, 7400.0)] == ["0.42 s", "38 s", "4 min 5 s", "2 h 3 min"]
+    assert [format_duration(s) for s in (9.96, 59.6, 3599.6, 7260.0)] == ["10 s", "1 min 0 s", "1 h 0 min", "2 h 1 min"]
     assert [format_score(v) for v in (0.91234, NAN, None)] == ["0.9123", "–", "–"]
     assert [format_bytes(v) for v in (312e6, 1.44e9)] == ["312 MB", "1.4 GB"]
 
