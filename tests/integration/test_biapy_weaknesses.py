@@ -13,6 +13,7 @@ import zarr
 from tests.jobs import job, labels, plan_of, predict_only, run_and_listen, table, write_data, write_pairs
 from tests.unit.test_plan import facts
 
+import crista
 from crista.augmentations import build_pipeline
 from crista.config.data import Normalization
 from crista.config.load import config_from_dict
@@ -151,7 +152,11 @@ def test_a4_ignored_pixels_and_class_weights_of_two_classes(terms: str) -> None:
     target[:, :3] = 255
     value = loss(logits, target)
     value.backward()
-    assert 0 < value.item() < 10
+    plain = build_loss(plan.loss, classes=plan.classes, class_weights=None)(logits, target)
+    assert (value.item() != pytest.approx(plain.item(), rel=1e-3)) == (terms != "[DICE]")  # Dice balances by itself
+    changed = target.clone()
+    changed[:, :3] = 1
+    assert loss(logits, changed).item() != pytest.approx(value.item(), rel=1e-3)
     assert logits.grad is not None
     assert not logits.grad[:, :, :3].any()
     assert logits.grad[:, :, 3:].all()
@@ -190,8 +195,13 @@ def test_a6_values_beyond_the_classes_are_refused_and_never_cut_to_8_bits(tmp_pa
     for path in (data / "train" / "y").iterdir():
         write_image(path, labels(path, 2).astype(np.uint16) * 257, "YX")
     write_image(data / "train/y/00.tif", np.arange(48 * 48).reshape(48, 48).astype(np.uint16) % 300, "YX")
-    with pytest.raises(CristaError, match=r"(?s)00\.tif"):
+    with pytest.raises(CristaError, match=r"(?s)00\.tif.*300 label values"):  # 256 of them in 8 bits
         run(job(data), result_dir=tmp_path / "out", name="job")
+    for path in (data / "train" / "y").iterdir():
+        write_image(path, 256 * (np.indices((48, 48)).sum(axis=0) % 2).astype(np.uint16), "YX")  # 0 and 0 in 8 bits
+    counted = crista.check(job(data, {"TEST": {"ENABLE": False}})).fingerprint
+    assert counted is not None
+    assert counted.class_counts == (3 * 48 * 24,) * 2
 
 
 def test_a7_filters_that_crista_does_not_have_are_refused_not_misapplied() -> None:
@@ -294,8 +304,13 @@ def test_b13_a_key_without_effect_says_so(override: str) -> None:
 
 
 def test_b13_checks_fire() -> None:
-    for override in ("MODEL.YX_DOWN=[3,-1]", "MODEL.Z_DOWN=[9]", "DATA.NORMALIZATION.PERC_CLIP.ENABLE=True"):
-        with pytest.raises(ConfigError):
+    told = {
+        "MODEL.YX_DOWN=[3,-1]": "MODEL.YX_DOWN: must be at least 0",
+        "MODEL.Z_DOWN=[9]": "MODEL.Z_DOWN: must be at most 8",
+        "DATA.NORMALIZATION.PERC_CLIP.ENABLE=True": "PERC_CLIP.ENABLE: ENABLE is True: set LOWER_PERC and UPPER_PERC",
+    }
+    for override, words in told.items():
+        with pytest.raises(ConfigError, match=words):
             config_of(override)
 
 
@@ -347,7 +362,9 @@ def test_c17_every_normalisation_builds_and_runs(normalization: str, ndim: int) 
 @pytest.mark.parametrize("border", ["constant", "reflect", "wrap", "symmetric"])
 def test_c17_shift_with_every_border(border: str) -> None:
     sample = Sample(np.ones((1, 20, 20), np.float32), np.ones((20, 20), np.uint8))
-    assert augmented(sample, "AUGMENTOR.SHIFT=True", f"AUGMENTOR.AFFINE_MODE={border}").image.shape == (1, 20, 20)
+    shifted = augmented(sample, "AUGMENTOR.SHIFT=True", f"AUGMENTOR.AFFINE_MODE={border}")
+    assert shifted.image.shape == (1, 20, 20)
+    assert (shifted.label.min() == 0) == (shifted.image.min() < 0.5) == (border == "constant")  # the others repeat the image
 
 
 @pytest.mark.parametrize(

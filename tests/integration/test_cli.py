@@ -70,7 +70,8 @@ def test_command_line_and_python_do_the_same(data: Path, trained: Path) -> None:
     assert list(ours) == list(theirs) == ["cells_2d_000.tif", "cells_2d_001.tif"]
     for name, label in ours.items():
         np.testing.assert_array_equal(label, theirs[name])
-    assert outcome.metrics
+    for name in ("test_results_metrics.csv", "test_results_summary.csv", "test_results_confusion.csv"):
+        assert (trained / "results" / "cli_1" / name).read_bytes() == (outcome.folder.results / name).read_bytes()
 
 
 def test_run_tells_its_steps_line_by_line_and_goes_on_where_it_was(data: Path, trained: Path, run: Run) -> None:

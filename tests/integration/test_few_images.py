@@ -24,3 +24,4 @@ def test_few_images_train_validate_and_are_measured(count: int, shape: tuple[int
     assert len(rows) == 2
     assert all(np.isfinite(row["val_loss"]) for row in rows)
     assert len(list(outcome.folder.per_image_binarized.iterdir())) == 1
+    assert np.isfinite(outcome.metrics["Foreground IoU, reconstructed image (mean over images)"])

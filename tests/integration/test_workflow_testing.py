@@ -86,10 +86,14 @@ def test_what_the_network_does_not_take_from_the_file_is_said(binary: Trained, t
 
 
 def test_own_checkpoint_is_found_without_a_path(binary: Trained, tmp_path: Path) -> None:
-    shutil.copytree(binary.first.folder.checkpoints, tmp_path / "job" / "checkpoints")
-    for epoch in ("best_on_val", "last_on_train"):
+    """The best or the last one, as asked: each is found where the other is not there."""
+    for epoch, name in (("best_on_val", "best"), ("last_on_train", "last")):
+        source = binary.first.folder.checkpoints / f"job_1-checkpoint-{name}.pth"
+        (tmp_path / name / "job/checkpoints").mkdir(parents=True)
+        shutil.copy(source, tmp_path / name / "job/checkpoints")
         change = {"TRAIN": {"ENABLE": False}, "MODEL": {"LOAD_CHECKPOINT": True, "LOAD_CHECKPOINT_EPOCH": epoch}}
-        assert run(binary.config(change), result_dir=tmp_path, name="job").metrics
+        found = run(binary.config(change), result_dir=tmp_path / name, name="job").metrics
+        assert found == run(binary.config(predict_only(source)), result_dir=tmp_path / f"{name}_given", name="job").metrics
 
 
 def test_without_any_checkpoint_the_message_names_the_file(binary: Trained, tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_border_crop_leaves_the_border_out_of_the_figures_alone(binary: Trained,
 
 
 def test_a_border_crop_that_leaves_nothing_is_refused(binary: Trained, tmp_path: Path) -> None:
-    with pytest.raises(CristaError, match=r"TEST\.EVAL_BORDER_CROP.*"):
+    with pytest.raises(CristaError, match=r"TEST\.EVAL_BORDER_CROP.*leaves nothing of 0\d\.tif"):
         binary.predict(tmp_path, {"TEST": {"EVAL_BORDER_CROP": (24, 6)}})
 
 

@@ -115,7 +115,9 @@ def test_a_constant_rate_is_not_said_to_do_the_same_as_an_average() -> None:
 
 @pytest.mark.parametrize(("quality", "steps"), [("fast", 500), ("standard", 1500), ("best", 6000)])
 def test_quality_decides_epochs(quality: str, steps: int) -> None:
-    [decision] = [d for d in plan_of(f"TRAIN.QUALITY={quality}").decisions if d.key == "TRAIN.EPOCHS"]
+    plan = plan_of(f"TRAIN.QUALITY={quality}", "TRAIN.BATCH_SIZE=1", "DATA.PATCH_SIZE=(256,256,1)")
+    assert plan.epochs == ceil(steps / 8)  # of eight images, each one patch
+    [decision] = [d for d in plan.decisions if d.key == "TRAIN.EPOCHS"]
     assert f"{steps} are aimed at (TRAIN.QUALITY: {quality})" in decision.reason
 
 

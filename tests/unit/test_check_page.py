@@ -8,11 +8,16 @@ from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image as Pillow
 from tests.conftest import MakeData, tiny_config
 
 import crista
-from crista.results.check_page import check_thumbnails, findings_table, write_check_page
+from crista.geometry.axes import Region
+from crista.images.labels import make_coding
+from crista.images.open import open_image
+from crista.images.write import write_image
+from crista.results.check_page import check_thumbnails, draw_pair, findings_table, write_check_page
 
 
 def pictures_in(html: str) -> list[np.ndarray]:
@@ -57,3 +62,38 @@ def test_sound_data_are_one_sentence(make_data: MakeData) -> None:
     report = crista.check(tiny_config(make_data(train=3, test=1)))
     assert report.findings == ()
     assert findings_table(report) == "<p>Nothing is wrong with the files.</p>"
+
+
+def test_pixels_without_annotation_are_grey_where_the_label_holds_unknown_values_too(tmp_path: Path) -> None:
+    label = np.zeros((48, 48), np.uint8)
+    label[10:20], label[20:30], label[30:] = 1, 7, 255
+    write_image(tmp_path / "x.tif", np.full((48, 48), 90, np.uint8), "YX")
+    write_image(tmp_path / "y.tif", label, "YX")
+    image, found = open_image(tmp_path / "x.tif"), open_image(tmp_path / "y.tif", is_label=True)
+    _, drawn = draw_pair(image, found, make_coding(2, [255]))
+    colours = [drawn[row, 5] for row in (0, 12, 25, 40)]
+    assert [np.ptp(colour) < 0.1 for colour in colours] == [True, False, False, True]
+    assert not np.allclose(colours[0], colours[3])
+    assert not np.allclose(colours[1], colours[2])
+
+
+@pytest.mark.parametrize("shape", [(700, 500), (3, 333, 1000)])
+def test_large_planes_are_read_band_by_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    rng, axes = np.random.default_rng(0), "ZYX"[-len(shape) :]
+    write_image(tmp_path / "x.tif", rng.integers(0, 255, (*shape, 3)).astype(np.uint8), axes + "C")
+    write_image(tmp_path / "y.tif", rng.integers(0, 2, shape).astype(np.uint8), axes)
+    image, label = (open_image(tmp_path / name, ndim=len(shape), is_label=name == "y.tif") for name in ("x.tif", "y.tif"))
+    whole = draw_pair(image, label, make_coding(2, []))
+    read, sizes = type(image.source).read, []
+
+    def noted(self: object, region: Region) -> np.ndarray:
+        pixels = read(self, region)
+        sizes.append(pixels.size)
+        return pixels
+
+    monkeypatch.setattr(type(image.source), "read", noted)
+    monkeypatch.setattr("crista.results.check_page.BAND_PIXELS", 10_000)
+    for one, other in zip(draw_pair(image, label, make_coding(2, [])), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert max(sizes) <= 3 * 10_000
+    assert len(sizes) > 20

@@ -116,6 +116,9 @@ def test_a_budget_reaches_a_command_as_changes_before_those_of_set() -> None:
     command(job="c", quality=Quality.FAST, override=["TRAIN.LR=1"])
     changes = ["TRAIN.MAX_MINUTES=2.5", "TRAIN.MAX_MINUTES=9"], None, ["TRAIN.MAX_MINUTES=5", "TRAIN.LR=1"]
     assert seen == list(zip("abc", changes, strict=True))
+    for quality, minutes in ((Quality.STANDARD, 20), (Quality.BEST, 120)):
+        command(quality=quality)
+        assert seen[-1] == ("", [f"TRAIN.MAX_MINUTES={minutes}"])
     with pytest.raises(typer.BadParameter, match="fast stands for a time, and --minutes is given too"):
         command(job="d", minutes=2.5, quality=Quality.FAST)
 

@@ -14,6 +14,7 @@ from crista.inference.record import ImageRecord
 from crista.plan.events import FileWritten, StageStarted
 from crista.results.outcome import labels_folder
 from crista.results.run_folder import RunFolder
+from crista.results.run_pictures import _label_file
 from crista.workflow.api import Outcome
 
 
@@ -41,6 +42,17 @@ def test_a_folder_may_be_named_in_two_ways(folder: RunFolder, monkeypatch: pytes
     monkeypatch.chdir(folder.result_dir)
     nearby = RunFolder(Path(), "job")
     assert labels_folder(folder, records(nearby.full_post_processing)) == folder.full_post_processing
+
+
+def test_the_pictures_show_labels_however_the_folder_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With saved probabilities a record names those too, and last; the label image of the last stage is what counts."""
+    monkeypatch.chdir(folder.result_dir)
+    nearby = RunFolder(Path(), "job")
+    written = (nearby.per_image_binarized, nearby.per_image, nearby.full_image_binarized, nearby.full_image)
+    for now in (folder, nearby):
+        assert _label_file(now, records(*written)[0]) == nearby.full_image_binarized / "a.tif"
+        filtered = records(*written, nearby.full_post_processing)[0]
+        assert _label_file(now, filtered) == nearby.full_post_processing / "a.tif"
 
 
 def test_filtered_labels_of_an_earlier_run_are_not_named(folder: RunFolder) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import crista
+from crista.cli.inspection import score_rows
 from crista.errors import CristaError, DataError
+from crista.geometry.spacing import Spacing
 from crista.images.write import write_image
 from crista.plan.events import ImageFinished
 
@@ -132,5 +134,17 @@ def test_intervals_edges_and_names(tmp_path: Path) -> None:
     assert by_key["nsd", "cell", "images"].value == 1
     assert result.boundaries[1][1].tolist() == [2, 2, 2, 2]
     assert result.tolerance == "2 pixels"
+    for name, size in (("a", 0.5), ("b", 0.5), ("c", 0.5), ("c", 0.2)):
+        write_image(found / f"{name}.tif", np.asarray(TRUE, np.uint8), "YX", spacing=Spacing((size, size)))
+        told = crista.evaluate(true, found).tolerance
+        assert told == ("2 pixels of the finest axis (1 µm)" if (name, size) == ("c", 0.5) else "2 pixels")
     with pytest.raises(DataError, match=r"class_names.*3 names.*2 classes"):
         crista.evaluate(true, found, class_names=["a", "b", "c"])
+
+
+def test_an_image_without_annotation_has_no_figures_and_no_say(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=TRUE, b=[[255] * 4] * 2), write(tmp_path / "p", a=FOUND, b=TRUE)
+    one, nothing, mean, pooled = score_rows(crista.evaluate(true, found, ignore_index=255))
+    assert all(np.isnan(value) for key, value in nothing.items() if key != "file")
+    for row in (mean, pooled):
+        assert {key: value for key, value in row.items() if key != "file"} == {k: v for k, v in one.items() if k != "file"}

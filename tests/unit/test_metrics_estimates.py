@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crista.metrics import ImageCounts, estimate, find_estimate, foreground_dice, foreground_iou, summarise
-from crista.metrics.estimates import RESAMPLES
+from crista.metrics.estimates import INTERVAL_RULE, RESAMPLES
 from crista.metrics.overlap import dice, iou
 
 NAMES = ("background", "cell")
@@ -56,6 +56,27 @@ def test_the_interval_is_that_of_all_resamples_of_four_images() -> None:
 def test_the_interval_is_always_the_same_in_any_order() -> None:
     assert repr(estimate(IMAGES, NAMES)) == repr(estimate(IMAGES[::-1], NAMES))
     assert RESAMPLES == 2000
+
+
+HITS = (0, 1, 2, 4, 5, 7, 8, 11, 13, 14, 16, 19)
+MANY = [image(hits, 20 - hits) for hits in HITS]
+"""So many different ones that the ends of an interval hang on each resample."""
+
+
+def test_the_interval_does_not_depend_on_how_many_resamples_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2000 in parts of 300 are 2000."""
+    at_once = repr(estimate(MANY, NAMES))
+    monkeypatch.setattr("crista.metrics.estimates.CHUNK_VALUES", 300 * 14)
+    assert repr(estimate(MANY, NAMES)) == at_once
+
+
+def test_the_interval_is_that_of_the_seed_that_is_told() -> None:
+    """2000 times as many images as there are, drawn by NumPy from seed 0."""
+    assert "2000 resamples of the images, seed 0" in INTERVAL_RULE
+    times = np.random.default_rng(0).multinomial(12, [1 / 12] * 12, size=2000)
+    low, high = np.percentile(times @ np.array(HITS) / 20 / 12, [2.5, 97.5])
+    one = find_estimate(estimate(MANY[::-1], NAMES), "iou", "cell", "images")
+    assert (one.low, one.high) == pytest.approx((low, high), abs=1e-12)
 
 
 def test_vectorised_measures_equal_those_of_one_matrix() -> None:

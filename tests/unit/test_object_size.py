@@ -90,7 +90,9 @@ def test_the_plan_keeps_the_diameter_of_the_training(make_data: MakeData) -> Non
     assert plan.object_diameter == pytest.approx(20, abs=0.3)
 
 
-def warnings_for(folder: Path, radius: int, *, own: float | None = None, learnt: float | None = None) -> list[str]:
+def warnings_for(
+    folder: Path, radius: int, *, own: float | None = None, learnt: float | None = None, written_as: Path | None = None
+) -> list[str]:
     """What is said of discs of `radius` pixels, predicted by a network that learnt a diameter of 20."""
     write_image(folder / "x/a.tif", discs(radius), "YX", spacing=Spacing((own, own)) if own else None)
     write_image(folder / "per/a.tif", discs(radius), "YX")
@@ -101,7 +103,7 @@ def warnings_for(folder: Path, radius: int, *, own: float | None = None, learnt:
         spacing=(learnt,) * 2 if learnt else None,
     )
     places = SimpleNamespace(per_image_binarized=folder / "per", full_image_binarized=folder / "full")
-    record = ImageRecord("a", "key", {}, files=(str(folder / "per/a.tif"),))
+    record = ImageRecord("a", "key", {}, files=(str((written_as or folder) / "per/a.tif"),))
     pairs = [ImagePair(open_image(folder / "x/a.tif", ndim=2))]
     events = warn_of_object_size([record], pairs, cast("Any", plan), cast("Any", places))
     return [event.text for event in events if isinstance(event, Warned)]
@@ -121,3 +123,8 @@ def test_a_factor_that_the_pixel_size_explains_is_not_told_twice(tmp_path: Path)
     assert warnings_for(tmp_path, 20, own=0.05, learnt=0.1) == []
     assert len(warnings_for(tmp_path, 20, own=0.1, learnt=0.1)) == 1
     assert len(warnings_for(tmp_path, 20, own=0.2, learnt=0.1)) == 1
+
+
+def test_a_kept_prediction_is_looked_at_however_its_folder_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(warnings_for(tmp_path, 20, written_as=Path())) == 1

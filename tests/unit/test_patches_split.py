@@ -54,6 +54,19 @@ def test_images_are_split_without_overlap(tmp_path: Path, random: bool) -> None:
     assert "3 of 10 images" in split.notice
 
 
+def test_the_last_images_validate_where_chance_may_not_choose(tmp_path: Path) -> None:
+    """Even if a class is in none but them: it is said, and nothing else is tried."""
+    pairs = make_pairs(tmp_path, 4)
+    profiles = [(np.array([[100], [int(index == 3)]]),) for index in range(4)]
+    splits = {
+        random: split_pairs(pairs, ValidationData(split_train=0.25, random=random), gap=(4, 4), seed=1, profiles=profiles)
+        for random in (False, True)
+    }
+    assert names(splits[False].validation) == {"3"}
+    assert "No annotated pixel of class 1 is left for training" in splits[False].notice
+    assert "3" in names(splits[True].train)
+
+
 def test_folds_partition_the_images(tmp_path: Path) -> None:
     pairs = make_pairs(tmp_path, 7)
     folds = [
@@ -79,6 +92,7 @@ def test_one_image_is_split_into_blocks_with_a_gap(tmp_path: Path, shape: tuple[
     assert (use == 10).mean() == pytest.approx(0.2)
     assert (use == 0).mean() == pytest.approx(8 / 200)
     assert "only one image" in split.notice
+    assert split.shares_images
 
 
 def test_folds_of_one_image_train_on_both_sides(tmp_path: Path) -> None:
@@ -91,6 +105,7 @@ def test_folds_of_one_image_train_on_both_sides(tmp_path: Path) -> None:
 def test_one_pixel_trains_and_validates_and_says_so(tmp_path: Path) -> None:
     split = split_pairs(make_pairs(tmp_path, 1, (1, 1)), ValidationData(), gap=(8, 8), seed=0)
     assert "too small to keep a part for validation" in split.notice
+    assert split.shares_images
 
 
 def test_a_patch_never_holds_pixels_beyond_its_source(tmp_path: Path) -> None:

@@ -171,15 +171,50 @@ def test_overlay_is_written(tmp_path: Path, shape: tuple[int, ...], labelled: bo
     assert min(size_of(tmp_path / "o.png")) > 100
 
 
+@pytest.mark.parametrize("name", ["well_$1_$2", r"$\frac$", "old\udcb5m", "$5"])
+def test_names_of_any_kind_are_drawn(tmp_path: Path, name: str) -> None:
+    """Two dollar signs are no formula, and the bytes of an old file name need not be text."""
+    label = np.eye(30, dtype=np.uint8)
+    text = OverlayText(name, ("background", name))
+    draw_overlay(label[np.newaxis], label, label, tmp_path / "o.png", text=text)
+    draw_model(u_net(2), tmp_path / "m.png", name)
+    assert len(draw_charts(rows(3), tmp_path / "charts", "j$a_$b_1")) == 3
+
+
+def test_dollar_signs_are_shown_as_they_are(tmp_path: Path) -> None:
+    from crista.results.style import new_figure, plain
+
+    figure = new_figure(2, 1)
+    found = [figure.text(0, 0, plain("a$b$c")).get_window_extent().width, figure.text(0, 0, "a$bc").get_window_extent().width]
+    assert found[0] > found[1] + 3  # both signs take their place
+
+
+def test_the_panels_of_an_overlay_are_in_the_order_of_their_titles() -> None:
+    from crista.results.overlays import _draw_row
+
+    image = np.zeros((1, 3, 4, 4), np.uint8)
+    label, prediction = np.zeros((3, 4, 4), np.uint8), np.zeros((3, 4, 4), np.uint8)
+    label[1, 0, 0], prediction[1, 0, 1], label[0], label[1, 3] = 1, 1, 1, 255  # of slice 1 only
+    panels = _draw_row(image, prediction, label, 1, 255)
+    coloured = [np.argwhere(np.ptp(panel, axis=-1) > 0.1).tolist() for panel in panels]
+    assert coloured == [[], [[0, 0]], [[0, 1]], [[0, 0], [0, 1]]]
+    grey = [bool(panel[3].min() > 0.4 and np.ptp(panel[3]) < 0.1) for panel in panels]
+    assert grey == [False, True, False, True]
+    bare = _draw_row(image, prediction, None, 1, 255)
+    assert [np.argwhere(np.ptp(panel, axis=-1) > 0.1).tolist() for panel in bare] == [[], [[0, 1]]]
+
+
 def test_volume_shows_the_middle_and_the_fullest_slice() -> None:
     from crista.results.overlays import _choose_slices
 
     label = np.zeros((7, 8, 8), np.uint8)
     label[5, 2:4] = 1
-    assert _choose_slices(np.zeros_like(label), label) == [3, 5]
-    assert _choose_slices(label, None) == [3, 5]
-    assert _choose_slices(np.zeros_like(label[:1]), None) == [0]
-    assert _choose_slices(label[0], None) == [None]
+    assert _choose_slices(np.zeros_like(label), label, None) == [3, 5]
+    assert _choose_slices(label, None, None) == [3, 5]
+    assert _choose_slices(np.zeros_like(label[:1]), None, None) == [0]
+    assert _choose_slices(label[0], None, None) == [None]
+    label[1] = 255  # without annotation, so not foreground
+    assert _choose_slices(np.zeros_like(label), label, 255) == [3, 5]
 
 
 def test_summary_of_a_real_network_fits_the_drawing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crista.config.root import Config
 from crista.images.image import ImagePair
 from crista.images.open import open_image
 from crista.images.write import write_image
@@ -65,11 +67,49 @@ def test_a_volume_of_one_slice_is_pictured(tmp_path: Path) -> None:
     path = folder.per_image_binarized / "a.tif"
     write_image(path, np.ones((1, 40, 50), np.uint8), "ZYX")
     classes = SimpleNamespace(names=("background", "cell"), ignore_index=None)
-    plan = cast("Any", SimpleNamespace(ndim=3, classes=classes, save_probabilities=False))
+    plan = cast("Any", SimpleNamespace(ndim=3, classes=classes, config=Config(), save_probabilities=False))
     record, pair = ImageRecord("a", "key", {}, files=(str(path),)), ImagePair(open_image(tmp_path / "a.npy", ndim=3))
     assert [event.path.name for event in draw_overlays(folder, plan, {"a": pair}, [record])] == ["a.png"]
     [example] = build_examples(folder, plan, {"a": pair}, [("", record, "")])
     assert [entry.number for entry in example.slices] == [0]
+
+
+def is_tinted(picture: np.ndarray) -> np.ndarray:
+    """Where a grey picture has a colour."""
+    return np.asarray(np.ptp(picture.astype(int), axis=-1) > 20)
+
+
+def test_each_panel_shows_what_it_is_called() -> None:
+    """Label on the left, prediction at the top: where only one of them is, the errors say which."""
+    image = np.random.default_rng(0).integers(90, 110, (1, 40, 40)).astype(np.uint8)
+    label, prediction = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+    label[:, :20], prediction[:20] = 1, 1
+    cells = np.zeros((10, 10), np.float32)
+    cells[9, 9] = 1
+    (only,), _ = build_slices(Pixels(image, prediction, label, cells), 10**6)
+    shown = {panel.name: decode(panel.picture) for panel in only.panels}
+    assert not is_tinted(shown["image"]).any()
+    np.testing.assert_array_equal(is_tinted(shown["label"]), label > 0)
+    np.testing.assert_array_equal(is_tinted(shown["prediction"]), prediction > 0)
+    np.testing.assert_array_equal(is_tinted(shown["errors"]), (label | prediction) > 0)
+    missed, invented = shown["errors"][30, 10], shown["errors"][10, 30]
+    assert missed[2] > missed[0]  # blue: a false negative
+    assert invented[0] > invented[2]  # orange: a false positive
+    brightness = shown["uncertainty"].sum(axis=-1)
+    assert np.unravel_index(brightness.argmax(), brightness.shape) >= (36, 36)
+
+
+def test_each_slice_shows_its_own_pixels() -> None:
+    """Of 60 slices 24 are shown; slice n has a square of its own at y = n."""
+    label = np.zeros((60, 64, 8), np.uint8)
+    for number in range(60):
+        label[number, number, :4], label[number, number, 4:] = 1, 0
+    slices, _ = build_slices(Pixels(np.full((1, 60, 64, 8), 7, np.uint8), label[:, :, ::-1], label, None), 10**9)
+    assert len(slices) == MAX_SLICES
+    for entry in slices:
+        shown = {panel.name: is_tinted(decode(panel.picture)) for panel in entry.panels}
+        np.testing.assert_array_equal(shown["label"], label[entry.number] > 0)
+        np.testing.assert_array_equal(shown["prediction"], label[entry.number, :, ::-1] > 0)
 
 
 def test_slices_fit_the_budget_and_the_fullest_comes_first() -> None:
@@ -84,6 +124,15 @@ def test_slices_fit_the_budget_and_the_fullest_comes_first() -> None:
     assert len(one) == 1
     all_of_them, shown = build_slices(volume(9), 10**9)
     assert [entry.number for entry in all_of_them] == list(range(9))
+    assert shown == 4
+
+
+def test_pixels_without_annotation_are_not_the_fullest_slice() -> None:
+    """Of sparse labels most slices hold nothing but the ignore value."""
+    pixels = volume(9)
+    label = pixels.label.copy()
+    label[:4] = 255
+    _, shown = build_slices(replace(pixels, label=label, ignore_index=255), 10**9)
     assert shown == 4
 
 
@@ -127,6 +176,21 @@ def test_small_images_are_regions_of_their_own_and_unpredicted_ones_none() -> No
     assert rank_regions([], (64, 64), 5) == []
 
 
+def test_regions_of_a_part_lie_where_they_are_in_its_file() -> None:
+    """What validates of a single image: a strip that begins at x = 32."""
+    cells = np.full((4, 8), 0.1, np.float32)
+    cells[:, 4:] = 0.6
+    strip = UncertaintyMap("a", (16, 32), cells, cut_at=(0, 32))
+    first, second = rank_regions([strip], (16, 16), 2)
+    assert [first.where, second.where] == ["y 0–15, x 48–63", "y 0–15, x 32–47"]
+    assert first.region == (slice(0, 16), slice(16, 32))
+    middle = np.full((4, 12), 0.1, np.float32)
+    middle[:, 2:6] = 0.9  # half of the first window, half of the second
+    assert rank_regions([UncertaintyMap("a", (16, 48), middle)], (16, 16), 1)[0].where == "y 0–15, x 8–23"
+    (whole,) = rank_regions([strip], (16, 32), 1)
+    assert whole.where == "y 0–15, x 32–63"
+
+
 def test_curves_lie_between_round_numbers() -> None:
     rows = [{"epoch": 1, "loss": 0.93, "val_loss": 0.55, "lr": 1.0}, {"epoch": 2, "loss": 0.5, "val_loss": float("nan")}]
     assert curve_names(rows) == (["loss"], ["lr"])
@@ -137,6 +201,19 @@ def test_curves_lie_between_round_numbers() -> None:
     assert (ticks[0], ticks[-1]) == (0.4, 1.0)
     assert re.search(r'points="44.0,[\d.]+ 348.0,[\d.]+"', svg)
     assert draw_curve([{"epoch": 1, "loss": float("nan")}], "loss", None) == ""
+
+
+def test_curves_of_one_epoch_and_of_constants() -> None:
+    one = draw_curve([{"epoch": 1, "loss": 0.5}], "loss", None)
+    assert one.count('class="train dot"') == 1
+    for value in (0.0, 0.5, -2.0):
+        svg = draw_curve([{"epoch": epoch, "loss": value} for epoch in range(1, 12)], "loss", None)
+        ticks = [float(text) for text in re.findall(r'text-anchor="end">(-?[\d.]+)<', svg)]
+        assert ticks[0] < value < ticks[-1]
+        heights = {float(y) for y in re.findall(r"[\d.]+,([\d.]+)", svg.split("points=")[1])}
+        [height] = heights
+        assert 10 < height < 188
+        assert re.findall(r'text-anchor="middle">(\d+)<', svg) == ["1", "3", "5", "7", "9", "11"]
 
 
 def test_warnings_are_those_of_the_last_run(tmp_path: Path) -> None:

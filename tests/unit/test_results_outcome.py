@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from math import isnan
+from dataclasses import replace
+from math import isnan, nan
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
 
+from crista.images.image import ImagePair
+from crista.images.open import open_image
 from crista.inference.record import ImageRecord
 from crista.metrics import show_score, summarise
 from crista.plan.plan import Plan
-from crista.results.outcome import measure
+from crista.results.outcome import Measurement, image_stage, main_stage, measure
+from crista.results.overlays import to_picture
+from crista.results.pictures import encode_picture
+from crista.results.ranking import UncertainRegion
+from crista.results.run_pictures import Chosen, rank_images, suggestion_pictures
+from crista.results.run_report import _timings
 
 PLAN = cast("Plan", SimpleNamespace(classes=SimpleNamespace(names=("background", "foreground"))))
 IGNORED = np.zeros((2, 2), np.int64)
@@ -42,3 +51,85 @@ def test_without_any_annotation_nothing_is_measured() -> None:
     assert found.summary
     assert all(isnan(value) for value in found.summary.values())
     assert show_score(found.summary["BiaPy's Test Foreground IoU (merge patches)"]) == "–"
+
+
+def scored(**scores: float) -> tuple[list[ImageRecord], Measurement]:
+    """Records of images with these IoU, and what is measured of them; NaN: all of it without annotation."""
+    counts = {
+        name: np.array([[0, 0], [100 - round(100 * s), round(100 * s)]]) if s == s else IGNORED for name, s in scores.items()
+    }
+    made = [ImageRecord(name, "", {}, {"per_image": matrix}, uncertainty=0.5) for name, matrix in counts.items()]
+    return made, measure(made, PLAN)
+
+
+def captions(found: list[Chosen]) -> list[tuple[str, str, str]]:
+    return [(word, record.name, score) for word, record, score in found]
+
+
+def test_the_worst_the_median_and_the_best_image_are_shown() -> None:
+    made, measurement = scored(a=0.7, b=0.2, unknown=nan, c=0.9, d=0.4)
+    assert captions(rank_images(made, "per_image", measurement)) == [
+        ("worst", "b", "foreground IoU 0.2000"),
+        ("median", "d", "foreground IoU 0.4000"),
+        ("best", "c", "foreground IoU 0.9000"),
+    ]
+    made, measurement = scored(a=0.7, b=0.2)
+    assert [(word, name) for word, name, _ in captions(rank_images(made, "per_image", measurement))] == [
+        ("worst", "b"),
+        ("best", "a"),
+    ]
+    made, measurement = scored(a=0.7, unknown=nan)
+    assert captions(rank_images(made, "per_image", measurement)) == [("", "a", "foreground IoU 0.7000")]
+
+
+def test_without_a_score_the_least_sure_image_comes_first() -> None:
+    made, measurement = scored(a=nan, b=nan, c=nan)
+    unsure = [replace(record, uncertainty=u) for record, u in zip(made, (0.2, 0.6, None), strict=True)]
+    assert captions(rank_images(unsure, "per_image", measurement)) == [
+        ("least sure", "b", "uncertainty 0.600"),
+        ("surest", "a", "uncertainty 0.200"),
+    ]
+    bare = [replace(record, uncertainty=None) for record in made]
+    assert captions(rank_images(bare, "per_image", measurement)) == [("", "a", ""), ("", "b", ""), ("", "c", "")]
+
+
+def test_slices_of_a_stack_are_ranked_by_their_own_last_stage() -> None:
+    made, _ = scored(a=0.7, b=0.2)
+    made = [replace(record, confusions=record.confusions | {"full_image": record.confusions["per_image"]}) for record in made]
+    stack = ImageRecord("stack", "", {}, {"stack": np.eye(2, dtype=np.int64)})
+    assert [image_stage(made, stage) for stage in ("post_processing", "stack", "per_image")] == ["full_image"] * 2 + ["per_image"]
+    found = rank_images(made, "stack", measure([*made, stack], PLAN))
+    assert [name for _, name, _ in captions(found)] == ["b", "a"]
+
+
+def test_times_are_those_of_all_epochs_and_images() -> None:
+    made = [replace(record, seconds={"per_image": 1.5, "post_processing": 0.25}) for record in scored(a=0.5, b=0.5)[0]]
+    times = _timings(made, [{"epoch": 1, "seconds": 2.0}, {"epoch": 2, "seconds": 3.0}])
+    assert times == {"training": 5.0, "prediction (per image)": 3.0, "prediction (post processing)": 0.5}
+    assert "training" not in _timings(made, [])
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_pictures_of_what_to_label_next_are_of_that_region(tmp_path: Path, ndim: int) -> None:
+    """Of a volume of the middle slice of the region."""
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 40, 50)[-ndim:]).astype(np.uint8)
+    np.save(tmp_path / "a.npy", pixels)
+    pair = ImagePair(open_image(tmp_path / "a.npy", axes="ZYX"[-ndim:], ndim=ndim))
+    region = (slice(4, 8), slice(8, 24), slice(20, 50))[-ndim:]
+    [found] = suggestion_pictures({"a": pair}, [UncertainRegion("a", region, False, 0.5)])
+    plane = pixels[region] if ndim == 2 else pixels[6][region[1:]]
+    assert found.picture == encode_picture(to_picture(plane[np.newaxis]))
+    assert not found.is_labelled
+
+
+def test_pooled_counts_are_those_of_all_images() -> None:
+    one, other = np.array([[8, 1], [0, 1]]), np.array([[4, 0], [3, 3]])
+    found = measure(records(one, other), PLAN)
+    np.testing.assert_array_equal(found.pooled["per_image"], one + other)
+
+
+def test_the_last_stage_that_was_measured_stands_for_the_run() -> None:
+    order = ("post_processing", "full_image", "stack", "per_image")
+    for number, stage in enumerate(order):
+        made = [ImageRecord("a", "", {}, dict.fromkeys(reversed(order[number:]), np.eye(2, dtype=np.int64)))]
+        assert main_stage(measure(made, PLAN)) == stage

@@ -182,6 +182,7 @@ def test_report_of_nothing_says_that_all_was_decided() -> None:
 
 def test_numbers_as_people_read_them() -> None:
     assert [format_duration(s) for s in (0.4211, 38.2, 245.0, 7400.0)] == ["0.42 s", "38 s", "4 min 5 s", "2 h 3 min"]
+    assert [format_duration(s) for s in (9.96, 59.6, 3599.6, 7260.0)] == ["10 s", "1 min 0 s", "1 h 0 min", "2 h 1 min"]
     assert [format_score(v) for v in (0.91234, NAN, None)] == ["0.9123", "–", "–"]
     assert [format_bytes(v) for v in (312e6, 1.44e9)] == ["312 MB", "1.4 GB"]
 
@@ -211,6 +212,14 @@ def test_provenance_is_json_with_checksums(tmp_path: Path) -> None:
     assert first["sha1"] == hashlib.sha1(b"x" * 1_000_000).hexdigest()
     assert second["sha1"] == hashlib.sha1(b"{}").hexdigest()
     assert datetime.fromisoformat(first["modified"]).tzinfo is not None
+
+
+def test_two_n5_stores_are_told_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "attributes.json").write_text(f'{{"n5": "2.0.0", "of": "{name}"}}')
+    one, other = (describe_input(tmp_path / name) for name in "ab")
+    assert one.sha1 == hashlib.sha1(b'{"n5": "2.0.0", "of": "a"}').hexdigest() != other.sha1
 
 
 def test_an_empty_folder_as_input_has_a_checksum_too(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from crista.config.root import Paths, ResultFolders
 from crista.errors import ConfigError
 from crista.images.atomic import aside, atomic_write
+from crista.plan.events import Said
+from crista.results.log import record_log
 from crista.results.run_folder import RunFolder, output_names
 
 
@@ -90,6 +92,31 @@ def test_all_problems_of_names_at_once() -> None:
 def test_output_names_are_never_shared() -> None:
     paths = [Path(p) for p in ("x/a.tif", "x/b.png", "x/B.jpg", "x/c.ome.tif", "y/a.tif", "z/d.tif")]
     assert output_names(paths) == ["a.tif", "b.png", "B.jpg", "c", "a.tif_2", "d"]
+
+
+def test_output_names_leave_room_for_what_is_made_of_them(tmp_path: Path) -> None:
+    """A file system allows 255 bytes; hidden names, other extensions and numbers need some of them."""
+    long, other = "a" * 250, "a" * 249 + "b"
+    names = output_names([Path(f"{long}.tif"), Path(f"{other}.tif"), Path("細" * 80 + ".tif"), Path("b" * 230 + ".tif")])
+    assert len(set(names)) == 4
+    assert all(len(name.encode()) <= 230 for name in names)
+    assert [name[:200] for name in names[:2]] == ["a" * 200] * 2
+    assert names[2].startswith("細" * 70)
+    assert names[3] == "b" * 230
+    assert names == output_names([Path(f"{long}.tif"), Path(f"{other}.tif"), Path("細" * 80 + ".tif"), Path("b" * 230 + ".tif")])
+
+
+def test_the_hidden_name_of_a_long_one_is_short_enough(tmp_path: Path) -> None:
+    target = tmp_path / ("細" * 83 + ".json")
+    atomic_write(target, "{}")
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_names_that_are_no_text_do_not_end_a_run(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "a.csv", "10\udcb5m,0.5\n")
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "10\\udcb5m,0.5\n"
+    list(record_log([Said("10\udcb5m.tif")], tmp_path / "log.txt"))
+    assert "10\\udcb5m.tif" in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
 def test_atomic_write_makes_folders_and_leaves_nothing_aside(tmp_path: Path) -> None:

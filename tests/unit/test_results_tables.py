@@ -100,6 +100,14 @@ def test_runs_table_has_mean_and_sample_deviation(tmp_path: Path) -> None:
     assert table == "run_id,iou\n1,0.700000\n2,0.600000\n10,0.800000\nmean,0.700000\nsd,0.100000\n"
 
 
+def test_runs_table_of_two_runs_and_small_numbers(tmp_path: Path) -> None:
+    for run_id, value in ((1, 0.0), (2, 0.001)):
+        write_test_metrics(RunFolder(tmp_path, "job", run_id).test_results_metrics, [], {"iou": value, "seen": 1.0})
+    assert write_runs_table(RunFolder(tmp_path, "job", 1))
+    table = RunFolder(tmp_path, "job", 1).runs_summary.read_text()
+    assert table == ("run_id,iou,seen\n1,0.000000,1.000000\n2,0.001000,1.000000\nmean,0.0005,1.000000\nsd,0.000707107,0.000000\n")
+
+
 def test_runs_table_without_measurement_writes_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, "job", 1)
     assert not write_runs_table(folder)
@@ -111,6 +119,17 @@ def test_runs_table_without_measurement_writes_nothing(tmp_path: Path) -> None:
     folder.test_results_metrics.write_text("file,iou\nmean,0.5,0.7\n")
     assert not write_runs_table(folder)
     assert not folder.runs_summary.exists()
+
+
+def test_runs_table_with_tables_that_a_spreadsheet_has_saved(tmp_path: Path) -> None:
+    """With its own mark at the start it still counts; in another encoding, or as UTF-16, it is no table of ours, and no error."""
+    text = "file,iou_Zellkörper\nmean,0.5\n"
+    first, *others = (RunFolder(tmp_path, "job", number) for number in (1, 2, 3))
+    for folder, encoding in ((first, "utf-8-sig"), (others[0], "cp1252"), (others[1], "utf-16")):
+        folder.results.mkdir(parents=True)
+        folder.test_results_metrics.write_bytes(text.encode(encoding))
+    assert write_runs_table(first)
+    assert first.runs_summary.read_text(encoding="utf-8") == "run_id,iou_Zellkörper\n1,0.500000\nmean,0.500000\nsd,\n"
 
 
 def test_runs_table_of_a_single_run_has_an_empty_deviation(tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ def score_rows(found: Evaluation) -> list[dict[str, str | float]]:
     for name, confusion, boundary in zip(names, (*found.confusions, found.pooled), edges, strict=True):
         classes = {f"iou_class_{index}": float(value) for index, value in enumerate(iou(confusion))}
         scores = {**compute_image_scores(confusion), "foreground_nsd": foreground_nsd(boundary)}
+        if not confusion.any():  # all of it without annotation: the means leave it out
+            scores = dict.fromkeys(scores, nan)
         rows.append({"file": name, **scores, **(classes if len(classes) > 2 else {})})
     nsd = find_estimate(found.estimates, "nsd", FOREGROUND, "images")
     means = {key: found.summary[key] for key in IMAGE_SCORES} | {"foreground_nsd": nsd.value if nsd is not None else nan}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -22,6 +23,13 @@ class Spacing:
 
     def __str__(self) -> str:
         return " × ".join(f"{value:g}" for value in self.values) + " µm"
+
+
+def common_spacing(spacings: Iterable[Spacing | None]) -> tuple[float, ...] | None:
+    """The voxel size that all have; None where one is not known, or they differ."""
+    found = set(spacings)
+    only = found.pop() if len(found) == 1 else None
+    return only.values if only is not None else None
 
 
 MICROMETRES_PER_UNIT = {

@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+LONGEST_STEM = 200
+"""Bytes of the name of a file, without its extension, that its hidden name repeats."""
+
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
     """A hidden name in the folder of `path` to write to; renamed to `path` at the end, removed after an error.
 
     The hidden name keeps the extension, because many writers choose the format by it, and is a new one each time: processes of
-    several machines, whose numbers may be equal (in containers they often are), write the same file at once. Missing folders
-    are made.
+    several machines, whose numbers may be equal (in containers they often are), write the same file at once. It is no longer
+    than the longest that a file can have. Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part{path.suffix}")
+    beginning = os.fsencode(path.stem)[:LONGEST_STEM].decode(errors="ignore")
+    part = path.with_name(f".{beginning}.{uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield part
         part.replace(path)
@@ -30,9 +34,12 @@ def aside(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8 with plain line ends) to `path` all at once."""
+    """Write `content` (text as UTF-8 with plain line ends) to `path` all at once.
+
+    Names of files that are no text (old archives leave such) are written with the numbers of their bytes.
+    """
     with aside(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def write_first(path: Path, content: str) -> None:

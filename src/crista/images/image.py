@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +50,8 @@ class Image:
     """Voxels along (Z)YX that are decoded as one; None where any region costs what it holds."""
     cut_from: Image | None = field(default=None, repr=False, compare=False)
     """The whole image, where this is a part of one."""
+    cut_at: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+    """Where in the whole image the part begins, (Z)YX voxels."""
 
     @property
     def name(self) -> str:
@@ -111,7 +115,27 @@ def crop_image(image: Image, region: Region) -> Image:
     shape = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
     if shape == image.shape:
         return image
-    return replace(image, shape=shape, source=CroppedSource(image.source, starts), cut_from=image.cut_from or image)
+    at = dict(zip(image.axes, starts, strict=True))
+    before = image.cut_at or (0,) * image.ndim
+    cut_at = tuple(first + at.get(letter, 0) for letter, first in zip("ZYX"[-image.ndim :], before, strict=True))
+    source = CroppedSource(image.source, starts)
+    return replace(image, shape=shape, source=source, cut_from=image.cut_from or image, cut_at=cut_at)
+
+
+LONGEST_NAME = 200
+"""Bytes of the name of an image in that of a file that is made of it."""
+
+
+def short_name(name: str, most: int = LONGEST_NAME) -> str:
+    """`name`, of which files can be called that have more in their names; of more than `most` bytes its beginning and a digest.
+
+    File systems allow 255 bytes.
+    """
+    content = os.fsencode(name)
+    if len(content) <= most:
+        return name
+    digest = "_" + sha256(content).hexdigest()[:8]
+    return content[: most - len(digest)].decode(errors="ignore") + digest
 
 
 @dataclass(frozen=True)

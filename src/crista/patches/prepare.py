@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crista.augmentations import build_pipeline
 from crista.errors import DataError, Problem
-from crista.images.image import ImagePair
+from crista.images.image import ImagePair, short_name
 from crista.images.labels import LabelCoding
 from crista.images.look_cache import look_at_label
 from crista.images.wording import list_names, place_of, plural
@@ -204,10 +204,10 @@ def _keep(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> Keep | No
 
 def _map_name(source: Source) -> str:
     """The image's name; a block of an image carries its corner too."""
-    corner = [axis.start for axis in source.region]
+    corner, name = [axis.start for axis in source.region], short_name(source.pair.name)
     if not any(corner):
-        return source.pair.name
-    return f"{source.pair.name}_{'_'.join(map(str, corner))}"
+        return name
+    return f"{name}_{'_'.join(map(str, corner))}"
 
 
 def _per_axis(values: Sequence[float] | None, ndim: int) -> list[float]:

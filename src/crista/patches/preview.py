@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from crista.geometry.axes import Array, Region, canonical_axes, spatial_axes
+from crista.images.image import short_name
 from crista.images.write import write_image
 from crista.patches.cutting import Placement
 from crista.patches.dataset import PatchSamples
@@ -32,6 +33,7 @@ def write_augmented_samples(samples: PatchSamples, folder: Path, *, count: int, 
     for index in range(min(count, len(samples))):
         rng = samples.rng(index, 0)
         before, name = samples.cut(index, rng)
+        name = short_name(name)
         shown = before.with_arrays(image=_with_grid(before.image)) if draw_grid else before
         after = samples.augment(shown, rng)
         for kind, sample in (("orig_", before), ("", after)):
@@ -44,6 +46,7 @@ def write_checked_samples(samples: PatchSamples, images: Path, labels: Path) -> 
         folder.mkdir(parents=True, exist_ok=True)
     for index in range(len(samples)):
         sample, name = samples.sample(index, 1)
+        name = short_name(name)
         yield from _write(sample, images / f"{index:04d}_{name}.tif", labels / f"{index:04d}_{name}.tif")
 
 
@@ -63,7 +66,7 @@ def write_mark_images(samples: PatchSamples, folder: Path, *, count: int) -> Ite
         centre = placement.centre if placement.centre is not None else middle
         start, centre = ([i - o for i, o in zip(place, origin, strict=True)] for place in (placement.start, centre))
         for kind, picture in (("mark_x", pixels), ("mark_y", label[np.newaxis])):
-            path = folder / f"{index:02d}_{source.pair.name}_{kind}.tif"
+            path = folder / f"{index:02d}_{short_name(source.pair.name)}_{kind}.tif"
             marked = draw_mark(picture, start, placement.size, centre)
             write_image(path, np.moveaxis(marked, -1, 0), canonical_axes(marked.ndim - 1))
             yield path

@@ -48,6 +48,12 @@ class Split:
     notice: str
     """One line that says how the split was made."""
 
+    @property
+    def shares_images(self) -> bool:
+        """Whether an image trains and validates: with a block each, or all of it with both."""
+        trained = {(source.pair.image.path, source.pair.image.inner) for source in self.train}
+        return any((source.pair.image.path, source.pair.image.inner) in trained for source in self.validation)
+
 
 def whole_sources(pairs: Sequence[ImagePair]) -> tuple[Source, ...]:
     """Each pair as one source."""

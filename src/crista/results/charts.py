@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crista.results.style import AMBER, BLUE, FAINT, INK, ORANGE, dress, new_figure, save_figure
+from crista.results.style import AMBER, BLUE, FAINT, INK, ORANGE, dress, new_figure, plain, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,7 @@ def _draw_chart(rows: Sequence[Mapping[str, float]], metric: str, best: int | No
         axes.plot([], [], "o", markersize=7, markerfacecolor=AMBER, markeredgecolor=INK, label=_best_text(best, shown))
     title, label = NAMES.get(metric, (metric, metric))
     figure.text(LEFT, 0.93, title, fontsize=12, fontweight="bold", color=INK)
-    figure.text(LEFT, 0.875, job, fontsize=9, color=FAINT)
+    figure.text(LEFT, 0.875, plain(job), fontsize=9, color=FAINT)
     axes.set_xlabel("epoch", color=INK)
     axes.set_ylabel(label, color=INK)
     _set_limits(axes, rows, metric, [*train.values(), *validation.values()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from crista.results.pictures import encode_picture
 MOST_PAIRS = 12
 LONGEST_SIDE = 320
 """Pixels of a thumbnail."""
+BAND_PIXELS = 2**24
+"""Pixels that are read at a time."""
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -93,7 +95,7 @@ def _figure(pair: ImagePair, coding: LabelCoding | None) -> str:
 def draw_pair(image: Image, label: Image, coding: LabelCoding | None) -> Sequence[Picture]:
     """The image, and the image with its classes coloured; of a volume the middle slice.
 
-    Without a coding, or with values that it does not know, the values are coloured in their order.
+    Without a coding, or with values that it does not know, the values are coloured in their order, ignored ones grey.
 
     Raises
     ------
@@ -109,29 +111,33 @@ def draw_pair(image: Image, label: Image, coding: LabelCoding | None) -> Sequenc
 
 
 def _read_classes(label: Image, coding: LabelCoding | None) -> Array:
-    step = _step(label)
     if coding is not None:
         try:
-            classes = read_label(label, coding, _middle(label))
-            return classes.reshape(classes.shape[-2:])[::step, ::step]
+            return _thinned(label, lambda band: read_label(label, coding, band))
         except ImageReadError:
             pass  # values that the coding does not know are part of what the page shows
-    plane = np.nan_to_num(_read_plane(label).astype(np.float64))
-    _, ranks = np.unique(plane.max(axis=0), return_inverse=True)
-    return np.asarray(ranks.reshape(plane.shape[1:]))
+    values = np.nan_to_num(_read_plane(label).astype(np.float64)).max(axis=0)
+    ranks = np.unique(values, return_inverse=True)[1].reshape(values.shape)
+    if coding is None or coding.ignore_index is None:
+        return np.asarray(ranks)
+    ranks += ranks >= coding.ignore_index  # the 256th value is not what has no annotation
+    return np.where(np.isin(values, coding.ignored_values), coding.ignore_index, ranks)
 
 
 def _read_plane(image: Image) -> Array:
     """C × Y × X of the middle slice, thinned out."""
-    step = _step(image)
-    pixels = image.read(_middle(image))
-    return pixels.reshape(len(pixels), *pixels.shape[-2:])[:, ::step, ::step]
+    return _thinned(image, image.read)
 
 
-def _step(image: Image) -> int:
-    return max(1, -(-max(image.spatial_shape[-2:]) // LONGEST_SIDE))
-
-
-def _middle(image: Image) -> Region:
+def _thinned(image: Image, read: Callable[[Region], Array]) -> Array:
+    """[C ×] Y × X of the middle slice, thinned out; a slide is read band by band."""
     *deep, height, width = image.spatial_shape
-    return (*(slice(n // 2, n // 2 + 1) for n in deep), slice(0, height), slice(0, width))
+    step = max(1, -(-max(height, width) // LONGEST_SIDE))
+    rows = step * max(1, BAND_PIXELS // (step * width))
+    middle = tuple(slice(n // 2, n // 2 + 1) for n in deep)
+    bands = []
+    for start in range(0, height, rows):
+        band = read((*middle, slice(start, min(height, start + rows)), slice(0, width)))
+        flat = band.reshape(*band.shape[: band.ndim - 2 - len(deep)], *band.shape[-2:])
+        bands.append(flat[..., ::step, ::step].copy())
+    return np.concatenate(bands, axis=-2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Array, Region
 from crista.inference.uncertainty import choose_cells
-from crista.results.overlays import Picture, colour_classes, colour_errors, to_picture
+from crista.results.overlays import Picture, colour_classes, colour_errors, count_foreground, to_picture
 from crista.results.pictures import colour_uncertainty, encode_picture
 
 LONGEST_SIDE = {2: 560, 3: 320}
@@ -91,7 +91,7 @@ def crop_cells(cells: NDArray[np.float32], region: Region, shape: Sequence[int])
 def build_slices(pixels: Pixels, budget: int) -> tuple[tuple[Slice, ...], int]:
     """The slices (one in 2D) in at most `budget` characters, fewer of them where needed, and which one to show first.
 
-    That is the one with the most foreground in label or prediction.
+    That is the one with the most foreground in the label, without one in the prediction.
     """
     if pixels.prediction.ndim == 2:
         return (Slice(None, _panels(pixels)),), 0
@@ -100,7 +100,7 @@ def build_slices(pixels: Pixels, budget: int) -> tuple[tuple[Slice, ...], int]:
     thin = _picked(pixels, chosen)
     slices = [Slice(pixels.first_slice + number, _panels(_plane(thin, index))) for index, number in enumerate(chosen)]
     counted = thin.label if thin.label is not None else thin.prediction
-    filled = [int(np.count_nonzero(plane)) for plane in counted]
+    filled = [count_foreground(plane, pixels.ignore_index) for plane in counted]
     while sum(entry.size for entry in slices) > budget and len(slices) > 1:
         slices, filled = slices[::2], filled[::2]
     return tuple(slices), int(np.argmax(filled))

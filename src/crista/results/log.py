@@ -32,7 +32,7 @@ def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
     """Pass the events on and append a line for each that people would want to read, and for the error that ends them, if one
     does; runs are separated by a rule."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:  # names of files need not be text
         file.write(f"---- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}\n")
         try:
             for event in events:

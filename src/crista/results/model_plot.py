@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crista.results.style import AMBER, BLUE, FAINT, GREEN, INK, MUTED, PURPLE, new_figure, save_figure
+from crista.results.style import AMBER, BLUE, FAINT, GREEN, INK, MUTED, PURPLE, new_figure, plain, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def draw_model(layers: Sequence[LayerSummary], path: Path, title: str) -> None:
     for layer, spot in zip(layers, spots, strict=True):
         _draw_box(axes, layer, spot)
     total = sum(layer.parameters for layer in layers)
-    axes.text(0.3, size[1] - 0.36, title, fontsize=14, fontweight="bold", color=INK, va="center")
+    axes.text(0.3, size[1] - 0.36, plain(title), fontsize=14, fontweight="bold", color=INK, va="center")
     axes.text(0.3, size[1] - 0.68, f"{total:,} parameters", fontsize=11, color=INK, va="center")
     letters = "channels × z × y × x" if layers and len(layers[0].shape) == 4 else "channels × y × x"
     note = f"each box: output shape ({letters}) and parameters;  dashed: skip connection"

@@ -160,6 +160,12 @@ def main_stage(measurement: Measurement) -> str:
     return next(stage for stage in ("post_processing", "full_image", "stack", "per_image") if stage in measurement.pooled)
 
 
+def image_stage(records: Sequence[ImageRecord], stage: str) -> str:
+    """The stage that stands for each image by itself: `stage`, or their own last one where only the stack of them has that."""
+    own = (name for name in (stage, "full_image", "per_image") if any(name in record.confusions for record in records))
+    return next(own, stage)
+
+
 def describe_intervals(estimates: Sequence[Estimate]) -> Iterator[str]:
     """A line for each of the figures that people look at: value and interval, as mean over images and pooled."""
     titles = {measure: DEFINITIONS[measure].title for measure in ("iou", "dice", "nsd")}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
-from crista.results.style import BLUE, CLASS_COLOURS, GREEN, INK, ORANGE, PURPLE, new_figure, save_figure
+from crista.results.style import BLUE, CLASS_COLOURS, GREEN, INK, ORANGE, PURPLE, new_figure, plain, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def draw_overlay(image: Array, prediction: Array, label: Array | None, path: Pat
     prediction, label : (Z)YX classes
     """
     notes = text or OverlayText()
-    slices = _choose_slices(prediction, label)
+    slices = _choose_slices(prediction, label, notes.ignore_index)
     panels = [_draw_row(image, prediction, label, index, notes.ignore_index) for index in slices]
     titles = ["image", "label", "prediction", "errors"] if label is not None else ["image", "prediction"]
     height, width = panels[0][0].shape[:2]
@@ -76,21 +76,29 @@ def draw_overlay(image: Array, prediction: Array, label: Array | None, path: Pat
             axes.set_title(name, fontsize=9, color=INK, pad=3)
     _add_legend(figure, notes, classes=_classes_shown(prediction, label, notes.ignore_index), errors=label is not None)
     total = figure.get_size_inches()[1]
-    figure.suptitle(notes.title, x=0.012, y=1 - 0.1 / total, ha="left", va="top", fontsize=10, fontweight="bold", color=INK)
+    figure.suptitle(
+        plain(notes.title), x=0.012, y=1 - 0.1 / total, ha="left", va="top", fontsize=10, fontweight="bold", color=INK
+    )
     figure.subplots_adjust(0.01, 0.36 / total, 0.99, 1 - 0.55 / total, 0.03, 0.28 / tall)
     save_figure(figure, path, dpi=110)
 
 
-def _choose_slices(prediction: Array, label: Array | None) -> list[int | None]:
+def _choose_slices(prediction: Array, label: Array | None, ignore_index: int | None) -> list[int | None]:
     """[None] in 2D; in 3D the middle slice and the fullest one (once, if they are the same)."""
     if prediction.ndim == 2:
         return [None]
     counted = label if label is not None else prediction
     step = max(1, max(counted.shape[1:]) // LONGEST_SIDE)
-    filled = [int(np.count_nonzero(plane[::step, ::step])) for plane in counted]
+    filled = [count_foreground(plane[::step, ::step], ignore_index) for plane in counted]
     chosen: list[int | None] = [len(filled) // 2]
     fullest = int(np.argmax(filled))
     return chosen if fullest == chosen[0] else [*chosen, fullest]
+
+
+def count_foreground(classes: Array, ignore_index: int | None) -> int:
+    """Pixels of a class but the background; those without annotation are none."""
+    real = classes > 0 if ignore_index is None else (classes > 0) & (classes != ignore_index)
+    return int(np.count_nonzero(real))
 
 
 def _draw_row(image: Array, prediction: Array, label: Array | None, index: int | None, ignore_index: int | None) -> list[Picture]:
@@ -186,7 +194,7 @@ def _add_legend(figure: Figure, notes: OverlayText, *, classes: Sequence[int], e
         kinds = [entry for entry in ERRORS if len(classes) > 1 or entry[0] != WRONG_CLASS]
         groups.append(("lower right", kinds + ([("not measured", GREY)] if notes.ignore_index is not None else [])))
     for place, entries in groups:
-        patches = [Patch(facecolor=colour, label=name) for name, colour in entries]
+        patches = [Patch(facecolor=colour, label=plain(name)) for name, colour in entries]
         if patches:
             style: dict[str, Any] = {"fontsize": 7.5, "frameon": False, "handlelength": 1.1, "columnspacing": 1.4}
             figure.legend(handles=patches, loc=place, ncols=len(patches), **style)

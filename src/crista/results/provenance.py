@@ -41,7 +41,7 @@ class InputFile:
     modified: str
     """ISO 8601, UTC."""
     sha1: str
-    """Of the first megabyte; of a Zarr folder, of its metadata file. Says whether it is the same file, not who made it."""
+    """Of the first megabyte; of a Zarr or N5 folder, of its metadata file. Says whether it is the same file, not who made it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def describe_input(path: Path) -> InputFile:
-    """Size, time and checksum of one input. Of a Zarr folder the size is that of its metadata file."""
+    """Size, time and checksum of one input. Of a Zarr or N5 folder the size is that of its metadata file."""
     file = _metadata_file(path) if path.is_dir() else path
     facts = file.stat()
     with Path(file if file.is_file() else os.devnull).open("rb") as stream:
@@ -118,7 +118,7 @@ def describe_input(path: Path) -> InputFile:
 
 
 def _metadata_file(folder: Path) -> Path:
-    candidates = (folder / name for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+    candidates = (folder / name for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray", "attributes.json"))
     return next((file for file in candidates if file.is_file()), folder)
 
 

@@ -25,17 +25,20 @@ class UncertainRegion:
     region: Region
     """Of the image, (Z)YX pixels."""
     is_whole: bool
-    """Whether that is all of the image."""
+    """Whether that is all of the image, and of its file."""
     uncertainty: float
     """Mean entropy, 0 to 1."""
+    cut_at: tuple[int, ...] | None = None
+    """Where the image begins in its file, if it is a part of it."""
 
     @property
     def where(self) -> str:
-        """The region in words: ``z 4–11, y 0–127, x 64–191`` (first and last pixel, from 0)."""
+        """The region in words: ``z 4–11, y 0–127, x 64–191`` (first and last pixel in the file, from 0)."""
         if self.is_whole:
             return "whole image"
-        letters = "zyx"[-len(self.region) :]
-        return ", ".join(f"{letter} {r.start}–{r.stop - 1}" for letter, r in zip(letters, self.region, strict=True))
+        letters, starts = "zyx"[-len(self.region) :], self.cut_at or (0,) * len(self.region)
+        named = zip(letters, starts, self.region, strict=True)
+        return ", ".join(f"{letter} {start + r.start}–{start + r.stop - 1}" for letter, start, r in named)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class UncertaintyMap:
     shape: tuple[int, ...]
     """Of the image, (Z)YX."""
     cells: NDArray[np.float32]
+    cut_at: tuple[int, ...] | None = None
+    """Where the image begins in its file, if it is a part of it."""
 
 
 def rank_regions(maps: Sequence[UncertaintyMap], window: Sequence[int], count: int) -> list[UncertainRegion]:
@@ -66,7 +71,8 @@ def _best_of(image: UncertaintyMap, window: Sequence[int], count: int) -> list[U
             chosen.append((value, box))
     regions = [(value, _pixels_of(box, grid)) for value, box in chosen]
     whole = tuple(slice(0, n) for n in image.shape)
-    return [UncertainRegion(image.name, region, region == whole, value) for value, region in regions]
+    at = image.cut_at
+    return [UncertainRegion(image.name, region, at is None and region == whole, value, at) for value, region in regions]
 
 
 def _windows(image: UncertaintyMap, grid: CellGrid, window: Sequence[int]) -> Iterator[tuple[float, Region]]:

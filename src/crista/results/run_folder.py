@@ -9,10 +9,13 @@ from pathlib import Path, PurePath
 
 from crista.config.root import Paths
 from crista.errors import ConfigError, Problem
-from crista.images.image import stem
+from crista.images.image import short_name, stem
 
 FORBIDDEN = '/\\:*?"<>|'
 """Signs that some operating system does not allow in the name of a file."""
+
+LONGEST_NAME = 230
+"""Bytes of the name of an image's results; work on them adds up to 20."""
 
 RESERVED_FOLDERS = ("tensorboard", "train_logs", ".state")
 
@@ -213,11 +216,12 @@ def output_names(paths: Sequence[PurePath]) -> list[str]:
     """Name of the result of each image, without extension; never twice the same.
 
     That is the stem of the file; images that share one (``a.png``, ``a.jpg``, also ``A.png``: some file systems do not tell
-    them apart) keep their extension; those of the same name from several folders get a number.
+    them apart) keep their extension; those of the same name from several folders get a number. Names above LONGEST_NAME are cut.
     """
     stems = [stem(Path(path)) for path in paths]
     shared = Counter(name.lower() for name in stems)
     wanted = [path.name if shared[name.lower()] > 1 else name for path, name in zip(paths, stems, strict=True)]
+    wanted = [short_name(name, LONGEST_NAME) for name in wanted]
     taken: set[str] = set()
     names = []
     for name in wanted:

@@ -13,12 +13,13 @@ from crista.geometry.axes import Region
 from crista.images.image import ImagePair
 from crista.images.labels import read_label
 from crista.images.open import open_written
+from crista.inference.measure import predicted_region
 from crista.inference.record import ImageRecord
 from crista.patches.prepare import coding_of
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
 from crista.results.examples import Example, Pixels, build_slices, crop_cells
-from crista.results.outcome import Measurement
+from crista.results.outcome import Measurement, image_stage
 from crista.results.overlays import OverlayText, draw_overlay, to_picture
 from crista.results.pictures import encode_picture
 from crista.results.ranking import UncertainRegion, UncertaintyMap, rank_regions
@@ -50,8 +51,7 @@ def rank_images(records: Sequence[ImageRecord], stage: str, measurement: Measure
     Each image once. Slices of a stack are ranked by themselves.
     """
     rows = {str(row["file"]): row for row in measurement.rows}
-    stages = [stage, "full_image", "per_image"]
-    own = next((s for s in stages if any(s in record.confusions for record in records)), stage)
+    own = image_stage(records, stage)
     scores = {record.name: float(rows.get(record.name, {}).get(f"{own}_iou", "nan")) for record in records}
     measured = [record for record in records if isfinite(scores[record.name])]
     if measured:
@@ -76,9 +76,9 @@ def draw_overlays(
 ) -> Iterator[Event]:
     """Write the overlays of some images as PNG files."""
     for record in records:
-        region, pixels = _read(folder, plan, pairs[record.name], record)
+        pixels = _read(folder, plan, pairs[record.name], record)
         path = folder.overlays / f"{record.name}.png"
-        text = OverlayText(record.name, plan.classes.names, plan.classes.ignore_index, region[0].start)
+        text = OverlayText(record.name, plan.classes.names, plan.classes.ignore_index, pixels.first_slice)
         draw_overlay(pixels.image, pixels.prediction, pixels.label, path, text=text)
         yield FileWritten(path, "overlay")
 
@@ -87,33 +87,35 @@ def build_examples(folder: RunFolder, plan: Plan, pairs: Mapping[str, ImagePair]
     """The chosen images as panels, each with its share of the budget."""
     examples = []
     for caption, record, score in chosen:
-        _, pixels = _read(folder, plan, pairs[record.name], record)
+        pixels = _read(folder, plan, pairs[record.name], record)
         slices, shown = build_slices(pixels, PICTURE_BUDGET // len(chosen))
         examples.append(Example(caption, record.name, slices, score, shown))
     return examples
 
 
-def _read(folder: RunFolder, plan: Plan, pair: ImagePair, record: ImageRecord) -> tuple[Region, Pixels]:
-    """What is shown of an image: all of it, or the middle of a large one."""
+def _read(folder: RunFolder, plan: Plan, pair: ImagePair, record: ImageRecord) -> Pixels:
+    """What is shown of an image: all of it that was predicted, or the middle of that if it is large."""
     shape = pair.image.spatial_shape
-    region = middle_of(shape, MAX_OVERLAY_VOXELS)
+    region = middle_of_region(predicted_region(shape, plan), MAX_OVERLAY_VOXELS)
     cells = load_uncertainty(folder, record.name, shape)
-    return region, Pixels(
+    return Pixels(
         image=pair.image.read(region),
-        prediction=open_written(_label_file(folder, plan, record), plan.ndim).read(region)[0],
+        prediction=open_written(_label_file(folder, record), plan.ndim).read(region)[0],
         label=read_label(pair.label, coding_of(plan), region) if pair.label is not None else None,
         uncertainty=crop_cells(cells, region, shape) if cells is not None else None,
-        first_slice=region[0].start,
+        first_slice=region[0].start + (pair.image.cut_at or (0,))[0],
         ignore_index=plan.classes.ignore_index,
     )
 
 
-def _label_file(folder: RunFolder, plan: Plan, record: ImageRecord) -> Path:
-    """The label image that stands for an image: that of the last stage."""
-    written = [
-        Path(file) for file in record.files if Path(file).parent.name != folder.per_image.name or not plan.save_probabilities
-    ]
-    return ([file for file in written if file.parent not in (folder.per_image, folder.full_image)] or written)[-1]
+def _label_file(folder: RunFolder, record: ImageRecord) -> Path:
+    """The label image that stands for an image: that of the last stage.
+
+    The folder of results may have been named in another way when the files were written.
+    """
+    raw = {path.resolve() for path in (folder.per_image, folder.full_image)}
+    written = [Path(file) for file in record.files]
+    return ([file for file in written if file.parent.resolve() not in raw] or written)[-1]
 
 
 def load_uncertainty(folder: RunFolder, name: str, shape: Sequence[int]) -> NDArray[np.float32] | None:
@@ -134,7 +136,7 @@ def suggest(
         shape = pairs[record.name].image.spatial_shape if record.name in pairs else ()
         cells = load_uncertainty(folder, record.name, shape) if shape else None
         if cells is not None:
-            maps.append(UncertaintyMap(record.name, tuple(shape), cells))
+            maps.append(UncertaintyMap(record.name, tuple(shape), cells, pairs[record.name].image.cut_at))
     return rank_regions(maps, plan.patch_size, LISTED)
 
 

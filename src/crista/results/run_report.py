@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
 from typing import Any
 
+from crista.geometry.spacing import common_spacing
 from crista.images.image import ImagePair
 from crista.images.wording import plural
 from crista.inference.record import ImageRecord
@@ -24,7 +27,7 @@ from crista.metrics import (
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
 from crista.results.log import read_warnings
-from crista.results.outcome import STAGES, Measurement, main_stage
+from crista.results.outcome import STAGES, Measurement, image_stage, main_stage
 from crista.results.overlays import ERRORS, GREY, WRONG_CLASS, class_colour
 from crista.results.provenance import installed_versions, peak_memory
 from crista.results.ranking import label_next_rows
@@ -49,8 +52,24 @@ VALIDATION_RULE = (
     "nothing was chosen by (DATA.TEST.PATH) give independent ones."
 )
 
+SHARED_RULE = (
+    "These images were trained on too, elsewhere in them or as a whole, and they chose the epoch that is kept: the figures "
+    "say little about new images. Images that nothing was learnt from (DATA.TEST.PATH) give independent ones."
+)
+
 CERTAINTY = "certainty"
 """1 - uncertainty: what a long table of images without labels is cut by."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What neither the folder of a run nor its records tell."""
+
+    device: str
+    is_own_network: bool = True
+    """Whether the network is the one that was trained in the folder: whether the training log there is its own."""
+    was_trained_on: bool = False
+    """Whether images that are measured were trained on, in other parts of them or as a whole."""
 
 
 def write_run_report(
@@ -59,7 +78,7 @@ def write_run_report(
     pairs: Mapping[str, ImagePair],
     records: Sequence[ImageRecord],
     measurement: Measurement,
-    facts: Mapping[str, str] | None = None,
+    run: Circumstances,
 ) -> Iterator[Event]:
     """Draw the worst, median and best image (without labels: by uncertainty), rank what to label next, write report.html."""
     stage = main_stage(measurement) if measurement.pooled else "per_image"
@@ -70,7 +89,7 @@ def write_run_report(
         labelled = {name: pair.label is not None for name, pair in pairs.items()}
         write_rows(folder.label_next, label_next_rows(regions, labelled))
         yield FileWritten(folder.label_next, "what to label next")
-    rows = read_train_log(folder.train_log) if folder.train_log.is_file() else []
+    rows = read_train_log(folder.train_log) if run.is_own_network and folder.train_log.is_file() else []
     seconds, memory = _timings(records, rows), peak_memory()
     content = ReportContent(
         title=folder.job,
@@ -80,25 +99,38 @@ def write_run_report(
         notices=read_warnings(folder.log_txt),
         rows=rows,
         best_epoch=best_epoch(scores(rows)) if rows and all("val_loss" in row for row in rows) else None,
-        model_plot=folder.model_plot if folder.model_plot.is_file() else None,
+        model_plot=folder.model_plot if run.is_own_network and folder.model_plot.is_file() else None,
         examples=build_examples(folder, plan, pairs, chosen),
         class_colours=[(name, class_colour(k)) for k, name in enumerate(plan.classes.names) if k],
         error_colours=_error_colours(plan) if any(pair.label is not None for pair in pairs.values()) else (),
         timings=seconds,
         memory=format_bytes(memory) if memory else "",
         versions=installed_versions(),
-        facts={"command": shlex.join(sys.argv), "seed": str(plan.config.system.seed), **(facts or {})},
+        facts=_facts(plan, run),
         suggestions=suggestion_pictures(pairs, regions),
-        **_numbers(plan, records, measurement, stage),
+        **_numbers(plan, pairs, records, measurement, stage),
+        rules=_rules(plan, pairs, records, stage, was_trained_on=run.was_trained_on) if measurement.pooled else (),
     )
     yield FileWritten(write_report(folder, content), "report")
 
 
-def _numbers(plan: Plan, records: Sequence[ImageRecord], measurement: Measurement, stage: str) -> dict[str, Any]:
-    """The parts of the report with figures of images and classes."""
+def _facts(plan: Plan, run: Circumstances) -> dict[str, str]:
+    return {
+        "finished": f"{datetime.now().astimezone():%Y-%m-%d %H:%M}",
+        "command": shlex.join(sys.argv),
+        "seed": str(plan.config.system.seed),
+        "device": run.device,
+    }
+
+
+def _numbers(
+    plan: Plan, pairs: Mapping[str, ImagePair], records: Sequence[ImageRecord], measurement: Measurement, stage: str
+) -> dict[str, Any]:
+    """The parts of the report with figures of images and classes. A stack of the images is none of them."""
     metrics = {str(row["file"]): {k: float(v) for k, v in row.items() if k != "file"} for row in measurement.rows}
     unsure = {r.name: {"uncertainty": r.uncertainty, CERTAINTY: 1 - r.uncertainty} for r in records if r.uncertainty is not None}
-    images = [ImageResult(r.name, metrics.get(r.name, {}) | unsure.get(r.name, {})) for r in records]
+    single = [record for record in records if record.name in pairs]
+    images = [ImageResult(r.name, metrics.get(r.name, {}) | unsure.get(r.name, {})) for r in single]
     mean = dict(measurement.mean)
     if unsure:
         mean["uncertainty"] = sum(value["uncertainty"] for value in unsure.values()) / len(unsure)
@@ -112,24 +144,32 @@ def _numbers(plan: Plan, records: Sequence[ImageRecord], measurement: Measuremen
             "rank_word": "least sure",
         }
     rates = zip(plan.classes.names, precision(counts), recall(counts), counts.sum(axis=1), strict=True)
+    own = image_stage(single, stage)
     return {
         "images": images,
         "mean": mean,
-        "columns": _columns(plan, stage, has_uncertainty=bool(unsure)),
-        "rank_by": f"{stage}_iou",
+        "columns": _columns(plan, own, has_uncertainty=bool(unsure)),
+        "rank_by": f"{own}_iou",
         "classes": [ClassResult(name, float(p), float(r), int(voxels)) for name, p, r, voxels in rates],
         "estimates": measurement.estimates[stage],
         "confusion": counts,
         "measured_on": "validation images" if plan.config.data.test.use_val_as_test else "test images",
-        "rules": [
-            f"What is measured: {STAGES[stage][0]}.",
-            *([VALIDATION_RULE] if plan.config.data.test.use_val_as_test else []),
-            f"Tolerance of NSD: {describe_tolerance(plan.spacing)}, by the voxel size of each image.",
-            INTERVAL_RULE,
-            ABSENT_CLASS_RULE,
-            _threshold_rule(plan),
-        ],
     }
+
+
+def _rules(
+    plan: Plan, pairs: Mapping[str, ImagePair], records: Sequence[ImageRecord], stage: str, *, was_trained_on: bool
+) -> list[str]:
+    """How the figures are to be read."""
+    measured = [pairs[record.name].image.spacing for record in records if record.name in pairs and stage in record.confusions]
+    of_stack = "" if measured else "; the table of images has those of each slice by itself"
+    rules = [f"What is measured: {STAGES[stage][0]}{of_stack}."]
+    if plan.config.data.test.use_val_as_test:
+        rules.append(SHARED_RULE if was_trained_on else VALIDATION_RULE)
+    # A stack has no voxel size.
+    by_size = ", by the voxel size of each image" if any(measured) else ""
+    rules.append(f"Tolerance of NSD: {describe_tolerance(common_spacing(measured))}{by_size}.")
+    return [*rules, INTERVAL_RULE, ABSENT_CLASS_RULE, _threshold_rule(plan)]
 
 
 def _columns(plan: Plan, stage: str, *, has_uncertainty: bool) -> list[Column]:

@@ -37,6 +37,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def plain(text: str) -> str:
+    """A name for a figure: between its dollar signs is no formula, and what is no text (as names of files may be) is a number."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def dress(axes: Axes) -> None:
     """Light grid, no box."""
     axes.grid(color="#dfe4e8", linewidth=0.8)

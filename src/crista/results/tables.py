@@ -53,14 +53,14 @@ def write_test_metrics(path: Path, rows: Sequence[Mapping[str, Cell]], mean: Map
 
 def read_mean(path: Path) -> dict[str, float]:
     """The ``mean`` row of a table of `write_test_metrics`, empty cells left out; empty if the file has none, or was changed so
-    that it holds no numbers."""
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    if not lines or lines[-1].get("file") != MEAN:
-        return {}
+    that it is no such table or holds no numbers."""
     try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet puts a mark at the start
+            lines = list(csv.DictReader(file))
+        if not lines or lines[-1].get("file") != MEAN:
+            return {}
         return {key: float(value) for key, value in lines[-1].items() if key != "file" and value}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, csv.Error):
         return {}
 
 

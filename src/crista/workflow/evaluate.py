@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.errors import DataError, ImageReadError, Problem
+from crista.geometry.spacing import common_spacing
 from crista.geometry.tiles import whole
 from crista.images.coding import CodingDecision, decide_coding
 from crista.images.dataset import as_problem, merge_equal
@@ -214,8 +215,7 @@ def _boundary(predicted: Image, true: Image, codings: tuple[LabelCoding, LabelCo
 
 
 def _tolerance(predicted: Sequence[Image]) -> str:
-    known = {image.spacing.values for image in predicted if image.spacing is not None}
-    return describe_tolerance(known.pop() if len(known) == 1 else None)
+    return describe_tolerance(common_spacing(image.spacing for image in predicted))
 
 
 def _decide_codings(

@@ -30,7 +30,7 @@ def warn_of_object_size(
     """
     if plan.object_diameter is None:
         return
-    places = (folder.per_image_binarized, folder.full_image_binarized)
+    places = [path.resolve() for path in (folder.per_image_binarized, folder.full_image_binarized)]
     measured = [found for record in records if (found := _measure(record, places, plan.ndim)) is not None]
     classes = {index: index for index in range(plan.classes.num_classes)}
     diameter = median_diameter(measured, classes, plan.ndim, plan.classes.ignore_index)
@@ -56,7 +56,7 @@ def _measure(record: ImageRecord, places: Sequence[Path], ndim: int) -> Diameter
     """The diameters in the label image that was written, if one was."""
     for place in places:
         for file in map(Path, record.files):
-            if file.parent != place:
+            if file.parent.resolve() != place:
                 continue
             label = open_written(file, ndim)
             return measure_diameters(label.read(middle_region(label.spatial_shape))[0])

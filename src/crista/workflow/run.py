@@ -39,7 +39,7 @@ from crista.results.log import record_log
 from crista.results.outcome import labels_folder, measure, write_tables
 from crista.results.recorder import record_training
 from crista.results.run_folder import RunFolder, output_names
-from crista.results.run_report import write_run_report
+from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.distributed import Processes, choose_device, join_processes, leave_processes, text_of_first
@@ -120,7 +120,7 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
         else:
             yield from test_stage(request, plan, report, trained, device, executor)
     if processes.is_main:
-        inputs = [pair.image.path for pair in (*report.train, *report.val, *report.test)]
+        inputs = _input_files(config, folder, report)
         yield FileWritten(write_provenance_of(folder, plan, inputs, device=device, started=started), "provenance")
     processes.barrier()
 
@@ -223,9 +223,10 @@ def test_stage(
     request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint, device: torch.device, executor: Executor
 ) -> Events:
     """Predict the test images, clean, write and measure them, and write the report; of a shard only the first."""
-    folder, pairs = request.folder, report.test
+    folder, pairs, was_trained_on = request.folder, report.test, False
     if request.config.data.test.use_val_as_test:
-        pairs = tuple(source.cropped for source in make_split(plan, report.train, report.val).validation)
+        split = make_split(plan, report.train, report.val)
+        pairs, was_trained_on = tuple(source.cropped for source in split.validation), split.shares_images
         yield Said(f"no test images: what is measured is the validation ({plural(len(pairs), 'image')}), which chose the network")
     if plan.config.test.engine == "fastest" and device.type == "cpu":
         yield from _quantize(request, plan, report, trained)
@@ -245,9 +246,10 @@ def test_stage(
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
     yield Measured(measurement.summary)
-    yield from write_run_report(
-        folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement, {"device": str(device)}
-    )
+    own = [path.resolve() for path in (folder.checkpoint_best, folder.checkpoint_last)]
+    is_own = _checkpoint_of(request.config, folder).resolve() in own
+    circumstances = Circumstances(str(device), is_own_network=is_own, was_trained_on=was_trained_on)
+    yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement, circumstances)
 
 
 def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:
@@ -317,6 +319,17 @@ def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Ev
     if plan.config.data.check_generators:
         written = list(write_checked_samples(samples.train, folder.gen_check, folder.gen_mask_check))
         yield FileWritten(folder.gen_check, f"{len(written) // 2} patches as the network gets them")
+
+
+def _input_files(config: Config, folder: RunFolder, report: DatasetReport) -> list[Path]:
+    """The files that a result comes from: images, their label images, and the network that was there before."""
+    images = [image for pair in (*report.train, *report.val, *report.test) for image in (pair.image, pair.label)]
+    files = [image.path for image in images if image is not None]
+    if not config.train.enable:
+        files.append(_checkpoint_of(config, folder))
+    elif config.model.load_checkpoint and config.paths.checkpoint_file:
+        files.append(_given_checkpoint(config, folder))
+    return list(dict.fromkeys(files))
 
 
 def _data_key(config: Config, folder: RunFolder, report: DatasetReport) -> str:
