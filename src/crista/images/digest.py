@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
-WHOLE_BYTES = 2**34
-"""Larger files are known by their size, their time of change, their first and their last bytes; 16 GB take half a minute."""
+WHOLE_BYTES = 2**30
+"""Larger files are known by their size, their time of change, their first and their last bytes: reading them whole at each start
+would take seconds to minutes."""
 PIECE_BYTES = 2**20
 
 
