@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 from hypothesis import given
@@ -193,6 +193,24 @@ def test_stragglers_of_a_scheduler_that_does_not_answer_are_left_alone() -> None
     work._seconds.append(0.1)
     work._start_stragglers_again()
     assert task.futures == [future]
+
+
+def test_a_task_that_failed_for_good_is_not_started_again_and_again() -> None:
+    """It ends its workers, and that takes longer than tasks usually take: each new attempt would put off the end for ever."""
+    submitted: list[str] = []
+    client = SimpleNamespace(
+        status="running", processing=lambda: {"a": [], "b": []}, submit=lambda *_, **__: submitted.append("again")
+    )
+    workers: Any = SimpleNamespace(client=client, gpus=())
+    watch: Any = SimpleNamespace(count=2, say=lambda _: None)
+    work = dask_executor._Round(workers, str, ["item"], dask_executor.Patience(straggler_seconds=0.0), watch)
+    failed, going_on = (cast("Any", SimpleNamespace(key=("name", 0, number))) for number in range(2))
+    task = dask_executor._Task(0, -1e6, [failed, going_on])
+    work._tasks[0] = task
+    work._seconds.append(0.1)
+    work._failed(task, failed)
+    work._start_stragglers_again()
+    assert (task.futures, submitted) == ([going_on], [])
 
 
 def test_nobody_is_asked_to_do_nothing(tmp_path: Path) -> None:

@@ -72,12 +72,14 @@ def test_a_compression_that_is_not_installed_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_another_program_writes_is_not_called_damaged(tmp_path: Path) -> None:
     _write_hdf5(tmp_path / "a.h5", ["raw"])
+    image = open_image(tmp_path / "a.h5")
     script = f"import h5py\nfile = h5py.File({str(tmp_path / 'a.h5')!r}, 'r+')\nprint('open', flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"open\n"
-        with pytest.raises(ImageReadError, match=r"a\.h5: is open for writing in another program\n    -> close it there"):
-            open_image(tmp_path / "a.h5")
+        for read in (image.read, lambda: open_image(tmp_path / "a.h5")):
+            with pytest.raises(ImageReadError, match=r"a\.h5: is open for writing in another program\n    -> close it there"):
+                read()
         writer.communicate(b"\n")
     assert open_image(tmp_path / "a.h5").inner == "raw"
 

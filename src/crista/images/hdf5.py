@@ -34,9 +34,7 @@ def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
         If the file is truncated, holds no such dataset, or several and none is named.
     """
     try:
-        file = h5py.File(path, "r")
-    except BlockingIOError as error:
-        raise read_error(path, "is open for writing in another program", "close it there") from error
+        file = _open_file(path)
     except OSError as error:
         kind = "truncated" if "truncated" in str(error) else "damaged"
         raise read_error(path, f"{kind} HDF5 file ({error})", "copy or export it again") from error
@@ -55,6 +53,13 @@ def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
             inner=name,
             chunks=dataset.chunks,
         )
+
+
+def _open_file(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r")
+    except BlockingIOError as error:
+        raise read_error(path, "is open for writing in another program", "close it there") from error
 
 
 def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) -> str:
@@ -83,7 +88,7 @@ class _Dataset:
     def read(self, region: Region) -> Array:
         with (
             decoding_errors(self.path, f"dataset {self.name}"),
-            FILES.borrow(self.path, lambda: h5py.File(self.path, "r")) as file,
+            FILES.borrow(self.path, lambda: _open_file(self.path)) as file,
             _naming_filters(self.path, file[self.name]),
         ):
             dataset = file[self.name]

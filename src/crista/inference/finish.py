@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -49,7 +50,8 @@ def finish_image(tasks: Sequence[Task], reports: Sequence[TaskReport], plan: Pla
         files=report.files,
     )
     record.save(folders.state)
-    remove_folder(folders.work(tasks[0].name, tasks[0].key))
+    with suppress(OSError):  # a slow worker may write there still; then the next run removes it
+        remove_folder(folders.work(tasks[0].name, tasks[0].key))
     return record
 
 

@@ -107,14 +107,23 @@ def make_label_store(path: Path, pair: ImagePair) -> None:
 
 
 def _make_store(path: Path, pyramid: Pyramid, **described: Any) -> None:
-    """Make an empty store, unless it is there; of several processes that do so at once, one wins."""
-    if path.is_dir():
+    """Make an empty store, unless it is there; of several processes that do so at once, one wins.
+
+    A folder that is no store is what a slow worker wrote where the store of a finished image had been: it is removed.
+    """
+    if _is_store(path):
         return
+    if path.is_dir():
+        remove_folder(path)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     create_ome_zarr(part, pyramid, **described)
     try:
         part.rename(path)
     except OSError:
-        if not path.is_dir():
+        if not _is_store(path):
             raise
         remove_folder(part)
+
+
+def _is_store(path: Path) -> bool:
+    return (path / "zarr.json").is_file()

@@ -127,7 +127,13 @@ def load_report(path: Path, key: str) -> TaskReport | None:
 
 
 def keep_report(task: Task, report: TaskReport, folders: OutputFolders) -> TaskReport:
-    """Put the report of a finished task on disk: from now on the task is done."""
+    """Put the report of a finished task on disk: from now on the task is done.
+
+    A block is of no use to anybody once its image is finished, and what lay beside it removed (another worker was faster): a
+    report that came then would vouch for a block of a store that is made anew.
+    """
+    if task.block_shape is not None and not task.report_path(folders).parent.is_dir():
+        return report
     if report.entropy is not None:
         with aside(task.entropy_path(folders)) as part:
             np.save(part, report.entropy, allow_pickle=False)

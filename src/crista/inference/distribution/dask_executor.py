@@ -161,6 +161,8 @@ class _Task:
     started: float
     futures: list[Future] = field(default_factory=list)
     """Its attempts, the newest last."""
+    has_failed: bool = False
+    """Whether one of its attempts failed for good: those that are under way are its last."""
 
 
 class _Round(Generic[T, R]):
@@ -259,6 +261,7 @@ class _Round(Generic[T, R]):
     def _failed(self, task: _Task, future: Future) -> None:
         """An attempt failed for good: raise why, unless another one goes on."""
         task.futures.remove(future)
+        task.has_failed = True
         if task.futures:
             return
         error = future.exception()
@@ -299,7 +302,11 @@ class _Round(Generic[T, R]):
             return
         usual, now = median(self._seconds), time.monotonic()
         limit = max(self._patience.straggler_seconds, self._patience.straggler_factor * usual)
-        late = [task for task in self._tasks.values() if now - task.started > limit and len(task.futures) < MOST_ATTEMPTS]
+        late = [
+            task
+            for task in self._tasks.values()
+            if now - task.started > limit and len(task.futures) < MOST_ATTEMPTS and not task.has_failed
+        ]
         for task in late[:idle]:
             elsewhere = self._idle_workers(task)
             if elsewhere is None:
