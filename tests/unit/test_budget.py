@@ -121,6 +121,15 @@ def test_quality_decides_epochs(quality: str, steps: int) -> None:
     assert f"{steps} are aimed at (TRAIN.QUALITY: {quality})" in decision.reason
 
 
+@pytest.mark.parametrize(("images", "epochs"), [(1, 100), (6, 84), (200, 10)])
+def test_epochs_are_at_least_10_and_at_most_a_fifth_of_the_steps(images: int, epochs: int) -> None:
+    overrides = ["TRAIN.QUALITY=fast", "TRAIN.BATCH_SIZE=1", "DATA.PATCH_SIZE=(256,256,1)"]
+    plan = make_plan(config_from_dict({}, overrides).config, facts(((256, 256),) * images))
+    assert plan.epochs == epochs
+    [decision] = [d for d in plan.decisions if d.key == "TRAIN.EPOCHS"]
+    assert decision.reason.endswith("in 10 to 100 epochs")
+
+
 def test_few_steps_take_a_higher_rate() -> None:
     rates = {
         keys: plan_of(*keys).optimizer.lr for keys in ((), ("TRAIN.MAX_MINUTES=5",), ("TRAIN.MAX_MINUTES=5", "TRAIN.LR=0.002"))

@@ -123,6 +123,7 @@ def test_a_factor_that_the_pixel_size_explains_is_not_told_twice(tmp_path: Path)
     assert warnings_for(tmp_path, 20, own=0.05, learnt=0.1) == []
     assert len(warnings_for(tmp_path, 20, own=0.1, learnt=0.1)) == 1
     assert len(warnings_for(tmp_path, 20, own=0.2, learnt=0.1)) == 1
+    assert len(warnings_for(tmp_path, 20, own=0.05)) == len(warnings_for(tmp_path, 20, learnt=0.1)) == 1  # one is not known
 
 
 def test_a_kept_prediction_is_looked_at_however_its_folder_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
