@@ -186,6 +186,18 @@ def test_data_by_which_the_plan_changes_too_are_what_differs(tmp_path: Path) -> 
     assert warning.startswith("the data differ")
 
 
+def test_another_network_to_start_from_trains_anew_and_is_not_taken_for_other_data(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(test=0)
+    seen: list[object] = []
+    short: dict[str, Any] = {"test": {"ENABLE": False}, "train": {"EPOCHS": 1}}
+    for seed in (0, 1):
+        first = run(tiny_config(data, system={"SEED": seed}, **short), result_dir=tmp_path, name=f"start{seed}")
+        start = {"model": {"LOAD_CHECKPOINT": True}, "paths": {"CHECKPOINT_FILE": str(first.folder.checkpoint_best)}}
+        run(tiny_config(data, **start, **short), result_dir=tmp_path, name="job", on_event=seen.append)
+    [warning] = [event.text for event in seen if isinstance(event, Warned) and "training starts anew" in event.text]
+    assert warning.startswith("the data, or the network to start from, differ")
+
+
 def test_a_network_that_is_gone_is_not_said_to_be_kept(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data(test=0)
     short = {"train": {"EPOCHS": 1}, "test": {"ENABLE": False}}

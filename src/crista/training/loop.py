@@ -169,7 +169,8 @@ def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
         return False
     checkpoint = load_checkpoint(job.last_path, device=job.device)
     other = "settings" if training_key(checkpoint.plan) != training_key(job.plan) else None
-    other = "data" if checkpoint.data_key != job.data_key else other  # by which the plan may have changed too
+    if checkpoint.data_key != job.data_key:  # by which the plan may have changed too
+        other = "data" if job.start is None else "data, or the network to start from,"
     if other is not None:
         job.processes.barrier()  # every process has read the old checkpoint before it is moved
         kept = _set_aside(job) if job.processes.is_main else None
