@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from crista.config.explain import explain_key as explain
     from crista.config.root import Config
     from crista.errors import CristaError
-    from crista.workflow.api import Outcome, check, demo, evaluate, predict, run, train, train_on
+    from crista.workflow.api import Outcome, check, demo, evaluate, fix, predict, run, train, train_on
     from crista.workflow.api import plan as make_plan
     from crista.workflow.new import Folders, new
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from crista.config.fields import all_keys
-from crista.config.load import load_config
+from crista.config.load import load_config, parse_config
 
 FOLDER = Path(__file__).parents[2] / "templates" / "semantic_segmentation"
 EXPECTED = {
@@ -32,3 +33,11 @@ def test_each_template_is_what_its_name_says() -> None:
         assert loaded.config.problem.ndim == ndim
         assert (loaded.config.data.n_classes or 2) == classes
     assert len(all_keys()) >= 150
+
+
+def test_what_is_switched_off_in_a_template_can_be_switched_on() -> None:
+    """All lines behind a # at once."""
+    for name in EXPECTED:
+        text, count = re.subn(r"^( +)# ([A-Z_]+: .+)$", r"\1\2", (FOLDER / name).read_text(), flags=re.MULTILINE)
+        assert count >= 3
+        assert parse_config(text, name).notices == ()

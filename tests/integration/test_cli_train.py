@@ -56,6 +56,18 @@ def test_the_job_is_called_as_the_folder_of_the_data(make_data: MakeData, tmp_pa
     assert request.config.train.max_minutes == 20
 
 
+def test_the_file_beside_the_results_says_the_minutes_that_were_typed(make_data: MakeData, tmp_path: Path) -> None:
+    """It asks to be changed and run again."""
+    from crista.config.load import parse_config
+    from crista.workflow.request import request_automatic
+
+    data = make_data(test=0)
+    folders = data / "train/x", data / "train/y"
+    for changes, minutes in ((["TRAIN.MAX_MINUTES=7"], 7), (["TRAIN.EPOCHS=3"], None), ([], 20)):
+        text = request_automatic(*folders, result_dir=tmp_path / "out", overrides=changes).config_text
+        assert parse_config(text).config.train.max_minutes == minutes
+
+
 def test_a_training_starts_from_a_network_by_command_line_as_from_python(make_data: MakeData, tmp_path: Path) -> None:
     """Other classes, no configuration: both say what was loaded, and both end in the same weights."""
     import crista

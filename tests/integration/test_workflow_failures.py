@@ -12,10 +12,10 @@ import pytest
 from tests.jobs import job, labels, pixels, predict_only, run_and_listen, table, write_data
 
 from crista.cli.main import main
-from crista.errors import CristaError, DataError, ImageReadError, PlanError
+from crista.errors import ConfigError, CristaError, DataError, ImageReadError, PlanError
 from crista.images.write import write_image
 from crista.plan.events import ImageFinished, StageStarted
-from crista.workflow.api import run
+from crista.workflow.api import run, train
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
 
@@ -222,6 +222,18 @@ def test_a_shard_leaves_alone_what_another_one_writes(trained: tuple[Path, Path]
     assert part.is_file()
     run(job(data, predict_only(checkpoint)), result_dir=tmp_path, name="job")
     assert not part.exists()
+
+
+def test_a_shard_does_not_train(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """The others would train beside it; once the network is there, the same command predicts."""
+    data, _ = trained
+    config, shard = job(data, {"TRAIN": {"EPOCHS": 1}}), {"SYSTEM": {"CLUSTER": {"SHARD": "1/2"}}}
+    with pytest.raises(ConfigError, match=r"(?s)SYSTEM\.CLUSTER\.SHARD: is a part of the prediction.*run `crista train` first"):
+        run(job(data, {"TRAIN": {"EPOCHS": 1}}, shard), result_dir=tmp_path, name="job")
+    assert not (tmp_path / "job").exists()
+    train(config, result_dir=tmp_path, name="job")
+    _, said = run_and_listen(job(data, {"TRAIN": {"EPOCHS": 1}}, shard), tmp_path)
+    assert any(line.startswith("shard 1/2: its") for line in said)
 
 
 def test_a_changed_zarr_is_predicted_anew(trained: tuple[Path, Path], tmp_path: Path) -> None:

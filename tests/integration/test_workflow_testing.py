@@ -77,6 +77,14 @@ def test_a_checkpoint_alone_gives_the_same_labels(binary: Trained, tmp_path: Pat
     assert not again.folder.train_log.exists()
 
 
+def test_what_the_network_does_not_take_from_the_file_is_said(binary: Trained, tmp_path: Path) -> None:
+    change = {"DATA": {"NORMALIZATION": {"TYPE": "div"}}, "MODEL": {"ACTIVATION": "tanh"}}
+    outcome, said = run_and_listen(binary.config(predict_only(binary.checkpoint), change), tmp_path)
+    kept = "DATA.NORMALIZATION, MODEL.ACTIVATION have no effect: a trained network keeps what it was trained with"
+    assert any(line.startswith(kept) for line in said)
+    assert outcome.metrics == binary.first.metrics
+
+
 def test_own_checkpoint_is_found_without_a_path(binary: Trained, tmp_path: Path) -> None:
     shutil.copytree(binary.first.folder.checkpoints, tmp_path / "job" / "checkpoints")
     for epoch in ("best_on_val", "last_on_train"):

@@ -79,6 +79,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/root/a"), "/root/a: Permission denied"),
         (MemoryError("Unable to allocate 9 TiB"), "the memory is full: Unable to allocate 9 TiB"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nmore"), "lower TRAIN.BATCH_SIZE"),
+        (MemoryError(), "TEST.MAX_MEMORY to predict"),
     ],
 )
 def test_full_disks_and_memories_are_said_in_words(

@@ -18,6 +18,7 @@ from crista.cli.main import main
 from crista.config.cluster import Cluster, parse_shard
 from crista.config.load import config_from_dict, parse_config
 from crista.config.root import System
+from crista.config.test import ByChunks
 from crista.errors import ConfigError, ImageReadError, Problem
 from crista.images.image import ImagePair
 from crista.images.open import open_image
@@ -326,12 +327,13 @@ def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixtu
 
 
 def test_who_predicts_changes_no_key_of_a_result(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither is a training begun anew nor an image predicted again; and a checkpoint does not remember the machines."""
+    """Neither is a training begun anew nor an image predicted again; a checkpoint remembers neither machines nor slices."""
     monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_, **__: [])
     monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _: folder.model_plot)
     data = make_data(test=1)
-    machines = {"CLUSTER": {"WORKERS": 4, "RETRIES": 1}}
-    config = tiny_config(data, train={"EPOCHS": 1}, test={"ENABLE": False}, system=machines)
+    machines = {"CLUSTER": {"WORKERS": 4, "RETRIES": 1}, "DEVICE": "cpu", "NUM_WORKERS": 2, "SEED": 3}
+    test = {"ENABLE": False, "BY_CHUNKS": {"ENABLE": True, "Z_START": 3, "Z_END": 5}}
+    config = tiny_config(data, train={"EPOCHS": 1}, test=test, system=machines)
     checkpoint = run(config, result_dir=tmp_path, name="job").folder.checkpoint_best
     plan = load_checkpoint(checkpoint).plan
     assert plan.config.system.cluster == Cluster(workers=4, retries=1)
@@ -340,4 +342,7 @@ def test_who_predicts_changes_no_key_of_a_result(make_data: MakeData, tmp_path: 
     assert training_key(alone) == training_key(plan)
     pair = ImagePair(open_image(data / "test/x/00.tif", ndim=2), None)
     assert record_key("weights", alone, pair) == record_key("weights", plan, pair)
-    assert request_prediction(checkpoint, data / "test/x", result_dir=tmp_path).config.system.cluster == Cluster()
+    assert request_prediction(checkpoint, data / "test/x", result_dir=tmp_path).config.system == System(seed=3)
+    assert request_prediction(checkpoint, data / "test/x", result_dir=tmp_path).config.test.by_chunks == ByChunks(enable=True)
+    elsewhere = request_prediction(checkpoint, data / "test/x", result_dir=tmp_path, overrides=["SYSTEM.DEVICE=cuda:1"])
+    assert elsewhere.config.system.device == "cuda:1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from crista.config.effects import IDLE
 from crista.config.fields import all_keys
 from crista.config.known_keys import BIAPY_ARCHITECTURES, KNOWN, Kind
 from crista.config.load import parse_config
@@ -155,6 +156,42 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "PATHS: {CHECKPOINT_FILE: a.pth}\nTRAIN: {ENABLE: True}",
             "PATHS.CHECKPOINT_FILE has no effect: MODEL.LOAD_CHECKPOINT is False",
         ),
+        (
+            "AUGMENTOR: {ENABLE: True, ZOOM: True, ZOOM_RANGE: [0.5, 2], ELASTIC_PROB: 0.8, E_ALPHA: [1, 2]}",
+            "AUGMENTOR.ELASTIC_PROB, AUGMENTOR.E_ALPHA have no effect: AUGMENTOR.ELASTIC is off",
+        ),
+        (
+            "DATA: {NORMALIZATION: {PERC_CLIP: {LOWER_PERC: 1, UPPER_PERC: 99}}}",
+            "DATA.NORMALIZATION.PERC_CLIP.LOWER_PERC, DATA.NORMALIZATION.PERC_CLIP.UPPER_PERC have no effect: "
+            "DATA.NORMALIZATION.PERC_CLIP.ENABLE is False",
+        ),
+        (
+            "DATA: {NORMALIZATION: {TYPE: div, ZERO_MEAN_UNIT_VAR: {MEAN_VAL: 3}}}",
+            "DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.MEAN_VAL has no effect: "
+            "DATA.NORMALIZATION.TYPE is not zero_mean_unit_variance",
+        ),
+        ("DATA: {VAL: {INPUT_IMG_AXES_ORDER: ZYX}}", "DATA.VAL.INPUT_IMG_AXES_ORDER has no effect: DATA.VAL.FROM_TRAIN is True"),
+        (
+            "TEST: {POST_PROCESSING: {YZ_FILTERING_SIZE: 7}}",
+            "TEST.POST_PROCESSING.YZ_FILTERING_SIZE has no effect: TEST.POST_PROCESSING.YZ_FILTERING is False",
+        ),
+        ("DATA: {VAL: {FROM_TRAIN: False, RANDOM: False}}", "DATA.VAL.RANDOM has no effect: DATA.VAL.FROM_TRAIN is False"),
+        (
+            "TRAIN: {ENABLE: True}\nMODEL: {SKIP_UNMATCHED_LAYERS: True, LOAD_CHECKPOINT_EPOCH: last_on_train}",
+            "MODEL.LOAD_CHECKPOINT_EPOCH, MODEL.SKIP_UNMATCHED_LAYERS have no effect: MODEL.LOAD_CHECKPOINT is False",
+        ),
+        (
+            "PATHS: {CHECKPOINT_FILE: a.pth}\nMODEL: {LOAD_CHECKPOINT_EPOCH: last_on_train}",
+            "MODEL.LOAD_CHECKPOINT_EPOCH has no effect: PATHS.CHECKPOINT_FILE names the checkpoint",
+        ),
+        (
+            "MODEL: {SKIP_UNMATCHED_LAYERS: True}",
+            "MODEL.SKIP_UNMATCHED_LAYERS has no effect: a network that is not trained is loaded whole",
+        ),
+        (
+            "DATA: {N_CLASSES: 3}\nTEST: {THRESHOLD: 0.4}",
+            "TEST.THRESHOLD has no effect: of more than two classes the one with the highest probability is taken",
+        ),
         ("LOSS: {CLASS_WEIGHTS: [1, 2]}", "LOSS.CLASS_WEIGHTS has no effect: LOSS.CLASS_REBALANCE is not manual"),
         ("TRAIN: {QUALITY: fast, EPOCHS: 3}", "TRAIN.QUALITY has no effect: TRAIN.EPOCHS or TRAIN.MAX_MINUTES is given"),
         ("TRAIN: {QUALITY: best, MAX_MINUTES: 3}", "TRAIN.QUALITY has no effect: TRAIN.EPOCHS or TRAIN.MAX_MINUTES is given"),
@@ -194,6 +231,10 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "TEST.SAVE_MODEL_RAW_OUTPUT has no effect: DATA.TEST.ARGMAX_TO_OUTPUT decides",
         ),
         (
+            "TEST: {BY_CHUNKS: {ENABLE: True, WRITE_RAW_PREDICTIONS: True}}\nDATA: {TEST: {ARGMAX_TO_OUTPUT: True}}",
+            "TEST.BY_CHUNKS.WRITE_RAW_PREDICTIONS has no effect: DATA.TEST.ARGMAX_TO_OUTPUT decides",
+        ),
+        (
             "PROBLEM: {NDIM: 2D}\nTEST: {POST_PROCESSING: {Z_FILTERING: True}}",
             "TEST.POST_PROCESSING.Z_FILTERING has no effect: PROBLEM.NDIM is 2D; TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True "
             "takes the images as the slices of one volume",
@@ -208,6 +249,12 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
 def test_keys_that_change_nothing_in_this_combination(text, notice):
     [found] = notices(text)
     assert found.partition(": ")[2] == notice
+
+
+def test_every_key_of_an_augmentation_goes_with_its_switch():
+    general = {"ENABLE", "DA_PROB", "AUG_SAMPLES", "AUG_NUM_SAMPLES", "DRAW_GRID", "AFFINE_MODE"}
+    said = {key for rule in IDLE for key in rule.keys if key.startswith("AUGMENTOR.")}
+    assert {key for key in all_keys() if key.startswith("AUGMENTOR.")} == said | {f"AUGMENTOR.{key}" for key in general}
 
 
 def test_a_checkpoint_that_predicts_is_not_said_to_be_idle():

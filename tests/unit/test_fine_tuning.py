@@ -11,7 +11,7 @@ from tests.unit.test_plan import facts, plan
 from crista.config.load import config_from_dict
 from crista.errors import CheckpointError, PlanError
 from crista.models import build_model
-from crista.plan.fine_tuning import plan_fine_tuning
+from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
 from crista.plan.plan import Classes, Plan
 from crista.training.checkpoint import Checkpoint
 from crista.training.fine_tuning import adapt_channels, adapt_head, adapt_rows, start_from
@@ -204,3 +204,16 @@ def test_all_that_asks_for_another_network_is_refused_at_once() -> None:
     skipping = tuned(plan(**OLD), MODEL__FEATURE_MAPS="[4,8,16]", MODEL__SKIP_UNMATCHED_LAYERS=True)
     assert skipping.model.feature_maps == (4, 8, 16)
     assert (skipping.model.architecture, skipping.model.normalization, skipping.model.conv_layers) == ("resunet", "gn", (2, 2, 2))
+
+
+def test_what_a_network_that_predicts_has_otherwise_is_listed() -> None:
+    trained = plan(facts(num_classes=3, counts=(8, 1, 1)), **SMALL, DATA__NORMALIZATION__TYPE="div")
+
+    def kept(**keys: Any) -> list[str]:
+        return settled_otherwise(config_from_dict({}, [f"{k.replace('__', '.')}={v}" for k, v in keys.items()]).config, trained)
+
+    same = {"DATA__NORMALIZATION__TYPE": "div", "DATA__N_CLASSES": 3, "DATA__PATCH_SIZE": (*trained.patch_size, 1)}
+    assert kept() == kept(**SMALL, **same, MODEL__ARCHITECTURE="unet", MODEL__CONV_LAYERS="[2,2]", MODEL__YX_DOWN="[0]") == []
+    other = {"DATA__NORMALIZATION__TYPE": "scale_range", "DATA__N_CLASSES": 2, "DATA__PATCH_SIZE": "(64,64,1)"}
+    names = ["DATA.PATCH_SIZE", "DATA.N_CLASSES", "DATA.NORMALIZATION", "MODEL.ARCHITECTURE", "MODEL.ACTIVATION"]
+    assert kept(**other, MODEL__ARCHITECTURE="resunet", MODEL__ACTIVATION="relu") == names

@@ -17,7 +17,8 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from crista.images import chunked
+from crista.errors import ImageReadError
+from crista.images import chunked, tiff_pages, zarr_store
 from crista.images.atomic import remove_folder
 from crista.images.chunked import ChunkGrid, read_through_cache
 from crista.images.image import Image
@@ -248,3 +249,21 @@ def test_chunks_written_anew_are_read_anew_by_who_opens_the_store_again(tmp_path
     assert (open_image(tmp_path / "a.zarr", ndim=2).read(region) == 1).all()
     stored[:] = 2
     assert (open_image(tmp_path / "a.zarr", ndim=2).read(region) == 2).all()
+
+
+@pytest.mark.parametrize("name", ["zarr", "tiff"])
+def test_a_full_memory_is_not_taken_for_a_damaged_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `ulimit -v` it is the reading of a chunk, in the middle of a volume, that gets no more memory."""
+    volume = np.arange(6 * 20 * 20, dtype=np.uint16).reshape(6, 20, 20)
+    path = tmp_path / ("a.zarr" if name == "zarr" else "a.tif")
+    (_zarr(2) if name == "zarr" else _tiff(compression="zlib"))(path, volume)
+
+    def full(*_: object) -> None:
+        raise MemoryError("Unable to allocate 4.00 MiB for an array")
+
+    monkeypatch.setattr(zarr_store, "read_through_cache", full)
+    monkeypatch.setattr(tiff_pages, "decode_segment", full)
+    with pytest.raises(
+        ImageReadError, match=r"(?s)a\.(zarr|tif): no memory left to read .*4\.00 MiB.*ulimit -v.*TEST\.MAX_MEMORY"
+    ):
+        open_image(path, ndim=3).read()

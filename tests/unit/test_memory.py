@@ -72,6 +72,42 @@ def test_arrays_of_a_large_image_go_back_at_once() -> None:
     assert left < 20_000_000
 
 
+RESERVED = """
+import resource, sys, threading
+from crista.plan.allocator import spare_addresses
+from crista.plan.machine import status_bytes
+
+if sys.argv[1] == "limited":
+    resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+spare_addresses()
+threading.stack_size(1 << 20)
+ready, done = threading.Barrier(9), threading.Event()
+
+def work():
+    held = [bytearray(5000) for _ in range(100)]
+    ready.wait()
+    done.wait()
+
+before = status_bytes("VmSize")
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+ready.wait()
+print(status_bytes("VmSize") - before)
+done.set()
+"""
+
+
+@pytest.mark.skipif(allocator.glibc() is None, reason="the C library is not glibc")
+def test_threads_reserve_no_heaps_of_their_own_under_a_limit_of_addresses() -> None:
+    free, limited = (
+        int(subprocess.run([sys.executable, "-c", RESERVED, what], capture_output=True, text=True, check=True).stdout)
+        for what in ("free", "limited")
+    )
+    assert free > 8 * 64e6  # otherwise the allocator does it by itself, and the function can go
+    assert limited < 8 * 5e6
+
+
 def test_nothing_is_touched_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "glibc", lambda: pytest.fail("asked for the C library"))
     with reused_memory(torch.device("cuda")):

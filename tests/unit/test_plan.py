@@ -277,6 +277,15 @@ def test_what_per_image_holds(argmax: bool | None, raw: bool | None, saved: bool
     assert plan(**{key: value for key, value in keys.items() if value is not None}).save_probabilities == saved
 
 
+@pytest.mark.parametrize(
+    ("chunks", "argmax", "saved"), [(True, None, True), (False, None, False), (True, True, False), (True, False, True)]
+)
+def test_write_raw_predictions_asks_for_probabilities_too(chunks: bool, argmax: bool | None, saved: bool) -> None:
+    keys = {"TEST__BY_CHUNKS__ENABLE": chunks, "TEST__BY_CHUNKS__WRITE_RAW_PREDICTIONS": True}
+    given = {} if argmax is None else {"DATA__TEST__ARGMAX_TO_OUTPUT": argmax}
+    assert plan(**keys, **given).save_probabilities == saved
+
+
 def test_a_trained_network_keeps_what_it_learnt_and_takes_the_test_settings() -> None:
     trained = plan(facts(num_classes=3, counts=(8, 1, 1)), DATA__NORMALIZATION__TYPE="div", TEST__THRESHOLD=0.4)
     other = config_from_dict(

@@ -25,10 +25,15 @@ class Quality(StrEnum):
 
 Minutes = Annotated[
     float | None,
-    typer.Option("--minutes", min=0.1, metavar="N", help="Time until the network is trained, reading included."),
+    typer.Option(
+        "--minutes", min=0.1, metavar="N", help="Time until the network is trained, reading included. The report follows."
+    ),
 ]
 QualityOption = Annotated[
-    Quality | None, typer.Option("--quality", help="Instead of --minutes. fast: 5 minutes, standard: 20, best: 120.")
+    Quality | None,
+    typer.Option(
+        "--quality", help="Instead of --minutes. fast: 5 minutes, standard: 20 (the default on two folders), best: 120."
+    ),
 ]
 
 StartFrom = Annotated[

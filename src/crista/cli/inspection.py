@@ -26,7 +26,7 @@ def plan(
     config: options.ConfigOption = None,
     override: options.Overrides = None,
 ) -> None:
-    """Show every number of a training and the reason of each."""
+    """Show every number of a training and the reason of each; nothing is trained, and nothing is timed."""
     from crista.workflow.request import request_automatic
 
     screen = Screen()
@@ -58,7 +58,8 @@ def evaluate(
         int | None, typer.Option("--ignore-index", "--ignore_index", help="Value of pixels that are not measured.")
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", callback=options.writable_file, help="Write the table to a CSV file.")
+        Path | None,
+        typer.Option(metavar="FILE", callback=options.writable_file, help="Write the table to FILE, the intervals beside it."),
     ] = None,
 ) -> None:
     """Measure predicted label images against the true ones."""

@@ -80,7 +80,7 @@ def predict(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of images, or one image.")],
     labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their label images, to measure against.")] = None,
     result_dir: options.ResultDir = None,
-    name: Annotated[str | None, typer.Option(help="Name of the job. Default: <checkpoint>_prediction.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job. Default: as the network, e.g. cells_1_prediction.")] = None,
     run_id: options.RunId = 1,
     gpu: options.Gpu = None,
     override: options.Overrides = None,

@@ -18,6 +18,7 @@ from crista.cli.cluster import jobscript, with_workers
 from crista.cli.flags import with_budget, with_start
 from crista.cli.note import note
 from crista.errors import CristaError
+from crista.plan.allocator import spare_addresses
 
 USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[1])
 """The base of all errors in the use of flags; typer does not name it itself."""
@@ -32,7 +33,7 @@ and make two programs on the same cores hold each other up: both took 4.5 times 
 app = typer.Typer(
     name="crista",
     help="Semantic segmentation for microscopy: folders of images and labels in; network, label images and figures out.",
-    epilog="Start: crista new job.yaml, then crista --config job.yaml. Or see it work: crista demo.",
+    epilog="Start: crista train IMAGES LABELS; or crista new job.yaml, then crista --config job.yaml. See it work: crista demo.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a µ or × must not end a run where the terminal has none
     _let_threads_sleep()
+    spare_addresses()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
         return _refuse_command(given[0])
@@ -127,7 +129,8 @@ def _explain_machine(error: Exception) -> str:
         return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         what = str(error).partition("\n")[0] or "no more memory"
-        return f"the memory is full: {what}\n    -> lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE, or close other programs"
+        step = "lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE to train, TEST.MAX_MEMORY to predict, or close other programs"
+        return f"the memory is full: {what}\n    -> {step}"
     return ""
 
 

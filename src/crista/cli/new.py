@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     from crista.images.check import DatasetReport
     from crista.workflow.new import Folders
 
-Folder = Annotated[Path | None, typer.Option(metavar="DIR")]
 Answer = TypeVar("Answer")
 
 
 def new(
-    path: Annotated[Path | None, typer.Argument(metavar="YAML", help="The file to write.")] = None,
+    path: Annotated[Path | None, typer.Argument(metavar="YAML", help="The file to write. Default: job.yaml.")] = None,
     ndim: Annotated[str | None, typer.Option(metavar="2D|3D", help="Images or volumes. Default: seen from the data.")] = None,
     classes: Annotated[
         str | None,
         typer.Option(metavar="N|NAMES", help="Number of classes, background included, or names: background,cell."),
     ] = None,
-    train_images: Folder = None,
-    train_labels: Folder = None,
-    test_images: Folder = None,
-    test_labels: Folder = None,
+    train_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Images to learn from.")] = None,
+    train_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their label images, of the same names.")] = None,
+    test_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Images to predict.")] = None,
+    test_labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Their label images, to measure against.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Make a configuration; without flags in a terminal it asks."""

@@ -27,7 +27,9 @@ ResultDir = Annotated[
         "--result_dir", "--result-dir", metavar="DIR", help=f"Folder of the results of all jobs. Default: ./{DEFAULT_RESULTS}"
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the job. Default: the name of the configuration file.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the job. Default: that of the configuration file, or of the data folder.")
+]
 RunId = Annotated[int, typer.Option("--run_id", "--run-id", help="Number of the run; each has its own results.")]
 Gpu = Annotated[
     str | None, typer.Option("--gpu", metavar="0|0,1", help="GPUs to use, as nvidia-smi counts. Default: one, if there is one.")

@@ -63,8 +63,9 @@ class Normalization(Section):
     """How intensities become network input. One function does it, in training and in inference."""
 
     type: Literal["div", "scale_range", "zero_mean_unit_variance"] = "zero_mean_unit_variance"
-    """`div`: divide by 255 (image maximum at most 255) or 65535, images already in [0, 1] stay; `scale_range`:
-    (x - min) / (max - min); `zero_mean_unit_variance`: (x - mean) / std. Statistics are of the whole image, per channel."""
+    """`div`: divide by 255 (image maximum at most 255), 65535 (at most that) or the maximum, images already in [0, 1] stay, one
+    divisor for all channels; `scale_range`: (x - min) / (max - min); `zero_mean_unit_variance`: (x - mean) / std. Statistics are
+    of the whole image, those of the last two per channel."""
 
     perc_clip: PercentileClip = PercentileClip()
     """Clipping before that."""
@@ -95,7 +96,7 @@ class FolderSection(Section):
     """Keep the pixels in RAM after the first reading. False: read each region from the file when it is needed."""
 
     resolution: tuple[float, ...] | None = None
-    """Pixel size along (z, y, x) in micrometres, where the files do not say. -1: not set."""
+    """Pixel size along ([z,] y, x) in micrometres, in place of what the files say. -1: not set."""
 
     overlap: tuple[Fraction, ...] | None = None
     """Fraction of a patch shared with its neighbour, per axis ([z,] y, x), in [0, 1)."""
@@ -111,10 +112,11 @@ class TrainData(FolderSection):
     """Folder of training images (or one file)."""
 
     gt_path: str | None = None
-    """Folder of training label images, sorted like the images."""
+    """Folder of their label images, of the same names."""
 
     check_data: bool = True
-    """Read every label image before training and check its values."""
+    """Read every label image before training and check its values. False: only where they must be counted (N_CLASSES left out,
+    or CLASS_REBALANCE: auto)."""
 
     extract_random_patch: bool = False
     """One random patch per image and epoch instead of the grid of patches."""
@@ -174,7 +176,7 @@ class ValidationData(FolderSection):
     """Folder of validation label images, with FROM_TRAIN: False."""
 
     dist_eval: bool = True
-    """Share the validation among the processes of a distributed run."""
+    """Accepted; the processes of a distributed run always share the validation."""
 
     @model_validator(mode="after")
     def _check_fold(self) -> ValidationData:
@@ -187,6 +189,16 @@ class ValidationData(FolderSection):
 
 class TestData(FolderSection):
     """DATA.TEST: the images to predict."""
+
+    in_memory: bool = True
+    """Accepted; test images are read tile by tile."""
+
+    overlap: tuple[Fraction, ...] | None = None
+    """Above 0: images are predicted in patches of the training's size that share this fraction with their neighbours, per axis
+    ([z,] y, x), and are averaged with smooth weights. Left out: in tiles as large as memory allows, see TEST.MAX_MEMORY."""
+
+    padding: tuple[Pixels, ...] | None = None
+    """Least border of a tile that is thrown away, pixels per axis ([z,] y, x). Left out: as wide as the network needs it."""
 
     path: str | None = None
     """Folder of images to predict (or one file)."""
@@ -205,11 +217,11 @@ class TestData(FolderSection):
     probabilities in [0, 1], one channel per class. Left out: True, unless TEST.SAVE_MODEL_RAW_OUTPUT asks for probabilities."""
 
     use_val_as_test: bool = False
-    """Test on the validation images (of a single image: the block that validates). What is measured then has chosen the
+    """Test on the validation images (of one or two images: the blocks that validate). What is measured then has chosen the
     network."""
 
     median_padding: bool = False
-    """Pad images with their median instead of reflecting them."""
+    """Accepted; images are padded by reflection."""
 
 
 class Data(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from crista.config.document import Document
@@ -18,13 +18,16 @@ class Idle:
     why: str
 
 
-_AUGMENTATIONS = tuple(
-    f"AUGMENTOR.{name}"
-    for name in (
-        "VFLIP", "HFLIP", "ZFLIP", "ROT90", "RANDOM_ROT", "ZOOM", "SHEAR", "SHIFT", "ELASTIC", "BRIGHTNESS", "CONTRAST",
-        "GAMMA_CONTRAST", "G_BLUR", "MEDIAN_BLUR", "GAUSSIAN_NOISE", "POISSON_NOISE", "DROPOUT", "CUTOUT",
-    )
-)  # fmt: skip
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "VFLIP": (), "HFLIP": (), "ZFLIP": (), "ROT90": (), "POISSON_NOISE": (), "RANDOM_ROT": ("RANDOM_ROT_RANGE",),
+    "ZOOM": ("ZOOM_RANGE", "ZOOM_IN_Z"), "SHEAR": ("SHEAR_RANGE",), "SHIFT": ("SHIFT_RANGE",),
+    "ELASTIC": ("E_ALPHA", "E_SIGMA", "E_MODE"), "BRIGHTNESS": ("BRIGHTNESS_FACTOR",), "CONTRAST": ("CONTRAST_FACTOR",),
+    "GAMMA_CONTRAST": ("GC_GAMMA",), "G_BLUR": ("G_SIGMA",), "MEDIAN_BLUR": ("MB_KERNEL",), "DROPOUT": ("DROP_RANGE",),
+    "GAUSSIAN_NOISE": ("GAUSSIAN_NOISE_MEAN", "GAUSSIAN_NOISE_VAR", "GAUSSIAN_NOISE_USE_INPUT_IMG_MEAN_AND_VAR"),
+    "CUTOUT": ("COUT_NB_ITERATIONS", "COUT_SIZE", "COUT_CVAL", "COUT_APPLY_TO_MASK"),
+}  # fmt: skip
+"""The switch of each augmentation, and what is set of it besides its probability."""
+_AUGMENTATIONS = tuple(f"AUGMENTOR.{name}" for name in _PARAMETERS)
 
 _OF_JOBS = tuple(
     f"SYSTEM.CLUSTER.{name}"
@@ -33,6 +36,13 @@ _OF_JOBS = tuple(
     )
 )  # fmt: skip
 _OF_WORKERS = tuple(f"SYSTEM.CLUSTER.{name}" for name in ("RETRIES", "ALLOWED_FAILURES", "STRAGGLER_FACTOR", "TIMEOUT"))
+
+
+def _parameters_of(name: str) -> Idle:
+    """The keys of one augmentation, which are given while it is switched off."""
+    keys = tuple(f"AUGMENTOR.{key}" for key in (f"{name}_PROB", *_PARAMETERS[name]))
+    return Idle(keys, lambda c: c.augmentor.enable and not getattr(c.augmentor, name.lower()), f"AUGMENTOR.{name} is off")
+
 
 IDLE: tuple[Idle, ...] = (
     Idle(_OF_JOBS, lambda c: not c.system.cluster.queue, "SYSTEM.CLUSTER.QUEUE is empty"),
@@ -50,8 +60,22 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not c.data.train.probability_map,
         "DATA.TRAIN.PROBABILITY_MAP is off",
     ),
-    Idle(("DATA.VAL.PATH", "DATA.VAL.GT_PATH"), lambda c: c.data.val.from_train, "DATA.VAL.FROM_TRAIN is True"),
-    Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
+    Idle(
+        tuple(f"DATA.NORMALIZATION.PERC_CLIP.{key}" for key in ("LOWER_PERC", "UPPER_PERC", "LOWER_VALUE", "UPPER_VALUE")),
+        lambda c: not c.data.normalization.perc_clip.enable,
+        "DATA.NORMALIZATION.PERC_CLIP.ENABLE is False",
+    ),
+    Idle(
+        ("DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.MEAN_VAL", "DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.STD_VAL"),
+        lambda c: c.data.normalization.type != "zero_mean_unit_variance",
+        "DATA.NORMALIZATION.TYPE is not zero_mean_unit_variance",
+    ),
+    Idle(
+        tuple(f"DATA.VAL.{key}" for key in ("PATH", "GT_PATH", "RESOLUTION", "INPUT_IMG_AXES_ORDER", "INPUT_MASK_AXES_ORDER")),
+        lambda c: c.data.val.from_train,
+        "DATA.VAL.FROM_TRAIN is True",
+    ),
+    Idle(("DATA.VAL.SPLIT_TRAIN", "DATA.VAL.RANDOM"), lambda c: not c.data.val.from_train, "DATA.VAL.FROM_TRAIN is False"),
     Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: c.data.val.cross_val, "DATA.VAL.CROSS_VAL is True"),
     Idle(("DATA.TEST.PATH", "DATA.TEST.GT_PATH"), lambda c: c.data.test.use_val_as_test, "USE_VAL_AS_TEST is True"),
     Idle(
@@ -61,6 +85,7 @@ IDLE: tuple[Idle, ...] = (
         ("DATA.TRAIN.OVERLAP", "DATA.TRAIN.PADDING"), lambda c: c.data.train.extract_random_patch, "EXTRACT_RANDOM_PATCH is True"
     ),
     Idle(_AUGMENTATIONS, lambda c: not c.augmentor.enable, "AUGMENTOR.ENABLE is False"),
+    *map(_parameters_of, _PARAMETERS),
     Idle(("AUGMENTOR.ZFLIP", "AUGMENTOR.ZOOM_IN_Z"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(("MODEL.Z_DOWN", "MODEL.ISOTROPY"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(
@@ -68,6 +93,17 @@ IDLE: tuple[Idle, ...] = (
         lambda c: c.train.enable and not c.model.load_checkpoint,  # without a training it is what predicts
         "MODEL.LOAD_CHECKPOINT is False",
     ),
+    Idle(
+        ("MODEL.LOAD_CHECKPOINT_EPOCH", "MODEL.SKIP_UNMATCHED_LAYERS"),
+        lambda c: c.train.enable and not c.model.load_checkpoint,
+        "MODEL.LOAD_CHECKPOINT is False",
+    ),
+    Idle(
+        ("MODEL.LOAD_CHECKPOINT_EPOCH",),
+        lambda c: bool(c.paths.checkpoint_file) and (c.model.load_checkpoint or not c.train.enable),
+        "PATHS.CHECKPOINT_FILE names the checkpoint",
+    ),
+    Idle(("MODEL.SKIP_UNMATCHED_LAYERS",), lambda c: not c.train.enable, "a network that is not trained is loaded whole"),
     Idle(("LOSS.CLASS_WEIGHTS",), lambda c: c.loss.class_rebalance != "manual", "LOSS.CLASS_REBALANCE is not manual"),
     Idle(
         ("TRAIN.QUALITY",),
@@ -94,6 +130,11 @@ IDLE: tuple[Idle, ...] = (
         ("TEST.POST_PROCESSING.Z_FILTERING", "TEST.POST_PROCESSING.YZ_FILTERING"),
         lambda c: c.problem.ndim == "2D" and not c.test.analize_2d_imgs_as_3d_stack,
         "PROBLEM.NDIM is 2D; TEST.ANALIZE_2D_IMGS_AS_3D_STACK: True takes the images as the slices of one volume",
+    ),
+    Idle(
+        ("TEST.THRESHOLD",),
+        lambda c: (c.data.n_classes or 2) > 2,
+        "of more than two classes the one with the highest probability is taken",
     ),
     Idle(("TEST.REDUCE_MEMORY",), lambda _: True, "images are predicted tile by tile anyway"),
     Idle(("DATA.TEST.MEDIAN_PADDING",), lambda _: True, "images are padded by reflection"),
@@ -130,7 +171,22 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not c.test.by_chunks.enable,
         "TEST.BY_CHUNKS.ENABLE is False",
     ),
+    Idle(
+        ("TEST.BY_CHUNKS.WRITE_RAW_PREDICTIONS",),
+        lambda c: c.test.by_chunks.enable and c.data.test.argmax_to_output is not None,
+        "DATA.TEST.ARGMAX_TO_OUTPUT decides",
+    ),
     Idle(("TEST.BY_CHUNKS.Z_START", "TEST.BY_CHUNKS.Z_END"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
+    Idle(
+        ("TEST.POST_PROCESSING.Z_FILTERING_SIZE",),
+        lambda c: not c.test.post_processing.z_filtering,
+        "TEST.POST_PROCESSING.Z_FILTERING is False",
+    ),
+    Idle(
+        ("TEST.POST_PROCESSING.YZ_FILTERING_SIZE",),
+        lambda c: not c.test.post_processing.yz_filtering,
+        "TEST.POST_PROCESSING.YZ_FILTERING is False",
+    ),
     Idle(
         ("TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS", "TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE"),
         lambda c: not c.test.post_processing.median_filter,
@@ -141,13 +197,23 @@ IDLE: tuple[Idle, ...] = (
 
 def idle_keys(config: Config, document: Document) -> list[str]:
     """A notice for each given key that differs from its default and changes nothing."""
-    notices = []
+    return [document.says(given[0], text) for given, text in _idle(config) if given[0] in document.entries]
+
+
+def idle_in(config: Config, ndim: int) -> list[str]:
+    """Notices for keys that change nothing because the images have `ndim` axes, which PROBLEM.NDIM left open."""
+    known = {text for _, text in _idle(config)}
+    seen = config.model_copy(update={"problem": config.problem.model_copy(update={"ndim": f"{ndim}D"})})
+    return [text.replace("PROBLEM.NDIM is", "the images are") for _, text in _idle(seen) if text not in known]
+
+
+def _idle(config: Config) -> Iterator[tuple[list[str], str]]:
+    """Keys that change nothing, and what to say of them."""
     for rule in IDLE:
-        given = [key for key in rule.keys if key in document.entries and _differs(config, key)]
+        given = [key for key in rule.keys if _differs(config, key)]
         if given and rule.holds(config):
             verb = "has" if len(given) == 1 else "have"
-            notices.append(document.says(given[0], f"{', '.join(given)} {verb} no effect: {rule.why}"))
-    return notices
+            yield given, f"{', '.join(given)} {verb} no effect: {rule.why}"
 
 
 def _differs(config: Config, key: str) -> bool:

@@ -38,10 +38,11 @@ class UNetFamily(Section):
     """Learned transposed convolution, or linear interpolation followed by a 1×1 convolution."""
 
     z_down: tuple[Factor, ...] | None = None
-    """Pooling along z per level, 1 or 2 (3D). Left out: decided from the voxel size and the patch."""
+    """Pooling along z per level, usually 1 or 2 (3D); 0 leaves a level open. Left out: decided from the voxel size and the
+    patch."""
 
     yx_down: tuple[Factor, ...] | None = None
-    """Pooling along y and x per level, 1 or 2. Left out: 2 at each level."""
+    """Pooling along y and x per level, usually 1 or 2; 0 leaves a level open. Left out: 2 at each level."""
 
     isotropy: tuple[bool, ...] | None = None
     """False at a level: its kernels have depth 1 in z (3D). Left out: decided."""

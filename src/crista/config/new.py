@@ -70,10 +70,8 @@ TEST:
 
 _LOAD = """
 MODEL:
-  # The network: the same as in training.
-  ARCHITECTURE: unet
-  # Predict with a network that is trained already. The file goes to PATHS.CHECKPOINT_FILE; left out, it is the best
-  # checkpoint of the run of this name.
+  # Predict with a network that is trained already; what it is like stands in its file, which goes to PATHS.CHECKPOINT_FILE.
+  # Left out, it is the best checkpoint of the run of this name.
   LOAD_CHECKPOINT: True
 """
 

@@ -99,7 +99,7 @@ RENAMED: dict[str, Action] = {
     "TEST.EVALUATE": Removed("the metrics are measured whenever DATA.TEST.LOAD_GT is True"),
     "TEST.MAP": Removed("there is no mAP in semantic segmentation"),
     "TEST.POST_PROCESSING.BLENDING": Removed("seams between patches are avoided in every prediction"),
-    "TEST.BY_CHUNKS.FORMAT": Removed("the output has the format of the input"),
+    "TEST.BY_CHUNKS.FORMAT": Removed("with TEST.BY_CHUNKS.ENABLE predictions are written as OME-Zarr"),
     "TEST.BY_CHUNKS.WORKFLOW_PROCESS.INSTANCE_SEG_HALO": Removed("it belongs to instance segmentation"),
     # rewritten: the key stays, the old value is understood (after the moves)
     "DATA.N_CLASSES": Rewritten(old_values.one_class),

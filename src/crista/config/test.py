@@ -68,10 +68,10 @@ class Statistics(Section):
     """TEST.STATS: which measurements are made (older files)."""
 
     per_patch: bool = False
-    """Measure each patch by itself too."""
+    """Accepted; each patch is always measured by itself too, where there are label images."""
 
     merge_patches: bool = False
-    """Measure the image put together from patches."""
+    """Accepted; the image put together from patches is always measured, where there are label images."""
 
     full_img: bool | None = None
     """Predict and measure whole images without patches; the same as TEST.FULL_IMG."""
@@ -81,14 +81,14 @@ class ByChunks(Section):
     """TEST.BY_CHUNKS: prediction of volumes and slides larger than memory."""
 
     enable: bool = False
-    """Write every prediction as OME-Zarr, block by block. Left out: images that are Zarr become OME-Zarr, others TIFF. Memory is
-    fixed either way."""
+    """Write every prediction as OME-Zarr. False: images that are Zarr or N5 become OME-Zarr, others TIFF. Memory is fixed either
+    way."""
 
     save_out_tif: bool = False
     """Write each prediction as TIFF as well."""
 
     write_raw_predictions: bool = False
-    """Write probabilities too (with ENABLE); the same as DATA.TEST.ARGMAX_TO_OUTPUT: False."""
+    """Write probabilities too (with ENABLE); the same as DATA.TEST.ARGMAX_TO_OUTPUT: False, which decides where it is given."""
 
     z_start: Annotated[int, Field(ge=-1)] = -1
     """First slice to predict (with ENABLE); slices outside the range stay 0 and are not measured. -1: from the first."""
@@ -110,11 +110,11 @@ class Test(Section):
     """Predict the images of DATA.TEST."""
 
     verbose: bool = True
-    """More lines in the log."""
+    """Accepted; log.txt always holds every line."""
 
     engine: EngineName = "auto"
     """What computes the network on a processor. `auto`: the fastest of `torch`, `openvino` and `onnxruntime` on a tile of the
-    first image, of those that are installed and whose float32 numbers are those of PyTorch; a job that is too small to gain by
+    largest image, of those that are installed and whose float32 numbers are those of PyTorch; a job that is too small to gain by
     it keeps `torch`. `fastest`: 8-bit integers (`openvino-int8`) as well, if no class of the validation images lost 0.003 of
     IoU by them. A name: that engine. On a GPU always `torch`."""
 
@@ -154,7 +154,8 @@ class Test(Section):
     max_memory: Annotated[float, Field(gt=0)] | None = None
     """Most memory that prediction uses, in GB, whatever the size of the images. An image that fits is predicted in one piece;
     a larger one in tiles. More memory means larger tiles, and less work at their borders. Left out: 1.5, or up to 4 GB more
-    where the largest image is then predicted in one piece, with no more than a quarter of the memory that is free."""
+    where the largest image is then predicted in one piece, with no more than a quarter of the memory that is free. On a GPU tiles
+    take 0.6 of its free memory, whatever is given here."""
 
     by_chunks: ByChunks = ByChunks()
     """Volumes and slides larger than memory."""

@@ -32,7 +32,6 @@ DECODING_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
     SyntaxError,
-    MemoryError,
     struct.error,
     zlib.error,
     lzma.LZMAError,
@@ -126,6 +125,13 @@ def decoding_errors(path: Path, part: str = "") -> Iterator[None]:
         raise read_error(path, "no such file (missing)", "it was there when the run began: restore it") from error
     except PermissionError as error:
         raise read_error(path, "no permission to read it", "change its permissions (chmod +r)") from error
+    except MemoryError as error:
+        what = f"no memory left to read {part or 'it'} ({str(error).partition(chr(10))[0][:300] or 'MemoryError'})"
+        next_step = (
+            "close other programs, allow this one more (ulimit -v, the memory of the job), or lower TEST.MAX_MEMORY; with memory "
+            "to spare, the file is damaged and claims a size that it does not have"
+        )
+        raise read_error(path, what, next_step) from error
     except DECODING_ERRORS as error:
         where = f"{part} cannot be decoded" if part else "cannot be decoded"
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]

@@ -194,6 +194,9 @@ class _ZarrPixels(OpenedArray):
             array, grid = _open_array(self.path, self.name, version)
         try:
             return read_through_cache((self, version), grid, region, lambda box: np.asarray(array[box]))
+        except MemoryError as error:
+            with decoding_errors(self.path):
+                raise error
         except DECODING_ERRORS as error:
             with decoding_errors(self.path, self._damaged_part(array, grid, region)):
                 raise error

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from crista.plan.machine import address_limit
+
 # Parameters of mallopt, from glibc's malloc.h.
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
 NEVER = -1
 DEFAULT_MMAP_MAX = 65536
 LARGEST_MMAP_THRESHOLD = 32 << 20
@@ -65,3 +67,14 @@ def let_freed_arrays_go_back() -> None:
     if libc is not None:
         libc.mallopt(MMAP_THRESHOLD, ARRAY_BYTES)
         libc.malloc_trim(0)
+
+
+def spare_addresses() -> None:
+    """Under a limit of addresses (``ulimit -v``), let all threads share one heap.
+
+    glibc reserves 64 MB and more of addresses for nearly every thread that allocates: 700 MB before anything is read, and what is
+    reserved counts. Best called before other libraries start their threads.
+    """
+    libc = glibc() if address_limit() is not None else None
+    if libc is not None:
+        libc.mallopt(ARENA_MAX, 1)

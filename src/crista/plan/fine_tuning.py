@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from crista.config.model import LEFT_OUT, Model
@@ -67,16 +67,34 @@ def _misfits(config: Config, fingerprint: Fingerprint, trained: Plan) -> Iterato
     if asked.skip_unmatched_layers:
         return
     next_step = "leave it out to take the checkpoint's, or set MODEL.SKIP_UNMATCHED_LAYERS: True to load the layers that fit"
-    if asked.architecture_given and asked.architecture != has.architecture:
-        what = f"{asked.architecture} is asked for, the checkpoint has {has.architecture}"
-        yield Problem("MODEL.ARCHITECTURE", what, next_step)
-    for key in SHAPING:
-        given, value = getattr(asked, key), getattr(has, key)
-        idle = trained.ndim == 2 and key in ONLY_3D
-        if key not in asked.model_fields_set or given is None or idle or _is_same(given, value):
-            continue
-        what = f"{show_value(given)} is asked for, the checkpoint has {show_value(value)}"
+    for key in _asked_otherwise(asked, trained, SHAPING):
+        what = f"{show_value(getattr(asked, key))} is asked for, the checkpoint has {show_value(getattr(has, key))}"
         yield Problem(f"MODEL.{key.upper()}", what, next_step)
+
+
+def _asked_otherwise(asked: Model, trained: Plan, keys: Sequence[str]) -> Iterator[str]:
+    """Of the architecture and `keys` those that `asked` gives and that the trained network has otherwise."""
+    has = trained.model
+    if asked.architecture_given and asked.architecture != has.architecture:
+        yield "architecture"
+    for key in keys:
+        given, idle = getattr(asked, key), trained.ndim == 2 and key in ONLY_3D
+        if key in asked.model_fields_set and given is not None and not idle and not _is_same(given, getattr(has, key)):
+            yield key
+
+
+def settled_otherwise(config: Config, trained: Plan) -> list[str]:
+    """Keys of network, classes and intensities that a request to predict gives, and that the trained network has otherwise."""
+    data, learnt, classes = config.data, trained.config.data, trained.classes
+    differ = {
+        "DATA.PATCH_SIZE": data.patch_size is not None and data.patch_size[: trained.ndim] != trained.patch_size,
+        "DATA.N_CLASSES": data.n_classes is not None and max(2, data.n_classes) != classes.num_classes,
+        "DATA.CLASS_NAMES": data.class_names is not None and data.class_names != classes.names,
+        "DATA.FORCE_RGB": "force_rgb" in data.model_fields_set and data.force_rgb != learnt.force_rgb,
+        "DATA.NORMALIZATION": "normalization" in data.model_fields_set and data.normalization != learnt.normalization,
+    }
+    network = _asked_otherwise(config.model, trained, (*SHAPING, "activation"))
+    return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network)]
 
 
 def _is_same(given: Any, value: Any) -> bool:

@@ -22,13 +22,20 @@ def free_bytes() -> int:
     if meminfo.is_file():
         free.append(_kilobytes(meminfo.read_text(), "MemAvailable"))
     free += [limit - used for limit, used in _cgroup_limits()]
+    limit = address_limit()
+    if limit is not None:
+        free.append(limit - status_bytes("VmSize"))
+    return max(0, min(free))
+
+
+def address_limit() -> int | None:
+    """Bytes of addresses that this process may have (``ulimit -v``), reserved ones included; None where there is no limit."""
     with suppress(ImportError):
         import resource  # not on Windows
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            free.append(limit - status_bytes("VmSize"))
-    return max(0, min(free))
+        return limit if limit != resource.RLIM_INFINITY else None
+    return None
 
 
 def _cgroup_limits() -> list[tuple[int, int]]:

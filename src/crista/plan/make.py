@@ -139,7 +139,9 @@ def _decide_class_names(config: Config, fingerprint: Fingerprint, ledger: Ledger
 
 def _decide_output(config: Config, ledger: Ledger) -> bool:
     """Whether probabilities are written."""
-    argmax, raw = config.data.test.argmax_to_output, config.test.save_model_raw_output
+    argmax, raw, chunks = config.data.test.argmax_to_output, config.test.save_model_raw_output, config.test.by_chunks
+    if chunks.enable and chunks.write_raw_predictions:
+        raw = True
     if argmax is None and raw is not None:
         argmax = not raw
     settled = ledger.settle(

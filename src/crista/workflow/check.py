@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
-from crista.config.root import Config
+from crista.config.effects import idle_in
+from crista.config.root import Config, check_across_sections
 from crista.errors import Problem
 from crista.geometry.spacing import Spacing
 from crista.images.check import DatasetReport, check_dataset
@@ -35,6 +36,9 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     tested = (report.train if fold_as_test else report.test) if config.test.enable else ()
     problems = [*report.problems, *_check_testing(config, tested)]
     warnings = list(report.warnings)
+    if config.problem.ndim is None and report.ndim is not None:
+        problems.extend(_check_seen(config, report.ndim))
+        report = replace(report, notices=(*report.notices, *idle_in(config, report.ndim)))
     if trained is None:
         problems.extend(check_names(*_given_names(config, report)))
     else:
@@ -45,6 +49,14 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     for warning in warnings:
         yield Warned(str(warning))
     return replace(report, problems=tuple(problems), warnings=tuple(warnings))
+
+
+def _check_seen(config: Config, ndim: int) -> Iterator[Problem]:
+    """What contradicts the axes of the images, where PROBLEM.NDIM left them open; `check_dataset` has compared the patch."""
+    seen = config.problem.model_copy(update={"ndim": f"{ndim}D"})
+    for problem in check_across_sections(config.model_copy(update={"problem": seen})):
+        if problem.where != "DATA.PATCH_SIZE":
+            yield problem.reworded({"PROBLEM.NDIM is": "the images are"})
 
 
 def with_classes(config: Config, trained: Plan) -> Config:

@@ -28,6 +28,10 @@ PLAIN_NAMES = {"x", "raw", "image", "images", "img", "imgs", "imagestr", "train"
 
 OF_PREDICTION = ("TEST.", "DATA.TEST.", "SYSTEM.", "PATHS.")
 """How the keys begin that a prediction takes from its own request, see `crista.plan.make.plan_for_prediction`."""
+OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
+"""Keys of SYSTEM that tell of the machines of a training; its network may predict on others, which are given anew."""
+OF_THE_IMAGES = ("Z_START", "Z_END")
+"""Keys of TEST.BY_CHUNKS that choose slices of the volumes that were predicted with the training."""
 CHANGEABLE = "TEST, DATA.TEST, SYSTEM and PATHS can be changed"
 
 
@@ -104,7 +108,6 @@ def request_automatic(
     """A training on two folders, with everything else decided; without `name` it is called as the folder of the data.
 
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
-    The text of its configuration holds the time whichever way it was given: run by itself it is the same training.
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
 
@@ -114,8 +117,9 @@ def request_automatic(
 
     loaded = load(minutes)
     train = loaded.config.train
-    if train.max_minutes is not None or train.epochs is None:
-        loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
+    is_open = train.max_minutes is None and train.epochs is None
+    # The file beside the results is to be run again: it says the minutes, also where they were typed.
+    loaded = replace(load(MINUTES[train.quality] if is_open else train.max_minutes), notices=loaded.notices)
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
 
@@ -143,7 +147,7 @@ def request_prediction(
 ) -> Request:
     """Prediction of a folder (or one file) with a checkpoint; with `labels` it is measured too.
 
-    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; the machines are not.
+    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; machines and slices are not.
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
@@ -158,15 +162,23 @@ def request_prediction(
     test.update(PATH=str(images), LOAD_GT=labels is not None)
     test.update({"GT_PATH": str(labels)} if labels is not None else {})
     test.pop("USE_VAL_AS_TEST", None)
-    tree.get("SYSTEM", {}).pop("CLUSTER", None)  # the machines of the training; those of now are given anew
+    for key in OF_THE_MACHINE:
+        tree.get("SYSTEM", {}).pop(key, None)
+    for key in OF_THE_IMAGES:
+        tree["TEST"].get("BY_CHUNKS", {}).pop(key, None)
     learnt, loaded = config_from_dict(tree), config_from_dict(tree, overrides)
     notices = [notice for notice in loaded.notices if notice not in learnt.notices]
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
     if idle:
-        have = "has" if len(idle) == 1 else "have"
-        notices.append(f"{', '.join(idle)} {have} no effect: a trained network keeps what it was trained with; {CHANGEABLE}")
+        notices.append(kept_as_trained(idle))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
     return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, tuple(notices))
+
+
+def kept_as_trained(keys: Sequence[str]) -> str:
+    """The notice that `keys` change nothing in a prediction."""
+    have = "has" if len(keys) == 1 else "have"
+    return f"{', '.join(keys)} {have} no effect: a trained network keeps what it was trained with; {CHANGEABLE}"
 
 
 def _idle_changes(learnt: Config, asked: Config) -> list[str]:

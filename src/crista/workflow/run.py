@@ -29,8 +29,9 @@ from crista.inference.task import OutputFolders
 from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
+from crista.plan.allocator import spare_addresses
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
-from crista.plan.fine_tuning import plan_fine_tuning
+from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
 from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
@@ -48,7 +49,7 @@ from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
-from crista.workflow.request import Request, only_training
+from crista.workflow.request import Request, kept_as_trained, only_training
 
 UNKNOWN_MEMORY = 8 * 10**9
 """Bytes that a machine is taken to have where the system does not say."""
@@ -66,7 +67,9 @@ def run(request: Request) -> Events:
     """
     config, folder = request.config, request.folder
     _require_a_stage(config)
+    _require_network_of_shard(config, folder)
     limit_threads(config)
+    spare_addresses()
     device, why = choose_device(config.system.device)
     processes = join_processes(device)
     events = _run(request, device, processes, why)
@@ -96,6 +99,8 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
+        kept = [key for key in settled_otherwise(config, trained.plan) if not any(key in notice for notice in request.notices)]
+        yield from [Said(kept_as_trained(kept))] if kept else []
     yield StageStarted("plan")
     for decision in plan.decisions:
         if decision.reason != "given":
@@ -370,6 +375,17 @@ def _require_a_stage(config: Config) -> None:
             "in the configuration",
             [Problem("TRAIN.ENABLE", "and TEST.ENABLE are both False: there is nothing to do", "set one of them to True")],
         )
+
+
+def _require_network_of_shard(config: Config, folder: RunFolder) -> None:
+    """Shards run beside each other: each would train the same network, into the same files."""
+    _, count = config.system.cluster.own_shard
+    if count == 1 or not config.train.enable:
+        return
+    if not folder.checkpoint_last.is_file() or not load_checkpoint(folder.checkpoint_last).finished:
+        what = "is a part of the prediction, and this job has no network yet that is trained to its end"
+        step = "run `crista train` first, with the same configuration and name; then start the shards"
+        raise ConfigError("with the shard", [Problem("SYSTEM.CLUSTER.SHARD", what, step)])
 
 
 def limit_threads(config: Config) -> None:
