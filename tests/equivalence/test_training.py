@@ -186,6 +186,18 @@ def test_data_by_which_the_plan_changes_too_are_what_differs(tmp_path: Path) -> 
     assert warning.startswith("the data differ")
 
 
+def test_another_network_to_start_from_trains_anew_and_is_not_taken_for_other_data(make_data: MakeData, tmp_path: Path) -> None:
+    data = make_data(test=0)
+    seen: list[object] = []
+    short: dict[str, Any] = {"test": {"ENABLE": False}, "train": {"EPOCHS": 1}}
+    for seed in (0, 1):
+        first = run(tiny_config(data, system={"SEED": seed}, **short), result_dir=tmp_path, name=f"start{seed}")
+        start = {"model": {"LOAD_CHECKPOINT": True}, "paths": {"CHECKPOINT_FILE": str(first.folder.checkpoint_best)}}
+        run(tiny_config(data, **start, **short), result_dir=tmp_path, name="job", on_event=seen.append)
+    [warning] = [event.text for event in seen if isinstance(event, Warned) and "training starts anew" in event.text]
+    assert warning.startswith("the data, or the network to start from, differ")
+
+
 def test_a_network_that_is_gone_is_not_said_to_be_kept(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data(test=0)
     short = {"train": {"EPOCHS": 1}, "test": {"ENABLE": False}}
@@ -361,9 +373,23 @@ def test_the_network_that_a_training_starts_from_is_not_written_over(make_data: 
     for _ in range(2):
         run(tiny_config(data, **from_it, **short), result_dir=tmp_path, name="job", on_event=seen.append)
     assert start.read_bytes() == before
-    assert previous_of(start).is_file()
+    assert start.with_name("job_1-checkpoint-best.previous-2.pth").is_file()
     reasons = [event.reason for event in seen if isinstance(event, TrainingFinished)]
     assert reasons == ["all epochs are done", "already trained"]
+
+
+def test_no_network_is_lost_however_often_a_training_starts_anew(make_data: MakeData, tmp_path: Path) -> None:
+    """A slip in a setting, and back again: the training of hours is not written over by that of an epoch."""
+    data, best = make_data(test=0), tmp_path / "job/checkpoints/job_1-checkpoint-best.pth"
+    short: dict[str, Any] = {"test": {"ENABLE": False}, "train": {"EPOCHS": 1}}
+    trained = []
+    for seed in (0, 1, 0, 1):
+        run(tiny_config(data, system={"SEED": seed}, **short), result_dir=tmp_path, name="job")
+        trained.append(weights_of(best))
+    kept = [best.with_name(f"job_1-checkpoint-best.previous{number}.pth") for number in ("", "-2", "-3")]
+    assert previous_of(best) == kept[-1]
+    for path, weights in zip(kept, trained, strict=False):
+        assert all(torch.equal(value, weights[name]) for name, value in weights_of(path).items())
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.02], ids=["same settings", "other settings"])

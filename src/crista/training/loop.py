@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,8 @@ def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
         return False
     checkpoint = load_checkpoint(job.last_path, device=job.device)
     other = "settings" if training_key(checkpoint.plan) != training_key(job.plan) else None
-    other = "data" if checkpoint.data_key != job.data_key else other  # by which the plan may have changed too
+    if checkpoint.data_key != job.data_key:  # by which the plan may have changed too
+        other = "data" if job.start is None else "data, or the network to start from,"
     if other is not None:
         job.processes.barrier()  # every process has read the old checkpoint before it is moved
         kept = _set_aside(job) if job.processes.is_main else None
@@ -193,16 +195,19 @@ def _has_more_time(plan: Plan, trained: Plan) -> bool:
 
 
 def previous_of(best: Path) -> Path:
-    """Where the best network of an earlier training is kept when a training starts anew."""
-    return best.with_name(f"{best.stem}.previous.pth")
+    """The best network of the training before, which is kept when a training starts anew; of several the newest."""
+    kept = [path for path in best.parent.glob(f"{escape(best.stem)}.previous*.pth") if path.is_file()]
+    return max(kept, key=lambda path: path.stat().st_mtime_ns, default=best.with_name(f"{best.stem}.previous.pth"))
 
 
 def _set_aside(job: TrainingJob) -> Path | None:
-    """Keep the best network of an earlier training, if it is there, under another name; not that of the network to start from."""
-    place = previous_of(job.best_path)
-    if job.start_path is not None and job.start_path.resolve() == place.resolve():
-        place = previous_of(place)
-    kept = job.best_path.replace(place) if job.best_path.is_file() else None
+    """Keep the best network of an earlier training, if it is there, under a name that no other one has."""
+    best, number = job.best_path, 1
+    place = best.with_name(f"{best.stem}.previous.pth")
+    while place.exists():
+        number += 1
+        place = best.with_name(f"{best.stem}.previous-{number}.pth")
+    kept = best.replace(place) if best.is_file() else None
     job.last_path.unlink(missing_ok=True)
     return kept
 

@@ -56,8 +56,6 @@ class TrainingJob:
     """Once it is set, the training ends with the last finished epoch (the first one is finished early)."""
     start: Checkpoint | None = None
     """Trained network to start from (fine-tuning)."""
-    start_path: Path | None = None
-    """Its file."""
 
     @property
     def steps_of_a_pass(self) -> int:

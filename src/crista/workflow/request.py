@@ -108,7 +108,6 @@ def request_automatic(
     """A training on two folders, with everything else decided; without `name` it is called as the folder of the data.
 
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
-    The text of its configuration holds the time whichever way it was given: run by itself it is the same training.
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
 

@@ -183,7 +183,6 @@ def train_stage(
         data_key=data_key,
         stop=request.stop,
         start=start,
-        start_path=_given_checkpoint(request.config, folder) if start is not None else None,
     )
     job = yield from _fit(request, job)
     if processes.is_main:
