@@ -44,6 +44,33 @@ def test_what_is_written_is_read(axes: str, dtype: str, is_large: bool, tmp_path
     np.testing.assert_array_equal(image.read(), to_canonical(array, axes, ndim))
 
 
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        ("YX", (20, 1)),
+        ("YX", (1, 20)),
+        ("YX", (1, 1)),
+        ("YX", (20, 3)),
+        ("ZYX", (5, 20, 1)),
+        ("ZYX", (5, 1, 20)),
+        ("CYX", (2, 20, 1)),
+    ],
+)
+def test_images_of_one_row_or_column_keep_their_sides(
+    axes: str, shape: tuple[int, ...], is_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tifffile takes a last axis of length 1 for samples: a column became a row."""
+    if is_large:
+        monkeypatch.setattr(write, "MAX_IMAGEJ_BYTES", 0)
+    array = np.arange(np.prod(shape)).reshape(shape).astype(np.uint8)
+    write_image(tmp_path / "a.tif", array, axes)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert (file.pages[0].imagelength, file.pages[0].imagewidth) == shape[-2:]
+    image = open_image(tmp_path / "a.tif", ndim=3 if "Z" in axes else 2)
+    np.testing.assert_array_equal(image.read().reshape(shape), array)
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "limit", "kind", "is_big"),
     [

@@ -132,7 +132,7 @@ def _compression(dtype: np.dtype) -> dict[str, Any]:
 
 def _write_imagej(path: Path, array: Any, axes: str, dtype: np.dtype, spacing: Spacing | None) -> None:
     lengths = dict(zip(axes, array.shape, strict=True))
-    metadata: dict[str, Any] = {"axes": _IMAGEJ_AXES, "mode": "grayscale"}
+    metadata: dict[str, Any] = {"axes": f"{_IMAGEJ_AXES}S", "mode": "grayscale"}  # without S tifffile takes an X of 1 for it
     options: dict[str, Any] = {}
     if spacing is not None:
         metadata |= {"unit": "um"} | ({"spacing": spacing.values[0]} if len(spacing.values) == 3 else {})
@@ -140,7 +140,7 @@ def _write_imagej(path: Path, array: Any, axes: str, dtype: np.dtype, spacing: S
     with TiffWriter(path, imagej=True) as tif:
         tif.write(
             _iter_planes(array, axes, _IMAGEJ_AXES, dtype),
-            shape=tuple(lengths.get(letter, 1) for letter in _IMAGEJ_AXES),
+            shape=(*(lengths.get(letter, 1) for letter in _IMAGEJ_AXES), 1),
             dtype=dtype,
             photometric="minisblack",
             metadata=metadata,
