@@ -120,6 +120,22 @@ def test_the_images_of_a_stack_are_listed_by_their_own_scores(
     assert "Tolerance of NSD: 2 pixels." in page
 
 
+def test_overlays_are_of_this_run(plane: tuple[Outcome, Path], tmp_path: Path) -> None:
+    """Three of five images are drawn; what an earlier network left of the others would be taken for this one's."""
+    folder = write_pairs(tmp_path / "more", [(48, 56)] * 5, seed=5)
+    where = {"DATA": {"TEST": {"PATH": str(folder / "x"), "GT_PATH": str(folder / "y")}}}
+    overlays = tmp_path / "job/results/job_1/charts/overlays"
+    overlays.mkdir(parents=True)
+    for name in ("00", "01", "02", "03", "04", "of another set"):
+        (overlays / f"{name}.png").write_bytes(b"old")
+    outcome = run(job(plane[1], predict_only(plane[0].folder.checkpoint_best), where), result_dir=tmp_path, name="job")
+    assert outcome.folder.overlays == overlays
+    left = {path.stem: path.read_bytes() == b"old" for path in overlays.iterdir()}
+    shown = re.findall(r"<header><span[^>]*>[^<]*</span><b>([^<]*)</b>", page_of(outcome))
+    assert len(shown) == 3
+    assert left == dict.fromkeys(shown, False) | {"of another set": True}
+
+
 def odd_names(folder: Path, names: list[str]) -> Path:
     """Pairs of images called so."""
     write_pairs(folder, [(48, 56)] * len(names), seed=5, spacing=(0.5, 0.5))

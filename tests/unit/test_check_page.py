@@ -18,6 +18,7 @@ from crista.images.labels import make_coding
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.results.check_page import check_thumbnails, draw_pair, findings_table, write_check_page
+from crista.results.overlays import colour_classes
 
 
 def pictures_in(html: str) -> list[np.ndarray]:
@@ -75,6 +76,18 @@ def test_pixels_without_annotation_are_grey_where_the_label_holds_unknown_values
     assert [np.ptp(colour) < 0.1 for colour in colours] == [True, False, False, True]
     assert not np.allclose(colours[0], colours[3])
     assert not np.allclose(colours[1], colours[2])
+
+
+def test_classes_have_their_colours_and_unknown_values_those_of_their_order(tmp_path: Path) -> None:
+    """A label image that holds only the second class."""
+    label = np.zeros((48, 48), np.uint8)
+    label[10:20] = 2
+    write_image(tmp_path / "x.tif", np.full((48, 48), 90, np.uint8), "YX")
+    write_image(tmp_path / "y.tif", label, "YX")
+    image, found = open_image(tmp_path / "x.tif"), open_image(tmp_path / "y.tif", is_label=True)
+    for coding, shown in ((make_coding(3, []), 2), (None, 1)):
+        picture, drawn = draw_pair(image, found, coding)
+        np.testing.assert_array_equal(drawn, colour_classes(picture, np.where(label > 0, shown, 0), None))
 
 
 @pytest.mark.parametrize("shape", [(700, 500), (3, 333, 1000)])

@@ -155,6 +155,9 @@ def test_picture_of_one_two_and_more_channels() -> None:
     two = to_picture(np.concatenate([ramp, 0 * ramp]))
     assert two[0, -1].tolist() == [0, 1, 0]
     assert to_picture(np.zeros((5, 4, 4), np.uint8)).tolist() == np.zeros((4, 4, 3)).tolist()
+    spot = np.zeros((1, 100, 100), np.uint8)
+    spot[0, 5, 7] = 3
+    assert np.argwhere(to_picture(spot)[..., 0] == 1).tolist() == [[5, 7]]  # too few pixels for a percentile
     holes = to_picture(np.where(ramp > 500, np.nan, ramp))
     assert np.isfinite(holes).all()
     assert not to_picture(np.full((1, 2, 2), np.nan)).any()

@@ -74,7 +74,9 @@ def _three(ranked: Sequence[ImageRecord], words: tuple[str, str, str]) -> list[t
 def draw_overlays(
     folder: RunFolder, plan: Plan, pairs: Mapping[str, ImagePair], records: Sequence[ImageRecord]
 ) -> Iterator[Event]:
-    """Write the overlays of some images as PNG files."""
+    """Write the overlays of some images as PNG files; those of the others in `pairs` are of an earlier network, and go."""
+    for name in pairs.keys() - {record.name for record in records}:
+        (folder.overlays / f"{name}.png").unlink(missing_ok=True)
     for record in records:
         pixels = _read(folder, plan, pairs[record.name], record)
         path = folder.overlays / f"{record.name}.png"
