@@ -219,7 +219,9 @@ def test_a_killed_writer_never_leaves_half_a_chunk(sharded: bool, tmp_path: Path
     create_ome_zarr(part, pyramid, is_label=True)
     noise = np.random.default_rng(0).integers(0, 255, (128, 128, 128), dtype=np.uint8)
     rng, whole = random.Random(0), 0
-    for _ in range(4):
+    for tries in range(40):  # on a busy machine many are killed before they have written any
+        if tries >= 4 and whole:
+            break
         with subprocess.Popen([sys.executable, "-c", WRITER, str(part)], stdout=subprocess.PIPE, env=os.environ) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"ready\n"
