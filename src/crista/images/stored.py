@@ -126,7 +126,8 @@ def decoding_errors(path: Path, part: str = "") -> Iterator[None]:
     except PermissionError as error:
         raise read_error(path, "no permission to read it", "change its permissions (chmod +r)") from error
     except MemoryError as error:
-        what = f"no memory left to read {part or 'it'} ({str(error).partition(chr(10))[0][:300] or 'MemoryError'})"
+        reason = str(error).partition("\n")[0][:300] or "MemoryError"
+        what = f"no memory left to read {part or 'it'} ({reason})"
         next_step = (
             "close other programs, allow this one more (ulimit -v, the memory of the job), or lower TEST.MAX_MEMORY; with memory "
             "to spare, the file is damaged and claims a size that it does not have"
