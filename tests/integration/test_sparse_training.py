@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.jobs import job, labels, log_rows, run_and_listen, same_weights, table, write_data
 
 from crista.errors import CristaError
 from crista.images.write import write_image
+from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import Outcome
 
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
@@ -76,3 +78,40 @@ def test_learning_from_scribbles_sees_the_whole_object(tmp_path: Path) -> None:
     outcome, _ = run_and_listen(job(data, {"TRAIN": {"EPOCHS": 30}, "LOSS": {"IGNORE_INDEX": 255}}), tmp_path / "out")
     assert float(log_rows(outcome)[-1]["val_iou"]) > 0.8
     assert outcome.metrics["Foreground IoU, reconstructed image (mean over images)"] > 0.8
+
+
+def scribbled_alike(folder: Path) -> Path:
+    """Boxes on a ground of equal noise that is hard to tell from them, as many labelled pixels of one as of the other."""
+    data = write_data(folder, num_classes=2)
+    rng = np.random.default_rng(5)
+    for path in sorted((data / "train" / "y").iterdir()):
+        label = labels(path, 2).copy()
+        count = np.count_nonzero(label == 1) // 20
+        kept = np.concatenate([rng.choice(np.flatnonzero(label == value), count, replace=False) for value in (0, 1)])
+        scribble = np.full(label.shape, 255, np.uint8)
+        scribble.flat[kept] = label.flat[kept]
+        write_image(path, scribble, "YX")
+    return data
+
+
+def test_the_trained_network_is_told_how_frequent_classes_are_once(tmp_path: Path) -> None:
+    """Its head alone is changed, by as much as is said; a second run changes nothing; False leaves it as it was trained."""
+    data = scribbled_alike(tmp_path / "data")
+    config = job(data, {"TRAIN": {"EPOCHS": 15}, "LOSS": {"IGNORE_INDEX": 255}})
+    outcome, said = run_and_listen(config, tmp_path / "out")
+    asked = {**config, "LOSS": {"IGNORE_INDEX": 255, "ESTIMATE_CLASS_SHARES": False}}
+    plain, said_plain = run_and_listen(asked, tmp_path / "plain")
+    told, untold = load_checkpoint(best(outcome)), load_checkpoint(best(plain))
+    assert untold.class_shares is None
+    assert told.class_shares is not None
+    assert told.class_shares[1] < 0.5 - 0.05
+    changed = [name for name, value in told.weights.items() if not torch.equal(value, untold.weights[name])]
+    assert changed == ["head.bias"]
+    assert float(told.weights["head.bias"]) < float(untold.weights["head.bias"])
+    assert any(line.startswith("class shares: ") and "expects the latter" in line for line in said)
+    assert not any(line.startswith("class shares: ") for line in said_plain)
+    before = best(outcome).read_bytes()
+    run_and_listen(config, tmp_path / "out")
+    assert best(outcome).read_bytes() == before
+    figure = "Foreground IoU, reconstructed image (mean over images)"
+    assert outcome.metrics[figure] >= plain.metrics[figure]

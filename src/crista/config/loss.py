@@ -48,6 +48,10 @@ class Loss(Section):
     """Label value of pixels without annotation, or several, e.g. [254, 255]: no gradient, not in any metric. -1: none. 0 (with
     N_CLASSES left out) for scribbles that count classes from 1; the other values become the classes in their order."""
 
+    estimate_class_shares: bool | None = None
+    """After the training, estimate in all pixels how frequent each class is, and let the network expect that: scribbles hold as
+    much of rare classes as of frequent ones. Left out: where few pixels are annotated and patches are drawn around them."""
+
     @property
     def ignored_values(self) -> tuple[int, ...]:
         """The label values without annotation, increasing; empty if there is none."""

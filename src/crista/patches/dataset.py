@@ -58,6 +58,10 @@ class PatchSamples:
         self._seed = seed
         self._repeat_to_rgb = repeat_to_rgb
 
+    def placed_by(self, placer: Placer) -> PatchSamples:
+        """The same sources as they are, without augmentation, in patches that another placer chooses."""
+        return PatchSamples(self.sources, self._statistics, placer, self.cache, repeat_to_rgb=self._repeat_to_rgb)
+
     def __len__(self) -> int:
         return len(self.placer)
 

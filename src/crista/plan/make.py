@@ -18,7 +18,7 @@ from crista.plan.learning import (
 from crista.plan.ledger import Ledger
 from crista.plan.network import decide_model, decide_patch_size
 from crista.plan.plan import Classes, Plan
-from crista.plan.sparse_labels import decide_sparse_sampling
+from crista.plan.sparse_labels import decide_class_shares, decide_sparse_sampling
 from crista.plan.tiling import check_training_patches, decide_inference
 
 
@@ -57,6 +57,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         class_weights=decide_class_weights(config, fingerprint, ledger),
         class_frequencies=fingerprint.class_frequencies,
         sparse_labels=decide_sparse_sampling(config, fingerprint, ledger),
+        estimates_class_shares=decide_class_shares(config, fingerprint, ledger),
         optimizer=decide_optimizer(config.train, ledger),
         schedule=decide_schedule(config.train, length.epochs, ledger),
         batch_size=batch,

@@ -97,6 +97,8 @@ class Plan(Section):
     """Share of each class among the annotated training pixels; None if the labels were not read."""
     sparse_labels: bool = False
     """Whether patches are drawn around annotated pixels, because most pixels have no annotation."""
+    estimates_class_shares: bool = False
+    """Whether the trained network is told how frequent the classes are, estimated from pixels without annotation."""
     optimizer: Optimizer
     schedule: ScheduleShape
     batch_size: int

@@ -29,3 +29,18 @@ def decide_sparse_sampling(config: Config, fingerprint: Fingerprint, ledger: Led
         "the others (EXTRACT_RANDOM_PATCH, PROBABILITY_MAP and CLASS_SHARE choose otherwise)",
     )
     return True
+
+
+def decide_class_shares(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> bool:
+    """Whether the frequency of the classes is estimated after the training, noted."""
+    asked = config.loss.estimate_class_shares
+    if asked and not config.loss.ignored_values:
+        ledger.refuse(
+            "LOSS.ESTIMATE_CLASS_SHARES",
+            "all pixels count as annotated, so the labels say how frequent the classes are",
+            "leave it out, or say with LOSS.IGNORE_INDEX which label value stands for no annotation",
+        )
+    if asked is None and not is_drawn_around_annotation(config, fingerprint):
+        return False
+    reason = "what is scribbled does not show how frequent the classes are: after the training they are estimated in all pixels"
+    return ledger.settle("LOSS.ESTIMATE_CLASS_SHARES", asked, True, reason)

@@ -61,6 +61,8 @@ class Checkpoint:
     """Identifies the training data and the weights that it started from."""
     guards: GuardRecord = GuardRecord()
     """Of the epochs so far."""
+    class_shares: tuple[float, ...] | None = None
+    """How frequent the network was told that the classes are (`crista.training.class_shares`); None if it was not."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -78,6 +80,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "finished": checkpoint.finished,
         "data_key": checkpoint.data_key,
         "guards": {name: list(values) for name, values in vars(checkpoint.guards).items()},
+        "class_shares": None if checkpoint.class_shares is None else list(checkpoint.class_shares),
     }
     with aside(path) as part, part.open("wb") as file:
         _save(content, file, path)
@@ -142,6 +145,7 @@ def _checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:
         finished=content["finished"],
         data_key=content.get("data_key", ""),
         guards=GuardRecord(**{name: tuple(values) for name, values in content.get("guards", {}).items()}),
+        class_shares=None if content.get("class_shares") is None else tuple(content["class_shares"]),
     )
 
 

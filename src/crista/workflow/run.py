@@ -42,6 +42,7 @@ from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
+from crista.training.class_shares import tell_class_shares
 from crista.training.distributed import Processes, choose_device, join_processes, leave_processes, text_of_first
 from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
@@ -190,6 +191,7 @@ def train_stage(
     yield StageStarted("train", job.plan.epochs)
     events = train(job)
     yield from record_training(events, folder) if processes.is_main else events
+    yield from tell_class_shares(job)
     return job.plan
 
 
