@@ -22,6 +22,8 @@ from tests.unit.test_probe import job_of
 from torch import nn
 
 from crista.errors import TrainingError, UnstableTrainingError
+from crista.images.open import open_image
+from crista.images.write import write_image
 from crista.losses.build import WeightedSum
 from crista.plan.events import EpochFinished, Said, StepFinished, TrainingFinished, Warned
 from crista.training import loop
@@ -29,6 +31,7 @@ from crista.training.checkpoint import load_checkpoint
 from crista.training.finite import WorstBatch
 from crista.training.loop import previous_of
 from crista.training.precision import Precision
+from crista.training.selection import best_epoch
 from crista.workflow.api import run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
@@ -310,6 +313,21 @@ def test_training_learns(make_data: MakeData, tmp_path: Path) -> None:
     assert iou > 0.85
     rows = np.genfromtxt(outcome.folder.train_log, delimiter=",", names=True)
     assert rows["val_loss"][-1] < rows["val_loss"][0]
+
+
+def test_where_validation_holds_no_foreground_its_loss_chooses(make_data: MakeData, tmp_path: Path) -> None:
+    """The first network predicts background everywhere, which those labels cannot tell from a good one."""
+    data = make_data(train=4, test=0)
+    for path in sorted((data / "train/x").glob("0[01].tif")):
+        for kind, pixels in (("x", open_image(path, ndim=2).read()[0]), ("y", np.zeros((48, 48), np.uint8))):
+            write_image(data / "val" / kind / path.name, pixels, "YX")
+    val = {"FROM_TRAIN": False, "PATH": str(data / "val/x"), "GT_PATH": str(data / "val/y")}
+    config = tiny_config(data, test={"ENABLE": False}, train={"EPOCHS": 5})
+    config["DATA"]["VAL"] = val
+    folder = run(config, result_dir=tmp_path, name="job").folder
+    history = load_checkpoint(folder.checkpoint_last).history
+    assert all(np.isnan(row["val_iou"]) for row in history)
+    assert load_checkpoint(folder.checkpoint_best).epoch == best_epoch([row["val_loss"] for row in history])
 
 
 def test_going_on_from_the_own_network_survives_a_kill_in_the_first_epoch(make_data: MakeData, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from crista.training.distributed import sum_over_processes
 from crista.training.guards import Guards
 from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
-from crista.training.selection import best_epoch, patience_is_over, scores
+from crista.training.selection import best_epoch, patience_is_over, scores, validation_iou
 from crista.training.state import SEEDS, State, TrainingJob, preparation
 from crista.training.step import Steps
 from crista.training.validation import ValidationPatches, some_of, validate, validation_batches
@@ -110,7 +110,7 @@ def _train_epochs(job: TrainingJob, state: State, claim: Claim) -> Generator[Eve
             yield TrainingFinished(_why_it_ended(job, epoch - 1, total), job.best_path)
             return
         row, validation_loss, confusion = done
-        row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
+        row = {**row, "val_loss": validation_loss, "val_iou": validation_iou(confusion)}
         row["seconds"] = time.perf_counter() - started
         state.history.append(row)
         is_best = best_epoch(scores(state.history)) == epoch
