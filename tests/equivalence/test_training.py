@@ -27,11 +27,13 @@ from crista.images.write import write_image
 from crista.losses.build import WeightedSum
 from crista.plan.events import EpochFinished, Said, StepFinished, TrainingFinished, Warned
 from crista.training import loop
-from crista.training.checkpoint import load_checkpoint
+from crista.training.checkpoint import load_checkpoint, load_weights
 from crista.training.finite import WorstBatch
 from crista.training.loop import previous_of
 from crista.training.precision import Precision
 from crista.training.selection import best_epoch
+from crista.training.state import State
+from crista.training.validation import ValidationPatches, validate, validation_batches
 from crista.workflow.api import run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
@@ -249,18 +251,45 @@ def test_two_processes_equal_one_with_the_same_global_batch(make_data: MakeData,
     one = tiny_config(data, num_classes=num_classes, model=model, train={**train, "BATCH_SIZE": 4})
     two = tiny_config(data, num_classes=num_classes, model=model, train={**train, "BATCH_SIZE": 2})
     single = run(one, result_dir=tmp_path / "one", name="job")
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(two).replace("!!python/tuple", ""))
+    double = run_in_two_processes(two, tmp_path)
+    last = double / "checkpoints/job_1-checkpoint-last.pth"
+    assert_same_weights(single.folder.checkpoint_last, last, tolerance=2e-4)
+    assert (double / "results/job_1/test_results_metrics.csv").is_file()
+    histories = (load_checkpoint(path).history for path in (single.folder.checkpoint_last, last))
+    for row, other in zip(*histories, strict=True):  # of the samples of both processes
+        assert [other[key] for key in ("iou", "val_iou")] == pytest.approx([row[key] for key in ("iou", "val_iou")], abs=2e-3)
+
+
+def run_in_two_processes(config: dict[str, Any], folder: Path) -> Path:
+    """The job that torchrun leaves in `folder`."""
+    (folder / "job.yaml").write_text(yaml.safe_dump(config).replace("!!python/tuple", ""))
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master-port=0", "--rdzv-backend=c10d"),
         *("--rdzv-endpoint=127.0.0.1:0", "-m", "crista"),
         *("--config", "job.yaml", "--result_dir", "two", "--name", "job"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    double = tmp_path / "two" / "job"
-    assert_same_weights(single.folder.checkpoint_last, double / "checkpoints/job_1-checkpoint-last.pth", tolerance=2e-4)
-    assert (double / "results/job_1/test_results_metrics.csv").is_file()
+    return folder / "two" / "job"
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_several_processes_validate_the_network_that_is_kept(make_data: MakeData, tmp_path: Path, average: bool) -> None:
+    """Batch norms have statistics of their own in each process; those of the first are kept, and all validate with them."""
+    data = make_data(train=8, test=0)
+    changes = {"TRAIN.BATCH_SIZE": 1, "TRAIN.EMA": average, "MODEL.NORMALIZATION": "bn"}
+    job = job_of(data, tmp_path, *(f"{key}={value}" for key, value in changes.items()))
+    config = tiny_config(data, test={"ENABLE": False}, train={"BATCH_SIZE": 1, "EMA": average}, model={"NORMALIZATION": "bn"})
+    best = load_checkpoint(run_in_two_processes(config, tmp_path) / "checkpoints/job_1-checkpoint-best.pth")
+    state = State(job)
+    load_weights(state.model, best.weights, skip_unmatched=False, where="best")
+    batches = validation_batches(job.validation, 1)
+    assert len(batches) > 1
+    patches = ValidationPatches(job.validation, batches, num_threads=1)
+    settings: Any = {"classes": job.plan.classes, "device": job.device, "processes": job.processes}
+    loss, _ = validate(state.model, state.validation_loss, patches, **settings)
+    assert best.history[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_non_finite_loss_stops_before_the_update(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +357,24 @@ def test_where_validation_holds_no_foreground_its_loss_chooses(make_data: MakeDa
     history = load_checkpoint(folder.checkpoint_last).history
     assert all(np.isnan(row["val_iou"]) for row in history)
     assert load_checkpoint(folder.checkpoint_best).epoch == best_epoch([row["val_loss"] for row in history])
+
+
+def test_stopped_in_its_first_epoch_and_started_again_equals_uninterrupted(make_data: MakeData, tmp_path: Path) -> None:
+    """There is a network to look at, and the same command makes the epoch anew: all its steps, each at its rate."""
+    config = full_config(make_data(train=8, test=0), test={"ENABLE": False})
+    whole = run(config, result_dir=tmp_path / "whole", name="job")
+    request = request_run(config, result_dir=tmp_path / "stopped", name="job")
+    ended = []
+    for event in run_events(request):
+        if isinstance(event, StepFinished):
+            assert event.num_steps > 1
+            request.stop.set()
+        ended += [event.reason] if isinstance(event, TrainingFinished) else []
+    assert ended == ["stopped within epoch 1 of 4; the same command begins anew"]
+    assert load_checkpoint(request.folder.checkpoint_best).epoch == 1
+    stopped = run(config, result_dir=tmp_path / "stopped", name="job")
+    assert_same_weights(whole.folder.checkpoint_last, stopped.folder.checkpoint_last)
+    assert_same_weights(whole.folder.checkpoint_best, stopped.folder.checkpoint_best)
 
 
 def test_going_on_from_the_own_network_survives_a_kill_in_the_first_epoch(make_data: MakeData, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch import nn
 
 from crista.errors import ConfigError, Problem
 
@@ -64,6 +65,17 @@ def sum_over_processes(values: NDArray[np.float64], processes: Processes, device
     dist.all_reduce(tensor)
     summed: NDArray[np.float64] = tensor.cpu().numpy()
     return summed
+
+
+@torch.no_grad()
+def share_buffers(model: nn.Module, processes: Processes) -> None:
+    """Give the buffers of `model` in all processes the values of the first one.
+
+    Batch norms that do not put the processes together have statistics of their own in each; weights are equal anyway.
+    """
+    if processes.world_size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def text_of_first(text: str, processes: Processes, device: torch.device) -> str:
