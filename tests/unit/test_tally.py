@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -41,10 +43,10 @@ def test_batches_add_up() -> None:
 class OnAppleGpu(torch.Tensor):
     """A tensor on a device without float64."""
 
-    def double(self, memory_format: torch.memory_format = torch.preserve_format) -> torch.Tensor:
+    def double(self, *_: Any, **__: Any) -> torch.Tensor:
         raise TypeError("the MPS framework doesn't support float64")
 
-    def cpu(self, memory_format: torch.memory_format = torch.preserve_format) -> torch.Tensor:
+    def cpu(self, *_: Any, **__: Any) -> torch.Tensor:
         return self.as_subclass(torch.Tensor)
 
 
