@@ -71,7 +71,7 @@ def decide_class_weights(config: Config, fingerprint: Fingerprint, ledger: Ledge
             "set DATA.TRAIN.CHECK_DATA: True, or give LOSS.CLASS_WEIGHTS",
         )
         return None
-    # A class that is nowhere counts as often as the rarest: by itself it would outweigh all others where a validation image has it.
+    # A class that is nowhere counts as often as the rarest: else it would outweigh all others where a validation image has it.
     least = max(RAREST, min((frequency for frequency in frequencies if frequency > 0), default=1.0))
     raw = [max(frequency, least) ** -0.5 for frequency in frequencies]
     weights = tuple(round(weight * len(raw) / sum(raw), 4) for weight in raw)
