@@ -68,8 +68,9 @@ class Learnt:
 
     row: Mapping[str, float]
     """Of the log, as far as it is known before validation."""
-    is_whole: bool = True
-    """False for a first epoch that was ended early, so that there is a network when somebody stops."""
+    counts: bool = True
+    """False for a first epoch that was ended early, so that there is a network when somebody stops: nobody would make the steps
+    that it lacks. By the clock the time is what counts."""
 
 
 def train(job: TrainingJob) -> Generator[Event, None, None]:
@@ -129,9 +130,9 @@ def _train_epochs(job: TrainingJob, state: State, claim: Claim) -> Generator[Eve
         total = _agreed_total(job, state, budget)
         if job.processes.is_main:
             claim.check()
-            yield from _save(job, state, is_best=is_best, finished=stop or epoch == total, goes_on=learnt.is_whole)
+            yield from _save(job, state, is_best=is_best, finished=stop or epoch == total, goes_on=learnt.counts)
         yield EpochFinished(epoch, total, row, is_best)
-        if not learnt.is_whole:
+        if not learnt.counts:
             yield TrainingFinished(f"stopped within epoch {epoch} of {total}; the same command begins anew", job.best_path)
             return
         if _agreed_stop(job):
@@ -284,7 +285,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
     progress = {"steps_per_epoch": steps, "num_epochs": course.total, "validation_losses": tuple(state.losses())}
     horizon = (plan.average_share or 0.0) * steps * course.total
     state.model.train()
-    done, waited, rate, started, is_whole = Steps(job, state), 0.0, 0.0, time.perf_counter(), True
+    done, waited, rate, started, counts = Steps(job, state), 0.0, 0.0, time.perf_counter(), True
     batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
     for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
         number = (epoch - 1) * steps + step
@@ -302,7 +303,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
         if course.budget.is_over:
             break
         if job.stop.is_set():
-            is_whole = done.taken == steps
+            counts = done.taken == steps or job.budget_seconds is not None
             break
     loss, own = done.finish()
     confusion = sum_over_processes(own.astype(np.float64), processes, job.device).astype(np.int64)
@@ -315,7 +316,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
         "steps_per_second": done.taken / seconds,
         "data_wait_percent": 100 * waited / seconds,
     }
-    return Learnt(row, is_whole)
+    return Learnt(row, counts)
 
 
 def _samples_per_epoch(job: TrainingJob) -> int | None:
