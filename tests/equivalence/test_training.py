@@ -353,7 +353,12 @@ def test_where_validation_holds_no_foreground_its_loss_chooses(make_data: MakeDa
     val = {"FROM_TRAIN": False, "PATH": str(data / "val/x"), "GT_PATH": str(data / "val/y")}
     config = tiny_config(data, test={"ENABLE": False}, train={"EPOCHS": 5})
     config["DATA"]["VAL"] = val
-    folder = run(config, result_dir=tmp_path, name="job").folder
+    seen: list[object] = []
+    folder = run(config, result_dir=tmp_path, name="job", on_event=seen.append).folder
+    [split] = [event.text for event in seen if isinstance(event, Said) and event.text.startswith("validation: ")]
+    assert split.endswith(
+        "the 2 images of DATA.VAL.PATH. Validation holds no annotated pixel of class 1 and says nothing about it"
+    )
     history = load_checkpoint(folder.checkpoint_last).history
     assert all(np.isnan(row["val_iou"]) for row in history)
     assert load_checkpoint(folder.checkpoint_best).epoch == best_epoch([row["val_loss"] for row in history])

@@ -102,7 +102,7 @@ def split_pairs(
     notice = f"validation: {len(chosen)} of {len(pairs)} images ({_how(config)}); they are not trained on"
     if totals is not None:
         inside = np.isin(np.arange(len(pairs)), list(chosen))
-        notice += _missing(totals[~inside].sum(axis=0), totals[inside].sum(axis=0))
+        notice += missing_classes(totals[~inside].sum(axis=0), totals[inside].sum(axis=0))
     return Split(
         train=tuple(source for i, source in enumerate(sources) if i not in chosen),
         validation=tuple(source for i, source in enumerate(sources) if i in chosen),
@@ -144,7 +144,7 @@ def _classes_in_both(totals: NDArray[np.int64], chosen: frozenset[int]) -> tuple
     return int((training & validation).sum()), int(training.sum())
 
 
-def _missing(training: NDArray[np.int64], validation: NDArray[np.int64]) -> str:
+def missing_classes(training: NDArray[np.int64], validation: NDArray[np.int64]) -> str:
     """What to say of classes that are annotated somewhere but not in both parts; empty if there are none."""
     unlearnt = [str(k) for k in np.flatnonzero((validation > 0) & (training == 0))]
     unmeasured = [str(k) for k in np.flatnonzero((training > 0) & (validation == 0))]
@@ -180,7 +180,7 @@ def _split_blocks(
         validation.append(Source(pair, block.region(shape, block.start, block.stop)))
         said.append(_place(block, pair.name, len(shape)))
         counts.extend([parts] if parts is not None else [])
-    missing = _missing(*(sum(part) for part in zip(*counts, strict=True))) if counts else ""
+    missing = missing_classes(*(sum(part) for part in zip(*counts, strict=True))) if counts else ""
     return Split(tuple(train), tuple(validation), _block_notice(len(pairs), said, small) + missing)
 
 
