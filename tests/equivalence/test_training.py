@@ -257,7 +257,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(make_data: MakeData,
     assert (double / "results/job_1/test_results_metrics.csv").is_file()
     histories = (load_checkpoint(path).history for path in (single.folder.checkpoint_last, last))
     for row, other in zip(*histories, strict=True):  # of the samples of both processes
-        assert [other[key] for key in ("iou", "val_iou")] == pytest.approx([row[key] for key in ("iou", "val_iou")], abs=2e-3)
+        assert [other[key] for key in ("iou", "val_iou")] == pytest.approx([row[key] for key in ("iou", "val_iou")], abs=5e-4)
 
 
 def run_in_two_processes(config: dict[str, Any], folder: Path) -> Path:
