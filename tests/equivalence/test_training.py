@@ -382,16 +382,22 @@ def test_stopped_in_its_first_epoch_and_started_again_equals_uninterrupted(make_
     assert_same_weights(whole.folder.checkpoint_best, stopped.folder.checkpoint_best)
 
 
-def test_going_on_from_the_own_network_survives_a_kill_in_the_first_epoch(make_data: MakeData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "Ctrl-C"])
+def test_going_on_from_the_own_network_survives_a_stop_in_the_first_epoch(
+    make_data: MakeData, tmp_path: Path, killed: bool
+) -> None:
     data = make_data()
     run(tiny_config(data), result_dir=tmp_path, name="job")
     again = tiny_config(data, model={"LOAD_CHECKPOINT": True}, train={"LR": 0.001})
     shutil.copytree(tmp_path / "job", tmp_path / "undisturbed/job")
     whole = run(again, result_dir=tmp_path / "undisturbed", name="job")
-    events = run_events(request_run(again, result_dir=tmp_path, name="job"))
+    request = request_run(again, result_dir=tmp_path, name="job")
+    events = run_events(request)
     for event in events:
         if isinstance(event, StepFinished):
-            break
+            request.stop.set()
+            if killed:
+                break
     events.close()
     resumed = run(again, result_dir=tmp_path, name="job")
     assert_same_weights(whole.folder.checkpoint_last, resumed.folder.checkpoint_last)

@@ -366,8 +366,8 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
     if not config.model.load_checkpoint:
         return None
     path, previous = _given_checkpoint(config, folder), previous_of(folder.checkpoint_best)
-    if not path.is_file() and previous.is_file() and _starts_from_itself(config, folder):
-        path = previous  # a training that started from it was killed in its first epoch
+    if previous.is_file() and _starts_from_itself(config, folder) and _is_gone(path, folder):
+        path = previous
     if not path.is_file() and not config.paths.checkpoint_file:
         raise ConfigError(
             "in the configuration",
@@ -380,6 +380,19 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
             ],
         )
     return load_checkpoint(path)
+
+
+def _is_gone(path: Path, folder: RunFolder) -> bool:
+    """Whether a training that started from its own network at `path`, and put it aside, was ended in its first epoch.
+
+    By a kill there is no network then; by Ctrl-C there is that of a part of the epoch, which nothing goes on from.
+    """
+    if not path.is_file():
+        return True
+    if folder.checkpoint_last.is_file():
+        return False
+    left = load_checkpoint(path)
+    return left.epoch == 1 and not left.finished and left.plan.config.model.load_checkpoint
 
 
 def _require_a_stage(config: Config) -> None:
