@@ -274,6 +274,34 @@ def run_in_two_processes(config: dict[str, Any], folder: Path) -> Path:
     return folder / "two" / "job"
 
 
+ELSEWHERE = """
+import os, sys
+os.chdir(os.environ["RANK"])
+from crista.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_processes_that_do_not_share_the_folder_of_results_are_refused(make_data: MakeData, tmp_path: Path) -> None:
+    """On a machine with a folder of its own there is no checkpoint to go on from: it would train another network."""
+    config = tiny_config(make_data(test=0), test={"ENABLE": False})
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(config).replace("!!python/tuple", ""))
+    (tmp_path / "1").mkdir()
+    events = run_events(request_run(tmp_path / "job.yaml", result_dir=tmp_path / "0/out", name="job"))
+    next(event for event in events if isinstance(event, EpochFinished))
+    events.close()
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master-port=0", "--rdzv-backend=c10d"),
+        *("--rdzv-endpoint=127.0.0.1:0", "elsewhere.py", "--config", "../job.yaml", "--result_dir", "out", "--name", "job"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode != 0
+    told = " ".join((done.stdout + done.stderr).split())
+    assert "must be one that all machines share): the first one has that of epoch 1, this one has none" in told
+
+
 @pytest.mark.parametrize("average", [False, True])
 def test_several_processes_validate_the_network_that_is_kept(make_data: MakeData, tmp_path: Path, average: bool) -> None:
     """Batch norms have statistics of their own in each process; those of the first are kept, and all validate with them."""

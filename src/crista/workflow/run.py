@@ -42,7 +42,14 @@ from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
-from crista.training.distributed import Processes, choose_device, join_processes, leave_processes, text_of_first
+from crista.training.distributed import (
+    Processes,
+    choose_device,
+    join_processes,
+    leave_processes,
+    require_equal,
+    text_of_first,
+)
 from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.workflow.check import check
@@ -165,6 +172,8 @@ def train_stage(
 ) -> Generator[Event, None, Plan]:
     """Train, with log, charts, samples of augmented patches and the drawing of the network; returns the plan as measured."""
     folder = request.folder
+    if processes.world_size > 1:
+        _require_one_folder(folder, processes, device)
     split = make_split(plan, report.train, report.val)
     yield Said(split.notice)
     samples = prepare_samples(plan, split, map_folder=folder.prob_map, cache_bytes=cache_bytes())
@@ -191,6 +200,14 @@ def train_stage(
     events = train(job)
     yield from record_training(events, folder) if processes.is_main else events
     return job.plan
+
+
+def _require_one_folder(folder: RunFolder, processes: Processes, device: torch.device) -> None:
+    """Refuse a folder that is another one on another machine: each process would go on with a network of its own."""
+    last = folder.checkpoint_last
+    found = f"that of epoch {load_checkpoint(last).epoch}" if last.is_file() else "none"
+    what = f"checkpoint {last} (the folder of results must be one that all machines share)"
+    require_equal(found, what, processes, device)
 
 
 def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJob]:
