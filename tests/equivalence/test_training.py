@@ -22,13 +22,18 @@ from tests.unit.test_probe import job_of
 from torch import nn
 
 from crista.errors import TrainingError, UnstableTrainingError
+from crista.images.open import open_image
+from crista.images.write import write_image
 from crista.losses.build import WeightedSum
 from crista.plan.events import EpochFinished, Said, StepFinished, TrainingFinished, Warned
 from crista.training import loop
-from crista.training.checkpoint import load_checkpoint
+from crista.training.checkpoint import load_checkpoint, load_weights
 from crista.training.finite import WorstBatch
 from crista.training.loop import previous_of
 from crista.training.precision import Precision
+from crista.training.selection import best_epoch
+from crista.training.state import State
+from crista.training.validation import ValidationPatches, validate, validation_batches
 from crista.workflow.api import run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
@@ -246,18 +251,73 @@ def test_two_processes_equal_one_with_the_same_global_batch(make_data: MakeData,
     one = tiny_config(data, num_classes=num_classes, model=model, train={**train, "BATCH_SIZE": 4})
     two = tiny_config(data, num_classes=num_classes, model=model, train={**train, "BATCH_SIZE": 2})
     single = run(one, result_dir=tmp_path / "one", name="job")
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(two).replace("!!python/tuple", ""))
+    double = run_in_two_processes(two, tmp_path)
+    last = double / "checkpoints/job_1-checkpoint-last.pth"
+    assert_same_weights(single.folder.checkpoint_last, last, tolerance=2e-4)
+    assert (double / "results/job_1/test_results_metrics.csv").is_file()
+    histories = (load_checkpoint(path).history for path in (single.folder.checkpoint_last, last))
+    for row, other in zip(*histories, strict=True):  # of the samples of both processes
+        assert [other[key] for key in ("iou", "val_iou")] == pytest.approx([row[key] for key in ("iou", "val_iou")], abs=5e-4)
+
+
+def run_in_two_processes(config: dict[str, Any], folder: Path) -> Path:
+    """The job that torchrun leaves in `folder`."""
+    (folder / "job.yaml").write_text(yaml.safe_dump(config).replace("!!python/tuple", ""))
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master-port=0", "--rdzv-backend=c10d"),
         *("--rdzv-endpoint=127.0.0.1:0", "-m", "crista"),
         *("--config", "job.yaml", "--result_dir", "two", "--name", "job"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    double = tmp_path / "two" / "job"
-    assert_same_weights(single.folder.checkpoint_last, double / "checkpoints/job_1-checkpoint-last.pth", tolerance=2e-4)
-    assert (double / "results/job_1/test_results_metrics.csv").is_file()
+    return folder / "two" / "job"
+
+
+ELSEWHERE = """
+import os, sys
+os.chdir(os.environ["RANK"])
+from crista.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_processes_that_do_not_share_the_folder_of_results_are_refused(make_data: MakeData, tmp_path: Path) -> None:
+    """On a machine with a folder of its own there is no checkpoint to go on from: it would train another network."""
+    config = tiny_config(make_data(test=0), test={"ENABLE": False})
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(config).replace("!!python/tuple", ""))
+    (tmp_path / "1").mkdir()
+    events = run_events(request_run(tmp_path / "job.yaml", result_dir=tmp_path / "0/out", name="job"))
+    next(event for event in events if isinstance(event, EpochFinished))
+    events.close()
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master-port=0", "--rdzv-backend=c10d"),
+        *("--rdzv-endpoint=127.0.0.1:0", "elsewhere.py", "--config", "../job.yaml", "--result_dir", "out", "--name", "job"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode != 0
+    told = " ".join((done.stdout + done.stderr).split())
+    assert "must be one that all machines share): the first one has that of epoch 1, this one has none" in told
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_several_processes_validate_the_network_that_is_kept(make_data: MakeData, tmp_path: Path, average: bool) -> None:
+    """Batch norms have statistics of their own in each process; those of the first are kept, and all validate with them."""
+    data = make_data(train=8, test=0)
+    changes = {"TRAIN.BATCH_SIZE": 1, "TRAIN.EMA": average, "MODEL.NORMALIZATION": "bn"}
+    job = job_of(data, tmp_path, *(f"{key}={value}" for key, value in changes.items()))
+    config = tiny_config(data, test={"ENABLE": False}, train={"BATCH_SIZE": 1, "EMA": average}, model={"NORMALIZATION": "bn"})
+    best = load_checkpoint(run_in_two_processes(config, tmp_path) / "checkpoints/job_1-checkpoint-best.pth")
+    state = State(job)
+    load_weights(state.model, best.weights, skip_unmatched=False, where="best")
+    batches = validation_batches(job.validation, 1)
+    assert len(batches) > 1
+    patches = ValidationPatches(job.validation, batches, num_threads=1)
+    settings: Any = {"classes": job.plan.classes, "device": job.device, "processes": job.processes}
+    loss, _ = validate(state.model, state.validation_loss, patches, **settings)
+    assert best.history[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_non_finite_loss_stops_before_the_update(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,16 +372,60 @@ def test_training_learns(make_data: MakeData, tmp_path: Path) -> None:
     assert rows["val_loss"][-1] < rows["val_loss"][0]
 
 
-def test_going_on_from_the_own_network_survives_a_kill_in_the_first_epoch(make_data: MakeData, tmp_path: Path) -> None:
+def test_where_validation_holds_no_foreground_its_loss_chooses(make_data: MakeData, tmp_path: Path) -> None:
+    """The first network predicts background everywhere, which those labels cannot tell from a good one."""
+    data = make_data(train=4, test=0)
+    for path in sorted((data / "train/x").glob("0[01].tif")):
+        for kind, pixels in (("x", open_image(path, ndim=2).read()[0]), ("y", np.zeros((48, 48), np.uint8))):
+            write_image(data / "val" / kind / path.name, pixels, "YX")
+    val = {"FROM_TRAIN": False, "PATH": str(data / "val/x"), "GT_PATH": str(data / "val/y")}
+    config = tiny_config(data, test={"ENABLE": False}, train={"EPOCHS": 5})
+    config["DATA"]["VAL"] = val
+    seen: list[object] = []
+    folder = run(config, result_dir=tmp_path, name="job", on_event=seen.append).folder
+    [split] = [event.text for event in seen if isinstance(event, Said) and event.text.startswith("validation: ")]
+    assert split.endswith(
+        "the 2 images of DATA.VAL.PATH. Validation holds no annotated pixel of class 1 and says nothing about it"
+    )
+    history = load_checkpoint(folder.checkpoint_last).history
+    assert all(np.isnan(row["val_iou"]) for row in history)
+    assert load_checkpoint(folder.checkpoint_best).epoch == best_epoch([row["val_loss"] for row in history])
+
+
+def test_stopped_in_its_first_epoch_and_started_again_equals_uninterrupted(make_data: MakeData, tmp_path: Path) -> None:
+    """There is a network to look at, and the same command makes the epoch anew: all its steps, each at its rate."""
+    config = full_config(make_data(train=8, test=0), test={"ENABLE": False})
+    whole = run(config, result_dir=tmp_path / "whole", name="job")
+    request = request_run(config, result_dir=tmp_path / "stopped", name="job")
+    ended = []
+    for event in run_events(request):
+        if isinstance(event, StepFinished):
+            assert event.num_steps > 1
+            request.stop.set()
+        ended += [event.reason] if isinstance(event, TrainingFinished) else []
+    assert ended == ["stopped within epoch 1 of 4; the same command begins anew"]
+    assert load_checkpoint(request.folder.checkpoint_best).epoch == 1
+    stopped = run(config, result_dir=tmp_path / "stopped", name="job")
+    assert_same_weights(whole.folder.checkpoint_last, stopped.folder.checkpoint_last)
+    assert_same_weights(whole.folder.checkpoint_best, stopped.folder.checkpoint_best)
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "Ctrl-C"])
+def test_going_on_from_the_own_network_survives_a_stop_in_the_first_epoch(
+    make_data: MakeData, tmp_path: Path, killed: bool
+) -> None:
     data = make_data()
     run(tiny_config(data), result_dir=tmp_path, name="job")
     again = tiny_config(data, model={"LOAD_CHECKPOINT": True}, train={"LR": 0.001})
     shutil.copytree(tmp_path / "job", tmp_path / "undisturbed/job")
     whole = run(again, result_dir=tmp_path / "undisturbed", name="job")
-    events = run_events(request_run(again, result_dir=tmp_path, name="job"))
+    request = request_run(again, result_dir=tmp_path, name="job")
+    events = run_events(request)
     for event in events:
         if isinstance(event, StepFinished):
-            break
+            request.stop.set()
+            if killed:
+                break
     events.close()
     resumed = run(again, result_dir=tmp_path, name="job")
     assert_same_weights(whole.folder.checkpoint_last, resumed.folder.checkpoint_last)

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import crista.workflow.run  # PyTorch is imported before a clock runs
 from crista.cli.main import main
 from crista.images.open import open_image
 from crista.patches.loader import Batch
-from crista.plan.events import EpochFinished, Event, Said, TrainingFinished
+from crista.plan.events import EpochFinished, Event, Said, StepFinished, TrainingFinished
 from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.step import Steps
 from crista.workflow.api import finish
@@ -125,8 +124,14 @@ def test_stopped_it_leaves_a_network_and_goes_on(make_data: MakeData, tmp_path: 
     """Ctrl-C sets `stop`: the last finished epoch counts; the same command takes up the time that is left."""
     data = make_data(train=4, test=0)
     request = request_of(data, tmp_path / "out", 12)
-    Timer(6, request.stop.set).start()
-    outcome, events = run_it(request)
+    events: list[Event] = []
+
+    def stop_within_the_second_epoch(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StepFinished) and event.epoch == 2:
+            request.stop.set()
+
+    outcome = finish(request, stop_within_the_second_epoch)
     [ended] = [event for event in events if isinstance(event, TrainingFinished)]
     assert "the same command goes on" in ended.reason
     stopped = load_checkpoint(outcome.folder.checkpoint_last)

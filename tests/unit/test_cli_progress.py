@@ -67,6 +67,10 @@ def test_without_a_terminal_every_event_worth_reading_is_one_line(capsys: pytest
     assert show.stages == {"check", "train", "predict"}
 
 
+def test_an_iou_that_could_not_be_measured_is_a_dash() -> None:
+    assert progress.figures({"val_loss": 0.5, "val_iou": float("nan")}) == "val_loss 0.5000  val_IoU –"
+
+
 @pytest.mark.parametrize(("val_iou", "remark"), [(0.0, "  no foreground found yet"), (0.01, "  best so far")])
 def test_an_epoch_without_foreground_is_not_announced_as_the_best(
     val_iou: float, remark: str, capsys: pytest.CaptureFixture[str]

@@ -121,6 +121,11 @@ def test_two_wrong_elements_are_two_problems():
         ),
         ("TRAIN:\n  EPOCHS: 5\n  PATIENCE: 0", "line 3, TRAIN.PATIENCE", "-1 trains all epochs, and 1 ends it"),
         ("DATA:\n  NORMALIZATION:\n    PERC_CLIP:\n      ENABLE: True", "line 4, DATA.NORMALIZATION.PERC_CLIP.ENABLE", "LOWER"),
+        (
+            "DATA:\n  NORMALIZATION:\n    PERC_CLIP: {ENABLE: True, LOWER_VALUE: [0, 255], UPPER_VALUE: [200, 0]}",
+            "line 3, DATA.NORMALIZATION.PERC_CLIP.LOWER_VALUE",
+            "255 must be below UPPER_VALUE 0",
+        ),
         ("TEST:\n  POST_PROCESSING:\n    MEDIAN_FILTER: True", "line 3, TEST.POST_PROCESSING.MEDIAN_FILTER", "needs"),
     ],
 )

@@ -107,6 +107,8 @@ def test_float64_beyond_float32_counts_as_not_finite() -> None:
 def test_fixed_statistics_replace_the_images_own_one_or_per_channel() -> None:
     given = statistics_of(TWO_CHANNELS, zero_mean_unit_var={"mean_val": (5,), "std_val": (2, 4)})
     assert given == ImageStatistics((5.0, 5.0), (2.0, 4.0))
+    metres = statistics_of(TWO_CHANNELS * 1e-9, zero_mean_unit_var={"mean_val": (5e-9,), "std_val": (2e-9, 4e-9)})
+    assert metres.scale == pytest.approx((2e-9, 4e-9))  # as they were typed in; the least of an image's own is 1e-6
     mean_only = statistics_of(TWO_CHANNELS, zero_mean_unit_var={"mean_val": (5,)})
     assert mean_only.offset == (5, 5)
     assert mean_only.scale == pytest.approx((np.sqrt(5), np.sqrt(300)))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from crista.config.data import Normalization, ValidationData
+from crista.errors import PlanError
 from crista.images.image import ImagePair
 from crista.images.labels import LabelCoding
 from crista.images.open import open_image
@@ -77,6 +78,17 @@ def test_folds_partition_the_images(tmp_path: Path) -> None:
     ]
     assert set.union(*folds) == {str(i) for i in range(7)}
     assert sum(map(len, folds)) == 7
+
+
+def test_fewer_images_than_folds_are_that_many_folds(tmp_path: Path) -> None:
+    """No image validates twice: the fourth of five folds over three images is refused, not the third once more."""
+    pairs = make_pairs(tmp_path, 3)
+    configs = [ValidationData(cross_val=True, cross_val_fold=fold) for fold in (1, 2, 3, 4)]
+    splits = [split_pairs(pairs, config, gap=(4, 4), seed=0) for config in configs[:3]]
+    assert sorted(name for split in splits for name in names(split.validation)) == ["0", "1", "2"]
+    assert "fold 3 of 3" in splits[2].notice
+    with pytest.raises(PlanError, match=r"CROSS_VAL_FOLD: 4 of 5: 3 images make 3 folds\n.*use 1 to 3"):
+        split_pairs(pairs, configs[3], gap=(4, 4), seed=0)
 
 
 @pytest.mark.parametrize("shape", [(200, 40), (40, 200), (6, 40, 200)])

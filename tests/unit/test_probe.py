@@ -190,6 +190,19 @@ def test_a_warm_up_keeps_its_share_of_a_training_by_the_clock(
     assert adopt(job.plan, plan) == plan.model_copy(update={"decisions": job.plan.decisions})
 
 
+@pytest.mark.parametrize(("patience", "idle"), [(5, ""), (40, ", so that it has no effect")])
+def test_patience_by_the_clock_counts_parts_of_the_time_and_that_is_said(
+    patience: int, idle: str, make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty epochs of 360 in a BiaPy file are never reached in 25 parts of the time."""
+    keys = ("TRAIN.LR_SCHEDULER.NAME=reduceonplateau", f"TRAIN.PATIENCE={patience}", "TRAIN.EPOCHS=360")
+    monkeypatch.setattr(probe, "_time_steps", lambda _: (0.5, 0.1))
+    events, _ = drain(fit_to_time(job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=5", *keys, seconds=100)))
+    said = [event.text for event in events if "counts these epochs" in event.text]
+    assert said[0] == f"TRAIN.PATIENCE = {patience} counts these epochs, about 25 in all, not passes over the samples{idle}"
+    assert said[1].startswith(f"TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE = {patience // 3} counts these epochs")
+
+
 def test_without_a_budget_nothing_is_timed(make_data: MakeData, tmp_path: Path) -> None:
     job = job_of(make_data(test=0), tmp_path)
     assert drain(fit_to_time(job)) == ([], job.plan)

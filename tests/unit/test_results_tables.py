@@ -59,7 +59,7 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
 
     with closing(ScalarLog(tmp_path)) as log:
         for epoch in (1, 2, 3):
-            log.write(epoch, {"loss": 1.0, "lr": 0.1})
+            log.write(epoch, {"loss": 1.0, "lr": 0.1, "val_iou": float("nan")})
     with closing(ScalarLog(tmp_path, last_epoch=2)) as log:
         for epoch in (3, 4):
             log.write(epoch, {"loss": 2.0, "val_iou": 0.5})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crista.training.selection import best_epoch, patience_is_over, scores, smoothed
+from crista.training.selection import best_epoch, patience_is_over, scores, smoothed, validation_iou
 
 
 def test_moving_average_by_hand() -> None:
@@ -51,6 +51,17 @@ def test_epochs_are_selected_by_their_iou() -> None:
 @pytest.mark.parametrize("iou", [0.0, float("nan")])
 def test_without_foreground_the_loss_selects(iou: float) -> None:
     assert scores(rows((1.0, iou), (0.8, iou))) == [1.0, 0.8]
+
+
+def test_a_validation_without_foreground_has_no_iou_to_select_by() -> None:
+    """All background, predicted as such by a network that has learnt nothing, is no perfect score."""
+    log = [
+        {"val_loss": loss, "val_iou": validation_iou(np.array([[100 - found, found], [0, 0]]))}
+        for loss, found in ((1.2, 0), (1.0, 3), (0.8, 0))
+    ]
+    assert best_epoch(scores(log)) == 3
+    assert validation_iou(np.array([[90, 5], [5, 5]])) == pytest.approx(1 / 3)
+    assert np.isnan(validation_iou(np.array([[5, 0, 0], [0, 0, 0], [0, 0, 0]])))
 
 
 def test_an_epoch_that_was_kept_stays_the_best() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,23 @@ def test_batches_add_up() -> None:
     total, weight, confusion = tally.read()
     assert (total, weight) == (1.75, 4)
     np.testing.assert_array_equal(confusion, [[1, 1], [1, 5]])
+
+
+class OnAppleGpu(torch.Tensor):
+    """A tensor on a device without float64."""
+
+    def double(self, *_: Any, **__: Any) -> torch.Tensor:
+        raise TypeError("the MPS framework doesn't support float64")
+
+    def cpu(self, *_: Any, **__: Any) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_losses_are_added_up_where_there_is_float64() -> None:
+    tally = Tally(classes_of(2, None))
+    for loss in (0.5, 0.25):
+        tally.add(torch.tensor(loss).as_subclass(OnAppleGpu), torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.uint8))
+    assert tally.read()[:2] == (0.75, 2)
 
 
 def test_an_empty_tally_is_zero() -> None:

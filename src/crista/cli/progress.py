@@ -211,8 +211,10 @@ def _remark(event: EpochFinished) -> str:
 
 def figures(metrics: Mapping[str, float]) -> str:
     """Losses, IoU, speed, and the share of the time that the network waited for patches."""
+    from crista.metrics import show_score
+
     names = {"loss": "loss", "val_loss": "val_loss", "val_iou": "val_IoU"}
-    shown = [f"{name} {metrics[key]:.4f}" for key, name in names.items() if key in metrics]
+    shown = [f"{name} {show_score(metrics[key])}" for key, name in names.items() if key in metrics]
     if "steps_per_second" in metrics:
         shown.append(f"{metrics['steps_per_second']:.3g} steps/s")
     if "data_wait_percent" in metrics:

@@ -41,7 +41,17 @@ class PercentileClip(Section):
             raise ValueError("ENABLE is True: set LOWER_PERC and UPPER_PERC (0-100), or LOWER_VALUE and UPPER_VALUE")
         if percentiles and self.lower_perc >= self.upper_perc:
             raise ValueError(f"LOWER_PERC {self.lower_perc:g} must be below UPPER_PERC {self.upper_perc:g}")
+        if fixed and not percentiles:
+            self._check_values()
         return self
+
+    def _check_values(self) -> None:
+        """One value serves all channels; numbers of channels that differ are refused when an image is there."""
+        count = max(len(self.lower_value), len(self.upper_value))
+        sides = (values * count if len(values) == 1 else values for values in (self.lower_value, self.upper_value))
+        for lower, upper in zip(*sides, strict=False):
+            if lower >= upper:
+                raise ValueError(f"LOWER_VALUE {lower:g} must be below UPPER_VALUE {upper:g}, or nothing is left of the image")
 
 
 class FixedStatistics(Section):

@@ -141,7 +141,7 @@ class Train(Section):
 
     patience: Annotated[int, Field(ge=-1)] = -1
     """Stop when the validation loss (a moving average over epochs) has not fallen for so many epochs. -1: train all epochs.
-    0 is refused."""
+    0 is refused. With MAX_MINUTES an epoch can be a part of the time (5 to 25 in all): then the log says what is counted."""
 
     accum_iter: Annotated[int, Field(ge=1)] = 1
     """Steps whose gradients are summed before one update; the batch is that many times larger."""

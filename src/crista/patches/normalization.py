@@ -90,8 +90,8 @@ def compute_statistics(image: Image, config: Normalization, *, block_bytes: int 
     summaries = intensities.summarise(limits) if intensities is not None else []
     if by_variance:
         means = per_channel(fixed.mean_val, num_channels) or [summary.mean for summary in summaries]
-        stds = per_channel(fixed.std_val, num_channels) or [summary.std for summary in summaries]
-        return build_statistics(means, [max(std, STD_FLOOR) for std in stds], limits)
+        stds = per_channel(fixed.std_val, num_channels) or [max(summary.std, STD_FLOOR) for summary in summaries]
+        return build_statistics(means, stds, limits)
     if config.type == "scale_range":
         return build_statistics([s.minimum for s in summaries], [compute_span(s) for s in summaries], limits)
     return build_statistics([0.0] * num_channels, [compute_divisor(summaries)] * num_channels, limits)

@@ -24,7 +24,7 @@ from crista.patches.dataset import PatchSamples
 from crista.patches.normalization import ImageStatistics, compute_statistics
 from crista.patches.placing import GridPlacer, MappedPlacer, Placer, RandomPlacer, Replicated
 from crista.patches.probability_map import ProbabilityMaps
-from crista.patches.split import Source, Split, split_pairs, whole_sources
+from crista.patches.split import Source, Split, missing_classes, split_pairs, whole_sources
 from crista.plan.plan import Plan
 from crista.plan.topology import input_multiple
 
@@ -58,8 +58,9 @@ def make_split(plan: Plan, train: Sequence[ImagePair], validation: Sequence[Imag
     train, profiles, unused = _annotated(train, coding, key="DATA.TRAIN.GT_PATH", least=3)
     if not plan.config.data.val.from_train:
         validation, _, more = _annotated(validation, coding, key="DATA.VAL.GT_PATH", least=0)
-        notice = f"validation: the {len(validation)} images of DATA.VAL.PATH"
-        return Split(whole_sources(train), whole_sources(validation), notice + _said(unused + more))
+        missing = _said_of_classes(train, validation, coding) if plan.config.data.train.check_data else ""
+        notice = f"validation: the {len(validation)} images of DATA.VAL.PATH{missing}{_said(unused + more)}"
+        return Split(whole_sources(train), whole_sources(validation), notice)
     gap = [max(1, size // 4) for size in plan.patch_size]
     totals = _class_totals(train, coding) if profiles is None else None
     split = split_pairs(train, plan.config.data.val, gap=gap, seed=plan.config.system.seed, profiles=profiles, totals=totals)
@@ -97,6 +98,12 @@ def _class_totals(pairs: Sequence[ImagePair], coding: LabelCoding) -> NDArray[np
             if number != coding.ignore_index:
                 row[number] += counts.get(value, 0)
     return totals
+
+
+def _said_of_classes(train: Sequence[ImagePair], validation: Sequence[ImagePair], coding: LabelCoding) -> str:
+    """Classes that only training or only validation images hold; empty if there are none."""
+    learnt, measured = _class_totals(train, coding), _class_totals(validation, coding)
+    return "" if learnt is None or measured is None else missing_classes(learnt.sum(axis=0), measured.sum(axis=0))
 
 
 def _said(unused: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.config.data import ValidationData
+from crista.errors import PlanError, Problem
 from crista.geometry.axes import Region
 from crista.geometry.tiles import whole
 from crista.images.image import ImagePair, crop_image
@@ -81,11 +82,17 @@ def split_pairs(
     profiles : where each class is annotated, one per pair
     totals : (pairs, K) pixels of each class; those of the profiles, if they are left out
         With one of them the split leaves every class in both parts, where that can be.
+
+    Raises
+    ------
+    PlanError
+        If there are too few images for the fold that is asked for.
     """
     by_blocks = len(pairs) == 1 or (len(pairs) == 2 and not config.cross_val and round(2 * config.split_train) == 0)
     if by_blocks:
         return _split_blocks(pairs, config, gap, seed, profiles)
     if config.cross_val and config.cross_val_nfold > len(pairs):
+        _require_fold(config, len(pairs))
         config = config.model_copy(update={"cross_val_nfold": len(pairs)})
     if totals is None and profiles is not None:
         totals = np.stack([profile[0].sum(axis=1) for profile in profiles])
@@ -95,7 +102,7 @@ def split_pairs(
     notice = f"validation: {len(chosen)} of {len(pairs)} images ({_how(config)}); they are not trained on"
     if totals is not None:
         inside = np.isin(np.arange(len(pairs)), list(chosen))
-        notice += _missing(totals[~inside].sum(axis=0), totals[inside].sum(axis=0))
+        notice += missing_classes(totals[~inside].sum(axis=0), totals[inside].sum(axis=0))
     return Split(
         train=tuple(source for i, source in enumerate(sources) if i not in chosen),
         validation=tuple(source for i, source in enumerate(sources) if i in chosen),
@@ -103,12 +110,20 @@ def split_pairs(
     )
 
 
+def _require_fold(config: ValidationData, count: int) -> None:
+    """Refuse a fold beyond those that `count` images make: it would be another one again, and count twice in their mean."""
+    if config.cross_val_fold > count:
+        what = f"{config.cross_val_fold} of {config.cross_val_nfold}: {count} images make {count} folds"
+        problem = Problem("DATA.VAL.CROSS_VAL_FOLD", what, f"use 1 to {count}; they are all there are")
+        raise PlanError("in how the configuration and the data fit together", [problem])
+
+
 def _choices(count: int, config: ValidationData, seed: int, *, tries: int) -> Iterator[frozenset[int]]:
     """Images that may validate: first those that DATA.VAL means, then up to `tries` others where chance may choose."""
     order = np.random.default_rng(seed).permutation(count) if config.random else np.arange(count)
     if config.cross_val:
         folds = np.array_split(order, config.cross_val_nfold)
-        yield frozenset(folds[min(config.cross_val_fold, len(folds)) - 1].tolist())
+        yield frozenset(folds[config.cross_val_fold - 1].tolist())
         return
     kept = min(max(1, round(count * config.split_train)), count - 1)
     yield frozenset(order[-kept:].tolist())
@@ -129,7 +144,7 @@ def _classes_in_both(totals: NDArray[np.int64], chosen: frozenset[int]) -> tuple
     return int((training & validation).sum()), int(training.sum())
 
 
-def _missing(training: NDArray[np.int64], validation: NDArray[np.int64]) -> str:
+def missing_classes(training: NDArray[np.int64], validation: NDArray[np.int64]) -> str:
     """What to say of classes that are annotated somewhere but not in both parts; empty if there are none."""
     unlearnt = [str(k) for k in np.flatnonzero((validation > 0) & (training == 0))]
     unmeasured = [str(k) for k in np.flatnonzero((training > 0) & (validation == 0))]
@@ -165,7 +180,7 @@ def _split_blocks(
         validation.append(Source(pair, block.region(shape, block.start, block.stop)))
         said.append(_place(block, pair.name, len(shape)))
         counts.extend([parts] if parts is not None else [])
-    missing = _missing(*(sum(part) for part in zip(*counts, strict=True))) if counts else ""
+    missing = missing_classes(*(sum(part) for part in zip(*counts, strict=True))) if counts else ""
     return Split(tuple(train), tuple(validation), _block_notice(len(pairs), said, small) + missing)
 
 

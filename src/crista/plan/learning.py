@@ -28,6 +28,9 @@ SHORT_RATE = 5e-3
 """Peak rate of Adam and AdamW in a training by the clock. After 110 steps, validation IoU on ssTEM membranes, five classes of
 organelles, nuclei with outline: 0.644, 0.354, 0.593 with 1e-3; 0.662, 0.578, 0.616 with 3e-3; 0.667, 0.623 with 6e-3."""
 
+RAREST = 1e-6
+"""Frequency of a class below which its weight rises no further."""
+
 FEWEST_PATCHES, MOST_PATCHES = 2, 32
 """Of a step."""
 
@@ -68,7 +71,9 @@ def decide_class_weights(config: Config, fingerprint: Fingerprint, ledger: Ledge
             "set DATA.TRAIN.CHECK_DATA: True, or give LOSS.CLASS_WEIGHTS",
         )
         return None
-    raw = [max(frequency, 1e-6) ** -0.5 for frequency in frequencies]
+    # A class that is nowhere counts as often as the rarest: else it would outweigh all others where a validation image has it.
+    least = max(RAREST, min((frequency for frequency in frequencies if frequency > 0), default=1.0))
+    raw = [max(frequency, least) ** -0.5 for frequency in frequencies]
     weights = tuple(round(weight * len(raw) / sum(raw), 4) for weight in raw)
     shown = ", ".join(f"{frequency:.2%}" for frequency in frequencies)
     ledger.note("LOSS.CLASS_WEIGHTS", weights, f"inverse square root of the class frequencies ({shown}), mean 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 
 
@@ -31,7 +32,8 @@ class ScalarLog:
     def write(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Add the values of `epoch`: ``val_iou`` becomes ``iou/validation``, ``loss`` becomes ``loss/training``."""
         for key, value in metrics.items():
-            self._writer.add_scalar(tag(key), value, global_step=epoch)
+            if isfinite(value):  # an IoU of a validation without foreground is not
+                self._writer.add_scalar(tag(key), value, global_step=epoch)
         self._writer.flush()
 
     def close(self) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch import nn
 
-from crista.errors import ConfigError, Problem
+from crista.errors import ConfigError, Problem, TrainingError
 
 LONGEST_WAIT = timedelta(days=7)
 """One process may check data, draw or predict for hours while its peers wait (the default, 10 minutes with NCCL, would end
@@ -66,6 +67,17 @@ def sum_over_processes(values: NDArray[np.float64], processes: Processes, device
     return summed
 
 
+@torch.no_grad()
+def share_buffers(model: nn.Module, processes: Processes) -> None:
+    """Give the buffers of `model` in all processes the values of the first one.
+
+    Batch norms that do not put the processes together have statistics of their own in each; weights are equal anyway.
+    """
+    if processes.world_size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def text_of_first(text: str, processes: Processes, device: torch.device) -> str:
     """The `text` of the first process, in all of them."""
     if processes.world_size == 1:
@@ -73,6 +85,14 @@ def text_of_first(text: str, processes: Processes, device: torch.device) -> str:
     held = [text]
     dist.broadcast_object_list(held, src=0, device=device)
     return held[0]
+
+
+def require_equal(own: str, what: str, processes: Processes, device: torch.device) -> None:
+    """Raise TrainingError, in all processes, unless `own` is the same text in each; `what` says what they must have in common."""
+    first = text_of_first(own, processes, device)
+    if sum_over_processes(np.array([own != first], np.float64), processes, device)[0]:
+        here = "another one does not" if own == first else f"this one has {own}"
+        raise TrainingError(f"the processes of this training do not have the same {what}: the first one has {first}, {here}")
 
 
 def choose_device(wanted: str | None) -> tuple[torch.device, str]:

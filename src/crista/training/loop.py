@@ -8,7 +8,7 @@ the same weights, bit for bit on a CPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -38,11 +38,11 @@ from crista.plan.plan import Plan
 from crista.training.budget import Budget, RunningBudget
 from crista.training.checkpoint import load_checkpoint, save_checkpoint
 from crista.training.claim import Claim
-from crista.training.distributed import sum_over_processes
+from crista.training.distributed import share_buffers, sum_over_processes
 from crista.training.guards import Guards
 from crista.training.memory import reused_memory
 from crista.training.schedule import SCHEDULES, Progress, Schedule
-from crista.training.selection import best_epoch, patience_is_over, scores
+from crista.training.selection import best_epoch, patience_is_over, scores, validation_iou
 from crista.training.state import SEEDS, State, TrainingJob, preparation
 from crista.training.step import Steps
 from crista.training.validation import ValidationPatches, some_of, validate, validation_batches
@@ -60,6 +60,17 @@ class Course:
     total: int
     """Epochs in all, as far as that is known now."""
     budget: RunningBudget
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What the optimizer steps of an epoch have come to."""
+
+    row: Mapping[str, float]
+    """Of the log, as far as it is known before validation."""
+    counts: bool = True
+    """False for a first epoch that was ended early, so that there is a network when somebody stops: nobody would make the steps
+    that it lacks. By the clock the time is what counts."""
 
 
 def train(job: TrainingJob) -> Generator[Event, None, None]:
@@ -109,9 +120,9 @@ def _train_epochs(job: TrainingJob, state: State, claim: Claim) -> Generator[Eve
         if done is None:
             yield TrainingFinished(_why_it_ended(job, epoch - 1, total), job.best_path)
             return
-        row, validation_loss, confusion = done
-        row = {**row, "val_loss": validation_loss, "val_iou": foreground_iou(confusion)}
-        row["seconds"] = time.perf_counter() - started
+        learnt, validation_loss, confusion = done
+        measured = {"val_loss": validation_loss, "val_iou": validation_iou(confusion)}
+        row = {**learnt.row, **measured, "seconds": time.perf_counter() - started}
         state.history.append(row)
         is_best = best_epoch(scores(state.history)) == epoch
         yield from guards.watch(epoch, confusion)
@@ -119,8 +130,11 @@ def _train_epochs(job: TrainingJob, state: State, claim: Claim) -> Generator[Eve
         total = _agreed_total(job, state, budget)
         if job.processes.is_main:
             claim.check()
-            yield from _save(job, state, is_best=is_best, finished=stop or epoch == total)
+            yield from _save(job, state, is_best=is_best, finished=stop or epoch == total, goes_on=learnt.counts)
         yield EpochFinished(epoch, total, row, is_best)
+        if not learnt.counts:
+            yield TrainingFinished(f"stopped within epoch {epoch} of {total}; the same command begins anew", job.best_path)
+            return
         if _agreed_stop(job):
             break
         if stop:
@@ -248,17 +262,19 @@ def training_key(plan: Plan) -> str:
 
 def _epoch(
     job: TrainingJob, state: State, batches: Sequence[Sequence[int]], course: Course
-) -> Generator[Event, None, tuple[dict[str, float], float, NDArray[np.int64]] | None]:
-    """Training and validation: the row of the log, validation loss, confusion matrix; None if it was stopped."""
-    row = yield from _train_epoch(job, state, course)
-    if row is None:
+) -> Generator[Event, None, tuple[Learnt, float, NDArray[np.int64]] | None]:
+    """Training and validation: what was learnt, validation loss, confusion matrix; None if it was stopped."""
+    learnt = yield from _train_epoch(job, state, course)
+    if learnt is None:
         return None
+    share_buffers(state.model, job.processes)  # what is validated, by all, is what the first process keeps
     with state.validated():
-        return row, *_validate(job, state, batches, course.epoch)
+        share_buffers(state.model, job.processes)  # those of the average
+        return learnt, *_validate(job, state, batches, course.epoch)
 
 
-def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Event, None, dict[str, float] | None]:
-    """All optimizer steps of one epoch; returns its row of the log, or None if it was stopped and another epoch was before it."""
+def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Event, None, Learnt | None]:
+    """All optimizer steps of one epoch; None if it was stopped and another epoch was before it."""
     plan, processes, epoch = job.plan, job.processes, course.epoch
     seed = plan.config.system.seed
     torch.manual_seed(((seed * 1_000_003 + epoch) * 1_009 + processes.rank) % SEEDS)  # dropout only
@@ -269,7 +285,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
     progress = {"steps_per_epoch": steps, "num_epochs": course.total, "validation_losses": tuple(state.losses())}
     horizon = (plan.average_share or 0.0) * steps * course.total
     state.model.train()
-    done, waited, rate, started = Steps(job, state), 0.0, 0.0, time.perf_counter()
+    done, waited, rate, started, counts = Steps(job, state), 0.0, 0.0, time.perf_counter(), True
     batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
     for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
         number = (epoch - 1) * steps + step
@@ -284,11 +300,15 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
             continue  # the processes count their steps together
         if job.stop.is_set() and state.history:
             return None
-        if job.stop.is_set() or course.budget.is_over:
+        if course.budget.is_over:
             break
-    loss, confusion = done.finish()
+        if job.stop.is_set():
+            counts = done.taken == steps or job.budget_seconds is not None
+            break
+    loss, own = done.finish()
+    confusion = sum_over_processes(own.astype(np.float64), processes, job.device).astype(np.int64)
     seconds = max(time.perf_counter() - started, 1e-9)
-    return {
+    row = {
         "epoch": float(epoch),
         "loss": loss,
         "iou": foreground_iou(confusion),
@@ -296,6 +316,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
         "steps_per_second": done.taken / seconds,
         "data_wait_percent": 100 * waited / seconds,
     }
+    return Learnt(row, counts)
 
 
 def _samples_per_epoch(job: TrainingJob) -> int | None:
@@ -326,11 +347,15 @@ def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], 
     return loss, confusion
 
 
-def _save(job: TrainingJob, state: State, *, is_best: bool, finished: bool) -> Iterator[Event]:
+def _save(job: TrainingJob, state: State, *, is_best: bool, finished: bool, goes_on: bool) -> Iterator[Event]:
+    """The network if it is the best, and what a later start goes on from: nothing without `goes_on`."""
     if is_best:
         with state.validated():
-            save_checkpoint(job.best_path, state.checkpoint(job, resumable=False, finished=finished))
+            save_checkpoint(job.best_path, state.checkpoint(job, resumable=False, finished=finished and goes_on))
         yield CheckpointSaved(job.best_path)
+    if not goes_on:  # the steps that an epoch lacks would never be made
+        job.last_path.unlink(missing_ok=True)
+        return
     save_checkpoint(job.last_path, state.checkpoint(job, resumable=True, finished=finished))
     yield CheckpointSaved(job.last_path)
 

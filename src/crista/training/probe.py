@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from crista.config.root import Config
-from crista.config.train import ScheduleShape, WarmupCosine
+from crista.config.train import ReduceOnPlateau, ScheduleShape, WarmupCosine
 from crista.errors import PlanError, Problem
 from crista.geometry.tiles import round_up
 from crista.images.fingerprint import Fingerprint
@@ -242,6 +242,7 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
         f"{job.budget_seconds / 60:.1f} minutes that are left, with {validated} of {patches} validation patches after each"
     )
     yield Said(f"steps per epoch = {steps}: {reason}")
+    yield from _patience_notice(plan, epochs)
     update = {
         "epochs": epochs,
         "steps_per_epoch": steps,
@@ -249,6 +250,17 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
         "schedule": _same_share(plan.schedule, plan.epochs, epochs),
     }
     return _with(plan, update, Decision(key="steps per epoch", value=str(steps), reason=reason))
+
+
+def _patience_notice(plan: Plan, epochs: int) -> Iterator[Event]:
+    """What the keys that count epochs without improvement mean where an epoch is a part of the time."""
+    counted = {"TRAIN.PATIENCE": plan.patience}
+    if isinstance(plan.schedule, ReduceOnPlateau):
+        counted["TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE"] = plan.schedule.patience
+    for key, patience in counted.items():
+        if patience is not None:
+            idle = ", so that it has no effect" if patience >= epochs else ""
+            yield Said(f"{key} = {patience} counts these epochs, about {epochs} in all, not passes over the samples{idle}")
 
 
 def _same_share(schedule: ScheduleShape, planned: int, epochs: int) -> ScheduleShape:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 
+from crista.metrics.overlap import Confusion, foreground_iou
+
 SMOOTHING = 0.3
 """Weight of the newest epoch. Chosen on one volume with a small validation block, where the epoch of the lowest single loss,
 half-way through the schedule, had a test IoU of 0.26, and the last one 0.44."""
@@ -20,6 +22,14 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     for loss in losses:
         averages.append(SMOOTHING * loss + (1 - SMOOTHING) * averages[-1] if averages else loss)
     return averages
+
+
+def validation_iou(confusion: Confusion) -> float:
+    """Foreground IoU of the validation, rows truth; NaN where its labels hold no foreground.
+
+    There a network that has learnt nothing has the IoU of 1 that `foreground_iou` gives to all background, and would be kept.
+    """
+    return foreground_iou(confusion) if confusion[1:].any() else nan
 
 
 def scores(rows: Sequence[Mapping[str, float]]) -> list[float]:

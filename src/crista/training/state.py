@@ -53,7 +53,7 @@ class TrainingJob:
     budget_seconds: float | None = None
     """Seconds for all epochs together; None: the epochs of the plan."""
     stop: Event = field(default_factory=Event)
-    """Once it is set, the training ends with the last finished epoch (the first one is finished early)."""
+    """Once it is set, the training ends with the last finished epoch (the first one is ended early)."""
     start: Checkpoint | None = None
     """Trained network to start from (fine-tuning)."""
 

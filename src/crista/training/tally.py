@@ -39,7 +39,7 @@ class Tally:
 
     def read(self) -> tuple[float, int, NDArray[np.int64]]:
         """Weighted sum of the losses, sum of the weights, and the confusion matrix (K, K), rows truth, columns prediction."""
-        losses = torch.stack(self._losses).double().cpu().numpy() if self._losses else np.zeros(0)
+        losses = torch.stack(self._losses).cpu().double().numpy() if self._losses else np.zeros(0)  # Apple GPUs have no float64
         counts = self._counts if self._pairs is None else self._counts + self._pairs.cpu().numpy().astype(np.int64)
         return float(np.sum(losses * self._weights)), sum(self._weights), counts
 

@@ -43,7 +43,14 @@ from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.class_shares import tell_class_shares
-from crista.training.distributed import Processes, choose_device, join_processes, leave_processes, text_of_first
+from crista.training.distributed import (
+    Processes,
+    choose_device,
+    join_processes,
+    leave_processes,
+    require_equal,
+    text_of_first,
+)
 from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.workflow.check import check
@@ -166,6 +173,8 @@ def train_stage(
 ) -> Generator[Event, None, Plan]:
     """Train, with log, charts, samples of augmented patches and the drawing of the network; returns the plan as measured."""
     folder = request.folder
+    if processes.world_size > 1:
+        _require_one_folder(folder, processes, device)
     split = make_split(plan, report.train, report.val)
     yield Said(split.notice)
     samples = prepare_samples(plan, split, map_folder=folder.prob_map, cache_bytes=cache_bytes())
@@ -193,6 +202,14 @@ def train_stage(
     yield from record_training(events, folder) if processes.is_main else events
     yield from tell_class_shares(job)
     return job.plan
+
+
+def _require_one_folder(folder: RunFolder, processes: Processes, device: torch.device) -> None:
+    """Refuse a folder that is another one on another machine: each process would go on with a network of its own."""
+    last = folder.checkpoint_last
+    found = f"that of epoch {load_checkpoint(last).epoch}" if last.is_file() else "none"
+    what = f"checkpoint {last} (the folder of results must be one that all machines share)"
+    require_equal(found, what, processes, device)
 
 
 def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJob]:
@@ -368,8 +385,8 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
     if not config.model.load_checkpoint:
         return None
     path, previous = _given_checkpoint(config, folder), previous_of(folder.checkpoint_best)
-    if not path.is_file() and previous.is_file() and _starts_from_itself(config, folder):
-        path = previous  # a training that started from it was killed in its first epoch
+    if previous.is_file() and _starts_from_itself(config, folder) and _is_gone(path, folder):
+        path = previous
     if not path.is_file() and not config.paths.checkpoint_file:
         raise ConfigError(
             "in the configuration",
@@ -382,6 +399,19 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
             ],
         )
     return load_checkpoint(path)
+
+
+def _is_gone(path: Path, folder: RunFolder) -> bool:
+    """Whether a training that started from its own network at `path`, and put it aside, was ended in its first epoch.
+
+    By a kill there is no network then; by Ctrl-C there is that of a part of the epoch, which nothing goes on from.
+    """
+    if not path.is_file():
+        return True
+    if folder.checkpoint_last.is_file():
+        return False
+    left = load_checkpoint(path)
+    return left.epoch == 1 and not left.finished and left.plan.config.model.load_checkpoint
 
 
 def _require_a_stage(config: Config) -> None:
