@@ -141,3 +141,28 @@ def test_names_that_differ_in_leading_zeros_only_are_never_guessed() -> None:
     images, labels = paths("x", "img_1.tif", "img_01.tif", "img_2.tif"), paths("y", "mask_1.tif", "mask_01.tif", "mask_2.tif")
     pairs, _ = pair_what_matches(images, labels)
     assert [(image.name, label.name) for image, label in pairs] == [("img_2.tif", "mask_2.tif")]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "left"),
+    [
+        (("img_A.tif", "img_B.tif"), ("img_C.tif", "img_D.tif"), ()),
+        (("img_A.tif", "img_BB.tif"), ("img_C.tif", "img_DDD.tif"), ()),
+        (("s1_t1.tif", "s1_t2.tif", "s2_t1.tif", "s2_t2.tif"), ("s3_t1.tif", "s3_t2.tif", "s4_t1.tif", "s4_t2.tif"), ()),
+        (("case_0000.tif", "case_0001.tif"), ("case.tif",), ()),
+        (("a_img.tif", "b_img.tif"), ("a_mask.tif",), (("a_img.tif", "a_mask.tif"),)),
+        (("cell_a_img.tif", "cell_b_img.tif"), ("cell_a_mask.tif", "cell_c_mask.tif"), (("cell_a_img.tif", "cell_a_mask.tif"),)),
+        (
+            ("im1.tif", "im2.tif", "im3.tif", "im4.tif"),
+            ("im1_a.tif", "im2_a.tif", "im3_b.tif", "im4_b.tif"),
+            (("im1.tif", "im1_a.tif"), ("im2.tif", "im2_a.tif")),
+        ),
+    ],
+)
+def test_a_difference_that_tells_no_two_files_apart_pairs_nothing(
+    images: tuple[str, ...], labels: tuple[str, ...], left: tuple[tuple[str, str], ...]
+) -> None:
+    """Where one image of img_A and img_B is given to img_C, a copy of the data would have the label of another image."""
+    assert "without a label of the same name" in message_of(images, labels)
+    pairs, _ = pair_what_matches(paths("x", *images), paths("y", *labels))
+    assert tuple((image.name, label.name) for image, label in pairs) == left

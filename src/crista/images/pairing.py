@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -136,7 +137,11 @@ def _match_renamed(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
     if not counts:
         return _Match({}, "")
     # Ties go to "nothing is replaced", then to the shortest replacement.
-    old, new = max(counts, key=lambda pair: (counts[pair], pair == ((), ()), -len(pair[0]) - len(pair[1])))
+    rank = {pair: (count, pair == ((), ()), -len(pair[0]) - len(pair[1])) for pair, count in counts.items()}
+    old, new = max(rank, key=lambda pair: rank[pair])
+    is_weak = counts[old, new] == 1 or list(rank.values()).count(rank[old, new]) > 1
+    if is_weak and _is_ambiguous((old, new), image_units, label_units):
+        return _Match({}, "")
     label_at = _unique_positions(label_units)
     claims: dict[int, int] = {}
     for index, units in enumerate(image_units):
@@ -158,6 +163,19 @@ def _difference(image: Units, label: Units) -> tuple[Units, Units] | None:
     if start + end == 0:
         return None
     return image[start : len(image) - end], label[start : len(label) - end]
+
+
+def _is_ambiguous(replaced: tuple[Units, Units], images: Sequence[Units], labels: Sequence[Units]) -> bool:
+    """Whether what the first pair with this difference has in common is in other names too: img_A and img_C, beside img_B."""
+    image, label = next(pair for pair in product(images[:SAMPLED], labels[:SAMPLED]) if _difference(*pair) == replaced)
+    common = len(image) - len(replaced[0])
+    start = next((i for i in range(common) if image[i] != label[i]), common)
+    end = common - start
+
+    def has_it(name: Units) -> bool:
+        return len(name) >= common and name[:start] == image[:start] and name[len(name) - end :] == image[len(image) - end :]
+
+    return sum(map(has_it, images)) > 1 or sum(map(has_it, labels)) > 1
 
 
 def _replacements(units: Units, old: Units, new: Units) -> set[Units]:
