@@ -6,7 +6,9 @@ import gzip
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel
@@ -462,3 +464,39 @@ def test_what_is_named_and_holds_no_pixels_is_told(inner: str, tmp_path: Path) -
 
     with pytest.raises(ImageReadError, match=rf"holds no array '{inner}'; found: raw \(6, 20, 30\)"):
         open_image(tmp_path / "a.h5", inner=inner)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_arrays_that_consolidated_metadata_do_not_know_are_found(zarr_format: Any, tmp_path: Path) -> None:
+    """Labels are added to a store after its metadata were gathered."""
+    path = str(tmp_path / "a.zarr")
+    zarr.create_group(path, zarr_format=zarr_format).create_array("0", shape=VOLUME.shape, dtype="u1")[:] = VOLUME + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr warns that format 3 does not know them
+        zarr.consolidate_metadata(path)
+    labels = zarr.open_group(path, mode="r+", use_consolidated=False).create_group("labels")
+    labels.create_array("mito", shape=VOLUME.shape, dtype="u1")[:] = VOLUME
+
+    image = open_image(tmp_path / "a.zarr", inner="labels/mito", is_label=True)
+
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+    with pytest.raises(ImageReadError, match=r"holds several arrays: 0 \(6, 20, 30\), labels/mito \(6, 20, 30\)"):
+        open_image(tmp_path / "a.zarr")
+
+
+def test_of_many_arrays_the_first_are_listed(tmp_path: Path) -> None:
+    """A plate has hundreds."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(30):
+            file[f"{number:02d}"] = VOLUME[0]
+
+    for inner in (None, "gone"):
+        with pytest.raises(ImageReadError, match=r"09 \(20, 30\) and 20 more\n"):
+            open_image(tmp_path / "a.h5", inner=inner)
+
+
+def test_a_nifti_of_two_files_is_named_for_what_it_is(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(VOLUME, np.eye(4)), tmp_path / "a.hdr")
+
+    with pytest.raises(ImageReadError, match=r"a\.hdr: only the header of a NIfTI that is stored in two files"):
+        open_image(tmp_path / "a.hdr")

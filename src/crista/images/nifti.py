@@ -45,6 +45,9 @@ def read_nifti_header(path: Path) -> Stored:
         is_compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         header = _parse_header(gzip.GzipFile(fileobj=file) if is_compressed else file)
+    if header["magic"].item()[:3] in (b"ni1", b"ni2"):
+        what = "only the header of a NIfTI that is stored in two files (.hdr and .img), which are not read"
+        raise read_error(path, what, "save it as one file: nibabel.save(nibabel.load('a.hdr'), 'a.nii.gz')")
     stored_shape = tuple(int(n) for n in header.get_data_shape())
     shape = stored_shape
     while len(shape) > 3 and shape[-1] == 1:

@@ -65,7 +65,8 @@ def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
 
 def _open_node(path: Path, name: str) -> Any:
     try:
-        return zarr.open(store=LocalStore(path, read_only=True), path=name, mode="r")
+        # Not by consolidated metadata: they do not know of arrays that were added (labels), or removed, later.
+        return zarr.open(store=LocalStore(path, read_only=True), path=name, mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise read_error(path, f"not a zarr array or group ({error})", "copy the store again") from error
 
