@@ -116,20 +116,32 @@ def _is_finest(name: str) -> bool:
 
 def _axes(attributes: Mapping[str, Any], num_axes: int) -> str | None:
     """Axis letters, slowest first. Writers list them from either end; x is the fastest axis of N5."""
-    transform = attributes.get("transform", {})
-    letters = axes_from_attributes(attributes, num_axes) or axes_from_attributes(transform, num_axes)
+    letters = axes_from_attributes(attributes, num_axes) or axes_from_attributes(_transform_of(attributes), num_axes)
     return letters[::-1] if letters is not None and letters.startswith("X") else letters
 
 
+def _transform_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    transform = attributes.get("transform")
+    return transform if isinstance(transform, Mapping) else {}
+
+
 def _spacing(attributes: Mapping[str, Any]) -> dict[str, float]:
-    """Micrometres per voxel, from ``pixelResolution`` or ``resolution`` (x first) or ``transform`` (as its axes)."""
+    """Micrometres per voxel; empty where there is nothing, or something else, under the names of a voxel size."""
+    try:
+        return _stated_spacing(attributes)
+    except (TypeError, ValueError):
+        return {}
+
+
+def _stated_spacing(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """From ``pixelResolution`` or ``resolution`` (x first) or ``transform`` (as its axes)."""
     resolution = attributes.get("pixelResolution", attributes.get("resolution"))
     if resolution is not None:
         sizes, units = resolution, attributes.get("units", ())
         if isinstance(resolution, Mapping):
             sizes, units = resolution.get("dimensions", ()), resolution.get("unit", ())
         return micrometres_by_axis("XYZ"[: len(sizes)], sizes, units)
-    transform = attributes.get("transform", {})
+    transform = _transform_of(attributes)
     return micrometres_by_axis(
         "".join(map(str, transform.get("axes", ()))), transform.get("scale", ()), transform.get("units", ())
     )
