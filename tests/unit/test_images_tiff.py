@@ -273,6 +273,27 @@ def test_units_of_imagej(unit: str, expected: float | None, tmp_path: Path) -> N
     assert (spacing.values if spacing else None) == (pytest.approx((expected,) * 3) if expected else None)
 
 
+@pytest.mark.parametrize(
+    ("size", "unit", "expected"),
+    [("0,5", "µm", 0.5), ("500000", "pm", 0.5), ("0.5", "in", 12700.0), ("", "µm", None), ("unknown", "µm", None)],
+)
+def test_a_voxel_size_that_is_oddly_written_does_not_make_a_file_unreadable(
+    size: str, unit: str, expected: float | None, tmp_path: Path
+) -> None:
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="1" SizeC="1" SizeT="1" '
+        f'PhysicalSizeX="{size}" PhysicalSizeXUnit="{unit}" PhysicalSizeY="{size}" PhysicalSizeYUnit="{unit}">'
+        '<TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+    )
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK[0], description=xml.encode(), metadata=None)
+
+    image = open_image(tmp_path / "a.ome.tif")
+
+    assert (image.spacing.values if image.spacing else None) == (pytest.approx((expected,) * 2) if expected else None)
+    np.testing.assert_array_equal(image.read()[0], STACK[0])
+
+
 def test_voxel_size_that_is_not_known_for_every_axis_is_none(tmp_path: Path) -> None:
     metadata = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK, metadata=metadata, photometric="minisblack")
