@@ -285,6 +285,15 @@ def test_differing_channels_are_named() -> None:
     assert "distinct colours" in only_problem(decision)
 
 
+def test_files_that_are_no_label_image_do_not_hide_what_is_wrong_with_the_others() -> None:
+    nan = np.array([[0.0, np.nan]])
+    first, second = decide(nan, objects(1), objects(*range(1, 40), dtype=np.uint16)).problems
+    assert "NaN" in str(first)
+    assert "instance ids" in str(second)
+    assert "c.tif" in str(second)
+    assert decide(nan, objects(1)).problems == (first,)
+
+
 def test_the_same_fault_of_several_files_is_one_problem() -> None:
     bad = np.array([[0.0, 0.7]])
     assert "(the same kind in 1 more: c.tif)" in only_problem(decide(objects(1), bad, bad))

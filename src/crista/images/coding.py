@@ -75,14 +75,17 @@ def decide_coding(
     -------
     CodingDecision
         Values 0 to K-1 stay; two values (0 and 255) become 0 and 1, and K values with gaps become 0 to K-1 in
-        their order, each with a warning. Everything else is a problem that names the values and the files.
+        their order, each with a warning. Everything else is a problem that names the values and the files. Beside files
+        that are no label images, what is wrong with the others is said as well.
     """
     broken = check_summaries(summaries)
     union = {value for _, summary in summaries for value in summary.values}
     ignored = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
     seen = _Seen(tuple(sorted(union - set(ignored))), summaries, num_classes, ignored, where)
     if broken or not summaries:
-        return CodingDecision(None, tuple(broken))
+        sound = [(path, summary) for path, summary in summaries if not check_summaries([(path, summary)])]
+        others = decide_coding(sound, num_classes=num_classes, ignore_index=ignored, where=where).problems if sound else ()
+        return CodingDecision(None, (*broken, *others))
     for attempt in (_no_foreground, _plain_classes, _ignore_suspected, _mixed_codings, _lossy, _instances, _mapped):
         decision = attempt(seen)
         if decision is not None:
