@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from crista.config import Config
 from crista.errors import DataError
@@ -114,7 +115,39 @@ def test_all_problems_are_raised_together(folders: Folders) -> None:
 
 def test_transposed_labels_are_named(folders: Folders) -> None:
     folders.add("train", "d", picture(), label(64, 48))
-    assert "it looks transposed" in problems_of(folders.check())
+    found = problems_of(folders.check())
+    assert "it looks transposed" in found
+    assert "DATA.TRAIN.INPUT_MASK_AXES_ORDER (DATA.VAL…, DATA.TEST… alike), here XY" in found
+
+
+def test_the_axes_that_would_mend_a_transposed_volume_are_named(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", "a", picture(8, 40, 48), label(48, 40, 8))
+    assert "here XYZ" in problems_of(folders.check(ndim="3D"))
+    folders.data["TRAIN"]["INPUT_MASK_AXES_ORDER"] = "XYZ"
+    assert folders.check(ndim="3D").problems == ()
+
+
+def test_a_label_of_a_picture_that_is_turned_by_exif_is_not_to_be_transposed(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", "a", None, np.rot90(label(), -1))
+    exif = Picture.Exif()
+    exif[0x0112] = 6
+    Picture.fromarray(picture()).save(tmp_path / "train/x/a.jpg", exif=exif)
+    found = problems_of(folders.check())
+    assert "a.jpg is to be turned by its EXIF orientation, which is ignored" in found
+    assert "AXES_ORDER" not in found
+
+
+def test_links_in_a_circle_are_told_and_do_not_end_the_check(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    for name in "abc":
+        folders.add("train", name, picture() if name == "a" else None, label())
+    (tmp_path / "train/x/b.npy").symlink_to("c.npy")
+    (tmp_path / "train/x/c.npy").symlink_to("b.npy")
+    report = folders.check()
+    assert [Path(problem.where).name for problem in report.problems] == ["b.npy", "c.npy"]
+    assert all("links lead in a circle" in problem.what for problem in report.problems)
 
 
 def test_missing_keys_are_named(folders: Folders) -> None:

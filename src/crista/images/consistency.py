@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import permutations
 from typing import Any
 
 from crista.config.data import Data
@@ -11,6 +12,7 @@ from crista.errors import Problem
 from crista.geometry.spacing import Spacing
 from crista.images.fingerprint import median_spacing
 from crista.images.image import Image, ImagePair
+from crista.images.open import axes_key
 from crista.images.wording import LEFT_OUT, list_files, place_of, plural, show_shape
 
 LEAST_SIDE = 32
@@ -28,8 +30,26 @@ def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
         next_step = f"both must be the same ({'zyx'[-pair.image.ndim :]} order); is it the label of another image?"
         if sorted(image) == sorted(label):
             what += ": it looks transposed"
-            next_step = "transpose one of them, or name its axes with INPUT_MASK_AXES_ORDER (e.g. XY)"
+            next_step = _turning_step(pair.image, pair.label)
         yield Problem(str(pair.label.path), what, next_step, fix=LEFT_OUT)
+
+
+def _turning_step(image: Image, label: Image) -> str:
+    """What to do about a label image with the lengths of its image in another order."""
+    turned = [side.path.name for side in (image, label) if any(note.startswith("EXIF orientation") for note in side.notes)]
+    if turned:
+        # Named axes would mirror what has to be turned.
+        return (
+            f"{turned[0]} is to be turned by its EXIF orientation, which is ignored: save it turned "
+            "(ImageMagick: -auto-orient; Pillow: ImageOps.exif_transpose), or is it the label of another image?"
+        )
+    letters = "ZYX"[-image.ndim :]
+    length = dict(zip(letters, label.spatial_shape, strict=True))
+    orders = permutations(letters)
+    order = next(order for order in orders if tuple(length[letter] for letter in order) == image.spatial_shape)
+    named = dict(zip(order, letters, strict=True))
+    axes = "".join(named.get(letter, letter) for letter in label.axes)
+    return f"transpose it, or name the axes of all label images with {axes_key(is_label=True)}, here {axes}"
 
 
 def effective_channels(image: Image, data: Data) -> int:

@@ -120,7 +120,8 @@ def _identify_folder(path: Path) -> str:
 
 def _check_is_file(path: Path) -> None:
     if path.is_symlink() and not path.exists():
-        raise read_error(path, f"broken link: its target {path.readlink()} is missing", "restore the target or remove the link")
+        what = f"broken link: its target {path.readlink()} is missing, or links lead in a circle"
+        raise read_error(path, what, "restore the target or remove the link")
     if not path.exists():
         raise read_error(path, "no such file (missing)", "check the path")
     if not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -119,7 +120,7 @@ class _Opener:
     def _are_the_same(self, pairs: Sequence[tuple[Path, Path]]) -> bool:
         """Whether images are given as their own labels; that is a problem."""
         apart = self._inner(False) != self._inner(True)
-        same = [image for image, label in pairs if image.resolve() == label.resolve() and not (apart and _is_container(image))]
+        same = [image for image, label in pairs if _is_same_file(image, label) and not (apart and _is_container(image))]
         if same:
             what = f"{list_files(same)}: image and label are the same file, so the image would be its own label"
             next_step = "give the folder of the label images"
@@ -214,6 +215,11 @@ class _Opener:
 def _with_spacing(pair: ImagePair, spacing: Spacing) -> ImagePair:
     label = replace(pair.label, spacing=spacing) if pair.label is not None else None
     return ImagePair(replace(pair.image, spacing=spacing), label)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    # Not `Path.resolve`: it raises where links lead in a circle.
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _is_container(path: Path) -> bool:
