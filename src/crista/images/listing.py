@@ -16,9 +16,14 @@ from crista.images.wording import list_names
 
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
 SIDECAR_EXTENSIONS = frozenset(
-    {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".ini", ".pdf", ".py", ".ipynb"}
+    {
+        *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".ini", ".pdf", ".py", ".ipynb"),
+        *(".xlsx", ".xls", ".docx", ".roi", ".geojson"),
+    }
 )
-"""Notes and tables that people keep beside their images; never read as images."""
+"""Notes, tables and outlines that people keep beside their images; never read as images."""
+COMPANION = ".companion.ome"
+"""The metadata of an OME-TIFF that lies in several files."""
 MAX_SUBFOLDERS = 1000
 
 
@@ -70,7 +75,7 @@ def _is_candidate(path: Path) -> bool:
         return False
     if path.is_dir():
         return _is_named_like_an_image(path) or is_store(path)
-    return path.suffix.lower() not in SIDECAR_EXTENSIONS
+    return path.suffix.lower() not in SIDECAR_EXTENSIONS and not path.name.lower().endswith(COMPANION)
 
 
 def _is_named_like_an_image(path: Path) -> bool:
