@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from PIL import Image as Pillow
 
@@ -375,3 +377,51 @@ def test_nan_beside_the_value_255_stays_apart(tmp_path: Path) -> None:
     write_set(tmp_path, {"a.npy": np.array([0, 255, np.nan], np.float32)[truth(3)]})
     mend(tmp_path)
     np.testing.assert_array_equal(written(tmp_path, "a"), np.array([0, 1, 255], np.uint8)[truth(3)])
+
+
+@pytest.mark.parametrize("own_file", [True, False])
+def test_an_array_that_is_named_inside_a_file_is_written_on_its_own(tmp_path: Path, own_file: bool) -> None:
+    """Also where no key says that image and label lie in one file: the keys that name it do not hold for the copies."""
+    images = {name: picture() for name in "ab"}
+    for name, image in images.items():
+        (tmp_path / "train/x").mkdir(parents=True, exist_ok=True)
+        with h5py.File(tmp_path / f"train/x/{name}.h5", "w") as file:
+            file["raw"], file["other"], file["labels"] = image, picture(), truth() * 255
+        if own_file:
+            save(tmp_path / "train/y", f"{name}.npy", truth() * 255)
+    labels = tmp_path / "train" / ("y" if own_file else "x")
+    keys = {"RAW_PATH": "raw"} if own_file else {"RAW_PATH": "raw", "GT_PATH": "labels"}
+    overrides = [f"DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_{key}={inner}" for key, inner in keys.items()]
+    found = crista.fix(tmp_path / "train/x", labels, out=tmp_path / "out", overrides=overrides)
+    assert found.after.findings == ()
+    for name, image in images.items():
+        assert np.array_equal(open_image(tmp_path / f"out/train/x/{name}.tif", ndim=2).read()[0], image)
+        assert np.array_equal(written(tmp_path, name), truth())
+
+
+def test_an_image_in_several_files_is_written_as_one(tmp_path: Path) -> None:
+    planes = picture(3, *SIZE)
+    parts = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
+        for z in range(3)
+    )
+    (tmp_path / "train/x").mkdir(parents=True)
+    for z, plane in enumerate(planes):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{z}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="80" SizeY="64" SizeZ="3" SizeC="1" SizeT="1">'
+            f"{parts}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(tmp_path / f"train/x/{z}.ome.tif", plane, description=xml, metadata=None)
+    label = save(tmp_path / "train/y", "a.npy", np.stack([truth() * 255] * 3))
+    found = crista.fix(tmp_path / "train/x/0.ome.tif", label, out=tmp_path / "out")
+    assert found.after.problems == ()
+    assert np.array_equal(open_image(tmp_path / "out/train/x/0.tif", ndim=3).read()[0], planes)
+
+
+def test_without_a_pair_the_reason_is_told(tmp_path: Path) -> None:
+    for side, names in (("x", ("alpha", "beta")), ("y", ("one", "two"))):
+        for name in names:
+            save(tmp_path / "train" / side, f"{name}.npy", truth())
+    with pytest.raises(DataError, match=r"without a label of the same name in .*: alpha\.npy, beta\.npy"):
+        mend(tmp_path)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tifffile import TiffFile
 
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.errors import DataError
 from crista.geometry.axes import Array, canonical_axes
 from crista.geometry.tiles import shape_of
 from crista.images.check import DatasetReport
+from crista.images.content import identify_content
 from crista.images.copies import exact_copies, shared_images
 from crista.images.dataset import Role
 from crista.images.image import Image
@@ -124,7 +126,7 @@ def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[
         shown = ", ".join(f"{mean:.6g}" for mean in means)
         done = f"replaced by the mean of the finite pixels of the channel ({shown})"
         yield Change(str(image.path), f"{scan.num_nonfinite} NaN or infinite pixels", done)
-    elif _must_be_rewritten(job.section, is_label=False):
+    elif _must_be_rewritten(job.section, image, is_label=False):
         _rewrite(image, target, lambda block: block)
     else:
         _copy_file(image.path, folder)
@@ -146,7 +148,7 @@ def _copy_label(job: CopyJob, label: Image) -> Iterator[Change]:
     if repair is not None and (repair.seen or label.dtype.kind == "f"):
         _rewrite(label, target, repair.apply)
         yield from _list_changes(path, label, repair)
-    elif _must_be_rewritten(job.section, is_label=True):
+    elif _must_be_rewritten(job.section, label, is_label=True):
         _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0])
     else:
         _copy_file(path, folder)
@@ -159,10 +161,23 @@ def _list_changes(path: Path, label: Image, repair: LabelRepair) -> Iterator[Cha
         yield Change(str(path), f"whole numbers stored as {label.dtype.name}", "written as uint8")
 
 
-def _must_be_rewritten(section: Section, *, is_label: bool) -> bool:
-    """Whether a key of the configuration says how to read the files: what is written says that itself."""
+def _must_be_rewritten(section: Section, image: Image, *, is_label: bool) -> bool:
+    """Whether a copy of the file would not be the image.
+
+    A key of the configuration says how to read it (what is written says that itself), or its pixels lie in other files too.
+    """
     axes = section.input_mask_axes_order if is_label else section.input_img_axes_order
-    return bool(axes) or section.input_zarr_multiple_data
+    inner = section.input_zarr_multiple_data_gt_path if is_label else section.input_zarr_multiple_data_raw_path
+    is_named = section.input_zarr_multiple_data or (bool(inner) and image.inner is not None)
+    return bool(axes) or is_named or _lies_in_several_files(image.path)
+
+
+def _lies_in_several_files(path: Path) -> bool:
+    """Whether it is a TIFF whose OME metadata join several files into one image."""
+    if identify_content(path) != "TIFF":
+        return False
+    with TiffFile(path) as tif:
+        return bool(tif.series[0].is_multifile)
 
 
 def _copy_file(path: Path, folder: Path) -> None:
