@@ -177,7 +177,8 @@ def test_test_labels_follow_the_classes_of_the_training(tmp_path: Path) -> None:
     }
     job["DATA"]["TEST"]["LOAD_GT"] = True  # type: ignore[assignment]
     found = crista.fix(job, out=tmp_path / "out")
-    assert found.before.problems != ()
+    assert [problem.fix for problem in found.before.problems] == ["1 becomes class 1", "9 becomes class 1"]
+    assert not [row for row in rows(tmp_path) if row["done"].startswith("not changed")]
     assert found.after.problems == found.after.warnings == ()
     for name in "tuv":
         assert np.array_equal(written(tmp_path, name, "test"), truth())

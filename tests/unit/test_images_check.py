@@ -530,3 +530,12 @@ def test_files_without_a_partner_do_not_hide_what_is_wrong_with_the_others(tmp_p
     assert report.fingerprint is None
     with pytest.raises(DataError, match="alone"):
         report.raise_if_problems()
+
+
+def test_the_same_values_of_many_test_labels_are_one_problem(folders: Folders) -> None:
+    for name in "def":
+        folders.add("test", name, picture(), label(value=255))
+    folders.data["TEST"]["LOAD_GT"] = True
+    (problem,) = folders.check(test=True).problems
+    assert "3 files: d.npy, e.npy, f.npy" in problem.where
+    assert problem.fix == "255 becomes class 1"

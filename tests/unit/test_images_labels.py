@@ -418,3 +418,25 @@ def test_grey_at_the_top_of_a_colour_coded_label_is_a_colour_too(monkeypatch: py
     summary = summarise_label(image_of(label, "CYX"))
     assert summary.colours == ((0, 80), (250 << 8, 80), (250 << 16, 80), (0xFFFFFF, 80))
     assert summary.num_colours == 4
+
+
+@pytest.mark.parametrize(
+    ("stored", "values", "trained", "fix"),
+    [
+        ((0, 1), (255,), True, "255 becomes class 1"),
+        ((0, 255), (1,), False, "1 becomes class 1"),
+        ((0, 255), (1,), True, ""),
+        ((0, 5, 200), (1, 2), False, "kept, because the training labels are written as {0, 1, 2} too"),
+        ((0, 5, 200), (1, 2), True, ""),
+        ((0, 1, 2), (1, 7), False, ""),
+    ],
+)
+def test_what_is_done_about_values_that_the_training_does_not_know_is_said(
+    stored: tuple[int, ...], values: tuple[int, ...], trained: bool, fix: str
+) -> None:
+    """A trained network goes on reading the values that it has learnt, whatever is written to copies of other labels."""
+    is_plain = stored == tuple(range(len(stored)))
+    coding = LabelCoding(len(stored), None, None if is_plain else tuple((value, k) for k, value in enumerate(stored)))
+    problem = check_values(Path("v.tif"), summarise_label(image_of(objects(*values))), coding, is_trained=trained)
+    assert problem is not None
+    assert problem.fix == fix

@@ -22,7 +22,7 @@ from crista.images.consistency import (
     gather_notes,
 )
 from crista.images.copies import check_copies
-from crista.images.dataset import OpenedPairs, Pairing, Role, open_pairs
+from crista.images.dataset import OpenedPairs, Pairing, Role, merge_equal, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
 from crista.images.image import ImagePair
 from crista.images.label_faults import check_summaries, check_values, empty_label_warnings, rare_class_warnings
@@ -229,7 +229,7 @@ def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | Non
     ignored = config.loss.ignored_values
     role: Role = "train" if "train" in splits else "test"
     source = splits.get(role)
-    plain = make_coding(num_classes or 2, ignored)
+    plain, is_trained = make_coding(num_classes or 2, ignored), coding is not None
     swapped = [problem for split in splits.values() if (problem := check_swapped(split)) is not None]
     if swapped:
         findings.problems.extend(swapped)
@@ -247,7 +247,7 @@ def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | Non
         coding, source = coding or (None if unread else plain), None
     for split in splits.values():
         if split is not source:
-            _check_against(split, coding, findings)
+            _check_against(split, coding, findings, is_trained=is_trained)
     return coding
 
 
@@ -257,12 +257,16 @@ def _is_empty_test(split: Split, plain: LabelCoding) -> bool:
     return split.role == "test" and values <= {0, *plain.ignored_values} and not check_summaries(split.labelled)
 
 
-def _check_against(split: Split, coding: LabelCoding | None, findings: _Findings) -> None:
+def _check_against(split: Split, coding: LabelCoding | None, findings: _Findings, *, is_trained: bool) -> None:
     if coding is None:
         findings.problems.extend(check_summaries(split.labelled))
         return
-    found = [problem for path, summary in split.labelled if (problem := check_values(path, summary, coding))]
-    findings.problems.extend(found)
+    found = [
+        (path, problem)
+        for path, summary in split.labelled
+        if (problem := check_values(path, summary, coding, is_trained=is_trained)) is not None
+    ]
+    findings.problems.extend(merge_equal(found))
     if not found:
         findings.warnings.extend(empty_label_warnings(split.labelled, coding))
 
