@@ -178,6 +178,17 @@ def test_mixed_dimensions_are_listed(folders: Folders) -> None:
     assert "files with different dimensions: a.npy, b.npy, c.npy 2D, v.npy 3D" in problems_of(folders.check())
 
 
+@pytest.mark.parametrize("num_volumes", [1, 4])
+def test_the_rarer_dimensions_do_not_hide_what_is_wrong_with_the_others(folders: Folders, num_volumes: int) -> None:
+    """Whatever the kind that is rarer; with as many of both nothing can be told."""
+    folders.add("train", "odd", picture(), label(SIZE[0] - 1, SIZE[1]))
+    for number in range(num_volumes):
+        folders.add("train", f"v{number}", picture(20, *SIZE), label(20, *SIZE))
+    first, *others = folders.check().problems
+    assert first.fix == ("the 3D ones are left out, with their labels" if num_volumes == 1 else "")
+    assert [Path(problem.where).name for problem in others] == (["odd.npy"] if num_volumes == 1 else [])
+
+
 def test_a_label_tells_channels_from_slices(folders: Folders) -> None:
     for name in "abc":
         folders.add("train", name, picture(3, *SIZE), label())

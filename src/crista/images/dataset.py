@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +49,7 @@ def open_pairs(
     ----------
     ndim : spatial axes of the task
         None: seen from the files. A label image tells a stack from channels where the image has no metadata;
-        files of different dimensions are a problem.
+        files of different dimensions are a problem, and those that are fewer are left out.
     with_labels : whether label images are opened too
     role : which section it is; messages name its keys
     pairing : which label belongs to which image; raises a `DataError` where that cannot be told
@@ -59,7 +59,8 @@ def open_pairs(
     opened = [pair for files in found.list_pairs() if (pair := found.open(files, ndim)) is not None]
     if ndim is None and opened:
         ndim = found.infer_ndim(opened)
-        opened = [again for pair in opened if ndim and (again := found.reopen(pair, ndim)) is not None]
+        alike = [pair for pair in opened if _vote(pair) in (None, ndim)] if ndim else []
+        opened = [again for pair in alike if ndim and (again := found.reopen(pair, ndim)) is not None]
     pairs = found.apply_resolution(opened)
     fix = LEFT_OUT if pairs else ""
     unreadable = [replace(problem, fix=fix) for problem in merge_equal(found.unreadable)]
@@ -173,17 +174,18 @@ class _Opener:
             return None
 
     def infer_ndim(self, pairs: Sequence[ImagePair]) -> int | None:
-        """2 or 3, the same for all pairs; otherwise a problem that lists both kinds."""
+        """2 or 3, the same for all pairs; otherwise a problem that lists both kinds, and what most are (None: neither)."""
         votes = [(pair, _vote(pair)) for pair in pairs]
-        seen = {vote for _, vote in votes if vote is not None}
-        if len(seen) <= 1:
-            return seen.pop() if seen else 2
+        counts = Counter(vote for _, vote in votes if vote is not None)
+        if len(counts) <= 1:
+            return next(iter(counts), 2)
         flat = [pair.image.path.name for pair, vote in votes if vote == 2]
         deep = [pair.image.path.name for pair, vote in votes if vote == 3]
         what = f"files with different dimensions: {list_names(flat)} 2D, {list_names(deep)} 3D"
         next_step = "keep images and volumes in separate folders, or set PROBLEM.NDIM and remove the others"
-        self.problems.append(Problem(f"{self.key}.PATH {pairs[0].image.path.parent}", what, next_step))
-        return None
+        fix = "" if counts[2] == counts[3] else f"the {2 if counts[2] < counts[3] else 3}D ones are left out, with their labels"
+        self.problems.append(Problem(f"{self.key}.PATH {pairs[0].image.path.parent}", what, next_step, fix=fix))
+        return counts.most_common()[0][0] if fix else None
 
     def reopen(self, pair: ImagePair, ndim: int) -> ImagePair | None:
         """The pair with every file at the inferred number of axes; None if one does not allow that."""

@@ -114,7 +114,7 @@ def _unpaired(job: CopyJob) -> Iterator[Change]:
             listed = []
         for path in listed:
             if path not in known:
-                yield Change(str(path), "cannot be read, or has no partner of its name", "left out")
+                yield Change(str(path), "cannot be read, is of other dimensions, or has no partner of its name", "left out")
 
 
 def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[Change]:
