@@ -131,6 +131,16 @@ def test_equal_stems_on_one_side_are_all_named_at_once() -> None:
     assert '3 labels with the stem "b": b.jpg, b.png, b.tif' in message
 
 
+def test_equal_stems_do_not_hide_what_has_no_partner() -> None:
+    message = message_of(("a.tif", "a.png", "b.tif", "c.tif"), ("a.tif", "b.tif", "d.tif"))
+    assert 'two images with the stem "a": a.png, a.tif' in message
+    assert "without a label of the same name in y: c.tif" in message
+    assert "without an image of the same name in x: d.tif" in message
+    assert message.count("a.tif") == 1
+    assert "none of them is used" in message
+    assert "none of them is used" not in message_of(("a.tif", "a.png"), ("a.tif",))
+
+
 def test_long_lists_are_shortened() -> None:
     images = tuple(f"{chr(97 + i // 26)}{chr(97 + i % 26)}q.tif" for i in range(30))
     message = message_of(images, ("zzz.tif", "yyy.tif"))

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
@@ -46,15 +46,16 @@ def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tup
     DataError
         Names occur twice, counts differ, or names do not match: each leftover image and label is listed.
     """
-    problems = [*_find_duplicates(images, "images"), *_find_duplicates(labels, "labels")]
+    doubles = _describe_doubles(images, labels)
+    images, labels = _first_of_each(images), _first_of_each(labels)
+    best = _best_match(images, labels)
+    if len(images) == len(labels) == 1 and not best.partner:
+        best = _Match({0: 0}, "one image and one label, paired although their names differ")
+    is_complete = len(best.partner) == len(images) == len(labels)
+    problems = doubles if is_complete else [*doubles, *_describe_leftovers(best, images, labels, counted=not doubles)]
     if problems:
         raise DataError("with the pairing of images and labels", problems)
-    best = _best_match(images, labels)
-    if len(best.partner) == len(images) == len(labels):
-        return _pairs(best, images, labels)
-    if len(images) == len(labels) == 1:
-        return _pairs(_Match({0: 0}, "one image and one label, paired although their names differ"), images, labels)
-    raise DataError("with the pairing of images and labels", _describe_leftovers(best, images, labels))
+    return _pairs(best, images, labels)
 
 
 def pair_what_matches(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
@@ -72,6 +73,11 @@ def _best_match(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
 def _without_doubles(paths: Sequence[Path]) -> list[Path]:
     """Those whose names do not differ from others in the extension only."""
     return [path for same in _by_stem(paths).values() if len(same) == 1 for path in same]
+
+
+def _first_of_each(paths: Sequence[Path]) -> list[Path]:
+    """One of those whose names differ in the extension only."""
+    return [same[0] for same in _by_stem(paths).values()]
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -185,8 +191,15 @@ def _replacements(units: Units, old: Units, new: Units) -> set[Units]:
     return {units[:i] + new + units[i + size :] for i in places}
 
 
-def _find_duplicates(paths: Sequence[Path], kind: str) -> list[Problem]:
+def _describe_doubles(images: Sequence[Path], labels: Sequence[Path]) -> list[Problem]:
     """Files whose names differ in the extension only: which of them is meant cannot be known."""
+    problems = [*_find_doubles(images, "images"), *_find_doubles(labels, "labels")]
+    if problems and _best_match(_without_doubles(images), _without_doubles(labels)).partner:
+        return [replace(problem, fix="none of them is used") for problem in problems]
+    return problems
+
+
+def _find_doubles(paths: Sequence[Path], kind: str) -> list[Problem]:
     return [
         Problem(
             str(same[0].parent),
@@ -198,14 +211,14 @@ def _find_duplicates(paths: Sequence[Path], kind: str) -> list[Problem]:
     ]
 
 
-def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[Path]) -> list[Problem]:
+def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[Path], *, counted: bool) -> list[Problem]:
     image_folder, label_folder = images[0].parent, labels[0].parent
     taken = set(best.partner.values())
     lonely_images = [path.name for index, path in enumerate(images) if index not in best.partner]
     lonely_labels = [path.name for index, path in enumerate(labels) if index not in taken]
     problems = []
     fix = "files without a partner are left out" if taken else ""
-    if len(images) != len(labels):
+    if counted and len(images) != len(labels):
         what = f"{plural(len(images), 'image')} in {image_folder}, "
         what += f"{plural(len(labels), 'label')} in {label_folder}"
         problems.append(Problem("", what, "there must be one label per image, of the same name", fix=fix))
