@@ -550,3 +550,8 @@ def test_the_same_values_of_many_test_labels_are_one_problem(folders: Folders) -
     (problem,) = folders.check(test=True).problems
     assert "3 files: d.npy, e.npy, f.npy" in problem.where
     assert problem.fix == "255 becomes class 1"
+
+
+def test_the_home_of_a_user_who_is_not_there_is_told(folders: Folders) -> None:
+    folders.data["TRAIN"]["PATH"] = "~nobody-of-this-name/images"
+    assert "~nobody-of-this-name/images: does not exist" in problems_of(folders.check())

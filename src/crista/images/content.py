@@ -77,9 +77,13 @@ def identify_content(path: Path) -> str:
     ImageReadError
         If it is missing, empty, a plain folder, or of no supported format; the message says what it seems to be.
     """
-    if path.is_dir():
-        return _identify_folder(path)
-    _check_is_file(path)
+    try:
+        if path.is_dir():
+            return _identify_folder(path)
+        _check_is_file(path)
+    except PermissionError as error:
+        what = "no permission to read it, or to enter a folder above it"
+        raise read_error(path, what, "change the permissions (chmod +r, of folders +rx)") from error
     try:
         with path.open("rb") as file:
             head = file.read(4096)

@@ -14,7 +14,7 @@ from crista.errors import DataError, ImageReadError, Problem
 from crista.geometry.spacing import Spacing
 from crista.images.content import CONTAINERS, identify_content
 from crista.images.image import Image, ImagePair
-from crista.images.listing import list_images
+from crista.images.listing import expand_home, list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files, pair_what_matches
 from crista.images.wording import LEFT_OUT, list_files, list_names
@@ -112,7 +112,7 @@ class _Opener:
             self.problems.append(Problem(f"{self.key}.{name}", what, f"set {self.key}.{name} to a folder or a file"))
             return []
         try:
-            return list_images(Path(path).expanduser())
+            return list_images(expand_home(path))
         except DataError as error:
             key = f"{self.key}.{name}"
             self.problems.extend(replace(problem, where=f"{key} {problem.where}") for problem in error.problems)

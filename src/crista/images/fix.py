@@ -22,7 +22,7 @@ from crista.images.copies import exact_copies, shared_images
 from crista.images.dataset import Role
 from crista.images.image import Image
 from crista.images.label_repair import LabelRepair, RepairPlan
-from crista.images.listing import list_images
+from crista.images.listing import expand_home, list_images
 from crista.images.scan import ImageScan
 from crista.images.split import Split
 from crista.images.wording import show_shape
@@ -109,7 +109,7 @@ def _unpaired(job: CopyJob) -> Iterator[Change]:
     with_labels = any(pair.label is not None for pair in job.split.pairs)
     for folder in (job.section.path, job.section.gt_path if with_labels else None):
         try:
-            listed = list_images(Path(folder).expanduser()) if folder else []
+            listed = list_images(expand_home(folder)) if folder else []
         except DataError:
             listed = []
         for path in listed:
