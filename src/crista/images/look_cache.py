@@ -34,13 +34,19 @@ Found = TypeVar("Found")
 
 
 def cache_folder() -> Path | None:
-    """Where things are remembered: CRISTA_CACHE, else ``crista`` in the user's cache folder; None if that is turned off."""
+    """Where things are remembered: CRISTA_CACHE, else ``crista`` in the user's cache folder; None if that is turned off.
+
+    None also where the user has no home folder, as under a number without a name in a container.
+    """
     given = os.environ.get("CRISTA_CACHE", "")
     if given.strip().lower() in OFF:
         return None
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crista"
+    try:
+        if given:
+            return Path(given).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crista"
+    except RuntimeError:
+        return None
 
 
 def look_at_image(image: Image) -> ImageScan:
