@@ -500,3 +500,22 @@ def test_a_nifti_of_two_files_is_named_for_what_it_is(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match=r"a\.hdr: only the header of a NIfTI that is stored in two files"):
         open_image(tmp_path / "a.hdr")
+
+
+@pytest.mark.parametrize("inner", ["", "raw"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_codec_that_is_not_installed_is_named(zarr_format: Any, inner: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    if inner:
+        zarr.create_group(str(path), zarr_format=zarr_format)
+    zarr.create_array(str(path / inner), shape=VOLUME.shape, dtype="u1", zarr_format=zarr_format)[:] = VOLUME
+    file = path / inner / (".zarray" if zarr_format == 2 else "zarr.json")
+    metadata = json.loads(file.read_text())
+    if zarr_format == 2:
+        metadata["compressor"] = {"id": "jpegxl", "level": 1}
+    else:
+        metadata["codecs"][1] = {"name": "jpegxl", "configuration": {}}
+    file.write_text(json.dumps(metadata))
+
+    with pytest.raises(ImageReadError, match=r"compressed with the codec jpegxl, which is not installed here"):
+        open_image(path, inner=inner or None)

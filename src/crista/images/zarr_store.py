@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -38,14 +39,34 @@ MAX_COUNTED_FILES = 50_000
 """Chunk files are counted, to tell of missing ones, in stores of at most so many: in half a second."""
 
 
+QUOTES = " '\""
+
+
 def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     """Describe the array `inner` of a store; without it the array itself, level 0 of an OME-Zarr, or the only array.
 
     Raises
     ------
     ImageReadError
-        If the store is damaged, holds no such array, or several and none is named.
+        If the store is damaged, holds no such array, or several and none is named, or its decompressor is not installed.
     """
+    with _naming_codecs(path):
+        return _read_header(path, inner, is_label)
+
+
+@contextmanager
+def _naming_codecs(path: Path) -> Iterator[None]:
+    """Where a store cannot be opened for want of a decompressor, say which one: it is sound."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error).__name__ != "UnknownCodecError":  # one in zarr, another one in numcodecs
+            raise
+        what = f"is compressed with the codec {str(error).rpartition(':')[2].strip(QUOTES)}, which is not installed here"
+        raise read_error(path, what, "install the package that brings it, or save it with blosc, zstd or gzip") from error
+
+
+def _read_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     root = _open_node(path, "")
     if isinstance(root, zarr.Array):
         if inner:
