@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import tifffile
 from crista.errors import ImageReadError
 from crista.geometry.spacing import Spacing
 from crista.images import tiff_pages
+from crista.images.look_cache import look_at_image
 from crista.images.open import open_image
+from crista.images.open_files import DECODED
+from crista.images.stored import SEVERAL_FILES
 
 STACK = np.random.default_rng(0).integers(0, 200, (12, 40, 50), dtype=np.uint8)
 
@@ -106,8 +110,23 @@ def _write_ome_set(folder: Path, num_planes: int) -> Path:
 def test_an_ome_image_of_several_files_is_one_image(tmp_path: Path) -> None:
     image = open_image(_write_ome_set(tmp_path, 2))
 
-    assert image.notes == ("its OME metadata joins several files into one image",)
+    assert image.notes == (SEVERAL_FILES,)
     np.testing.assert_array_equal(image.read()[0], STACK[:2])
+
+
+def test_what_was_seen_in_an_image_of_several_files_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other files may change."""
+    monkeypatch.setenv("CRISTA_CACHE", str(tmp_path / "cache"))
+    path = _write_ome_set(tmp_path, 2)
+    for file in tmp_path.glob("*.tif"):
+        os.utime(file, (1, 1))
+    before = look_at_image(open_image(path)).digest
+    content = bytearray((tmp_path / "1.ome.tif").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "1.ome.tif").write_bytes(content)
+    DECODED.clear()
+
+    assert look_at_image(open_image(path)).digest != before
 
 
 def test_a_missing_file_of_several_is_no_black_plane(tmp_path: Path) -> None:
@@ -292,6 +311,13 @@ def test_a_voxel_size_that_is_oddly_written_does_not_make_a_file_unreadable(
 
     assert (image.spacing.values if image.spacing else None) == (pytest.approx((expected,) * 2) if expected else None)
     np.testing.assert_array_equal(image.read()[0], STACK[0])
+
+
+@pytest.mark.parametrize(("unit", "dots"), [("inch", 72), ("cm", 72 / 2.54)])
+def test_the_resolution_of_a_screen_says_nothing_to_imagej_either(unit: str, dots: float, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], imagej=True, resolution=(dots, dots), metadata={"axes": "YX", "unit": unit})
+
+    assert open_image(tmp_path / "a.tif").spacing is None
 
 
 def test_voxel_size_that_is_not_known_for_every_axis_is_none(tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tifffile import TiffFile
 
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.errors import DataError
 from crista.geometry.axes import Array, canonical_axes
 from crista.geometry.tiles import shape_of
 from crista.images.check import DatasetReport
-from crista.images.content import identify_content
 from crista.images.copies import exact_copies, shared_images
 from crista.images.dataset import Role
 from crista.images.image import Image
@@ -25,6 +23,7 @@ from crista.images.label_repair import LabelRepair, RepairPlan
 from crista.images.listing import expand_home, list_images
 from crista.images.scan import ImageScan
 from crista.images.split import Split
+from crista.images.stored import SEVERAL_FILES
 from crista.images.wording import show_shape
 from crista.images.write import write_image
 
@@ -169,15 +168,7 @@ def _must_be_rewritten(section: Section, image: Image, *, is_label: bool) -> boo
     axes = section.input_mask_axes_order if is_label else section.input_img_axes_order
     inner = section.input_zarr_multiple_data_gt_path if is_label else section.input_zarr_multiple_data_raw_path
     is_named = section.input_zarr_multiple_data or (bool(inner) and image.inner is not None)
-    return bool(axes) or is_named or _lies_in_several_files(image.path)
-
-
-def _lies_in_several_files(path: Path) -> bool:
-    """Whether it is a TIFF whose OME metadata join several files into one image."""
-    if identify_content(path) != "TIFF":
-        return False
-    with TiffFile(path) as tif:
-        return bool(tif.series[0].is_multifile)
+    return bool(axes) or is_named or SEVERAL_FILES in image.notes
 
 
 def _copy_file(path: Path, folder: Path) -> None:

@@ -14,7 +14,9 @@ from crista.images.content import SUPPORTED_EXTENSIONS, ZARR_METADATA
 from crista.images.n5 import is_n5_store
 from crista.images.wording import list_names
 
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
+SYSTEM_FILES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
+)
 SIDECAR_EXTENSIONS = frozenset(
     {
         *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".ini", ".pdf", ".py", ".ipynb"),

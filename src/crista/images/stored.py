@@ -173,6 +173,10 @@ def note_on_pieces(kind: str, piece_bytes: int) -> tuple[str, ...]:
     return (f"stored in {kind} of {piece_bytes / 2**30:.1f} GB that can only be decoded whole: reading it takes as much memory",)
 
 
+SEVERAL_FILES = "its OME metadata joins several files into one image"
+"""The note of an image that is more than the file at its path."""
+
+
 def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """Bytes of an array, as a Python integer that cannot overflow."""
     return prod(shape) * dtype.itemsize

@@ -52,7 +52,7 @@ def _imagej_spacing(metadata: dict[str, Any], pixels_per_unit: dict[str, float])
         sizes["Z"] = abs(_as_number(metadata["spacing"]))
     # ImageJ names a unit of its own for y and z where they differ from x.
     units = [str(metadata.get(f"{letter.lower()}unit", metadata.get("unit", ""))) for letter in sizes]
-    if units and units[0] == "inch" and _is_of_a_screen(pixels_per_unit, "inch"):
+    if units and units[0] in ("inch", "cm") and _is_of_a_screen(pixels_per_unit, units[0]):
         return {}  # taken over from a picture
     return micrometres_by_axis("".join(sizes), list(sizes.values()), [unit.replace("\\u00B5", "µ") for unit in units])
 
