@@ -426,7 +426,8 @@ def test_the_table_says_what_will_happen_and_how_to_mend_it(folders: Folders) ->
     problem, warning = folders.check().findings
     assert (problem.severity, problem.effect) == ("problem", "nothing is trained or predicted until it is mended")
     assert problem.files.endswith("train/y/d.npy")
-    assert problem.fix == "--fix: image and label are left out"
+    assert problem.fix.startswith("both must be the same (yx order)")
+    assert problem.fix.endswith("; or --fix: image and label are left out")
     assert (warning.severity, warning.fix) == ("warning", "--fix: they are written as 0 -> 0, 255 -> 1")
     assert "looks like 0/255" in warning.seen
     assert "read as 0 -> 0, 255 -> 1, in training, prediction" in warning.effect

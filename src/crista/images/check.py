@@ -53,8 +53,10 @@ class Finding:
 
     @property
     def fix(self) -> str:
-        """What ``--fix`` does, or else what the user can do."""
-        return f"--fix: {self.problem.fix}" if self.problem.fix else self.problem.next_step or "nothing has to be done"
+        """What the user can do, and what ``--fix`` does: it may leave out an image that a key would make readable."""
+        steps = [self.problem.next_step] if self.problem.next_step else []
+        steps += [f"--fix: {self.problem.fix}"] if self.problem.fix else []
+        return "; or ".join(steps) or "nothing has to be done"
 
 
 @dataclass(frozen=True)
