@@ -139,6 +139,19 @@ def test_a_label_of_a_picture_that_is_turned_by_exif_is_not_to_be_transposed(tmp
     assert "AXES_ORDER" not in found
 
 
+def test_a_picture_that_is_upside_down_by_exif_is_not_nothing_to_do(tmp_path: Path) -> None:
+    """Its label has the same shape, whichever of the two it was drawn on."""
+    folders = Folders(tmp_path)
+    folders.add("train", "a", None, label())
+    exif = Picture.Exif()
+    exif[0x0112] = 3
+    Picture.fromarray(picture()).save(tmp_path / "train/x/a.jpg", exif=exif)
+    (warning,) = folders.check().findings
+    assert "EXIF orientation 3 is ignored" in warning.seen
+    assert "drawn on the turned picture does not lie on this one" in warning.effect
+    assert "--report" in warning.fix
+
+
 def test_links_in_a_circle_are_told_and_do_not_end_the_check(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     for name in "abc":

@@ -18,6 +18,7 @@ from crista.images.wording import LEFT_OUT, list_files, place_of, plural, show_s
 LEAST_SIDE = 32
 """Images with a shorter y or x side are smaller than any patch the plan would choose, pixels."""
 SPACING_TOLERANCE = 0.05
+SAVE_TURNED = "save it turned (ImageMagick: -auto-orient; Pillow: ImageOps.exif_transpose)"
 
 
 def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
@@ -36,13 +37,11 @@ def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
 
 def _turning_step(image: Image, label: Image) -> str:
     """What to do about a label image with the lengths of its image in another order."""
-    turned = [side.path.name for side in (image, label) if any(note.startswith("EXIF orientation") for note in side.notes)]
+    turned = [side.path.name for side in (image, label) if any(map(_is_of_exif, side.notes))]
     if turned:
         # Named axes would mirror what has to be turned.
-        return (
-            f"{turned[0]} is to be turned by its EXIF orientation, which is ignored: save it turned "
-            "(ImageMagick: -auto-orient; Pillow: ImageOps.exif_transpose), or is it the label of another image?"
-        )
+        named = f"{turned[0]} is to be turned by its EXIF orientation, which is ignored"
+        return f"{named}: {SAVE_TURNED}; or is it the label of another image?"
     letters = "ZYX"[-image.ndim :]
     length = dict(zip(letters, label.spatial_shape, strict=True))
     orders = permutations(letters)
@@ -199,12 +198,21 @@ def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
         told = image.axes == "YX" or any(image.axes_reason in note for note in image.notes)
         if image.axes_reason not in ("metadata", "given") and not told:
             guesses[image.axes_reason].append(image)
-    warnings = [
-        Problem(_place(group), note if len(group) == 1 else f"{note} ({len(group)} files: {_names(group)})")
-        for note, group in notes.items()
-    ]
+    warnings = [_warn_of(note, group) for note, group in notes.items()]
     notices = [f"{_names(group)}: axes {guess}" for guess, group in guesses.items()]
     return warnings, notices
+
+
+def _warn_of(note: str, images: Sequence[Image]) -> Problem:
+    what = note if len(images) == 1 else f"{note} ({len(images)} files: {_names(images)})"
+    if not _is_of_exif(note):
+        return Problem(_place(images), what)
+    effect = "a label image that was drawn on the turned picture does not lie on this one"
+    return Problem(_place(images), what, f"look at image and label (crista check … --report); if need be, {SAVE_TURNED}", effect)
+
+
+def _is_of_exif(note: str) -> bool:
+    return note.startswith("EXIF orientation")
 
 
 def _group(images: Sequence[Image], key: Callable[[Image], Any]) -> dict[Any, list[Image]]:
