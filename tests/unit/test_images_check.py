@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Picture
@@ -569,3 +570,20 @@ def test_the_same_values_of_many_test_labels_are_one_problem(folders: Folders) -
 def test_the_home_of_a_user_who_is_not_there_is_told(folders: Folders) -> None:
     folders.data["TRAIN"]["PATH"] = "~nobody-of-this-name/images"
     assert "~nobody-of-this-name/images: does not exist" in problems_of(folders.check())
+
+
+def test_a_nifti_label_that_runs_in_other_directions_is_told(tmp_path: Path) -> None:
+    """Image and label of one shape, one of them mirrored along x: nothing else shows it."""
+    for side in "xy":
+        (tmp_path / side).mkdir()
+    mirrored = np.diag([-1.0, 1.0, 1.0, 1.0])
+    directions = {"a": (np.eye(4), mirrored), "b": (np.eye(4), np.eye(4)), "c": (None, mirrored)}
+    for name, affines in directions.items():
+        for side, affine, array in zip("xy", affines, (picture(40, 48, 8), label(40, 48, 8)), strict=True):
+            nifti = nibabel.Nifti1Image(array, affine)
+            nifti.header.set_xyzt_units("micron")
+            nibabel.save(nifti, tmp_path / side / f"{name}.nii.gz")
+    data = {"DATA": {"TRAIN": {"PATH": str(tmp_path / "x"), "GT_PATH": str(tmp_path / "y")}}}
+    (warning,) = check_dataset(Config.model_validate(data), need_train=True, need_test=False).warnings
+    assert warning.where == str(tmp_path / "y/a.nii.gz")
+    assert "a.nii.gz is stored in the directions LAS, its image in RAS" in warning.what

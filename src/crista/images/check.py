@@ -13,6 +13,7 @@ from crista.images.coding import decide_coding
 from crista.images.consistency import (
     check_channels,
     check_dtypes,
+    check_orientations,
     check_patch_axes,
     check_shapes,
     check_sizes,
@@ -198,6 +199,7 @@ def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Finding
         findings.warnings.extend(check_dtypes(pairs, data))
         findings.warnings.extend(check_spacings(pairs))
     findings.warnings.extend(check_test_spacing(learnt, tested))
+    findings.warnings.extend(check_orientations(everything))
     warnings, notices = gather_notes(everything)
     findings.warnings.extend(warnings)
     findings.notices.extend(notices)

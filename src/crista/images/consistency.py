@@ -187,6 +187,23 @@ def rescaling_step(image: Image, factors: Sequence[float]) -> str:
     )
 
 
+def check_orientations(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
+    """A warning where NIfTI headers say that image and label run in other directions: their shapes may be the same."""
+    found = [
+        (pair.image, pair.label)
+        for pair in pairs
+        if pair.label is not None and pair.image.orientation and pair.label.orientation not in ("", pair.image.orientation)
+    ]
+    if found:
+        image, label = found[0]
+        labels = [label for _, label in found]
+        more = f" (and other ones in {len(found)} files: {_names(labels)})" if len(found) > 1 else ""
+        what = f"{label.path.name} is stored in the directions {label.orientation}, its image in {image.orientation}{more}"
+        effect = "pixels are paired as they are stored: if both headers are right, the labels are mirrored or turned"
+        step = "look at image and label (crista check … --report); if need be, save both with nibabel.as_closest_canonical"
+        yield Problem(_place(labels), what, step, effect)
+
+
 def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
     """What the readers tell: warnings (equal ones of several files as one), and notices about guessed axes."""
     images = [image for pair in pairs for image in (pair.image, pair.label) if image is not None]

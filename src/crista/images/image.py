@@ -48,6 +48,8 @@ class Image:
     """Path inside a Zarr, N5 or HDF5 file."""
     chunks: tuple[int, ...] | None = None
     """Voxels along (Z)YX that are decoded as one; None where any region costs what it holds."""
+    orientation: str = ""
+    """Of a NIfTI, where its header says: which way x, y and z run in the body, e.g. ``RAS``. Pixels stay as they are stored."""
     cut_from: Image | None = field(default=None, repr=False, compare=False)
     """The whole image, where this is a part of one."""
     cut_at: tuple[int, ...] | None = field(default=None, repr=False, compare=False)

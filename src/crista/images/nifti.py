@@ -70,7 +70,8 @@ def read_nifti_header(path: Path) -> Stored:
     if is_compressed:
         notes += note_on_pieces("one piece", num_bytes(shape, dtype))
     presented = scaled.scale(np.zeros((1,), dtype)).dtype
-    return Stored(shape, presented, _AXES[len(shape)], scaled, spacing, tuple(notes))
+    orientation = _orientation(header) if len(shape) > 2 else ""
+    return Stored(shape, presented, _AXES[len(shape)], scaled, spacing, tuple(notes), orientation=orientation)
 
 
 def _parse_header(file: Any) -> Any:
@@ -106,6 +107,17 @@ def _spacing(header: Any) -> tuple[dict[str, float], list[str]]:
     notes = ["no unit of length in the header: millimetres are assumed"] if unit == _NO_UNIT else []
     name = {"meter": "m", "micron": "um"}.get(unit, "mm" if unit == _NO_UNIT else unit)
     return micrometres_by_axis("XYZ"[: len(sizes)], sizes, name), notes
+
+
+def _orientation(header: Any) -> str:
+    """Which way the stored axes run, ``RAS`` say; empty where the header does not say."""
+    if not header["qform_code"] and not header["sform_code"]:
+        return ""
+    try:
+        codes = nibabel.aff2axcodes(header.get_best_affine())
+    except (ValueError, HeaderDataError, np.linalg.LinAlgError):
+        return ""
+    return "" if None in codes else "".join(codes)
 
 
 def _decompress(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Array:

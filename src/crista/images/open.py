@@ -70,6 +70,7 @@ def open_image(
         notes=notes + remark,
         inner=stored.inner,
         chunks=_chunks_of(stored, choice),
+        orientation=stored.orientation,
     )
 
 

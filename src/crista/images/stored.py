@@ -60,6 +60,8 @@ class Stored:
     """Path inside a Zarr, N5 or HDF5 file."""
     chunks: tuple[int, ...] | None = None
     """Stored values that are decoded as one, along each axis; None where any region costs what it holds."""
+    orientation: str = ""
+    """Of a NIfTI, where its header says: which way x, y and z run in the body, e.g. ``RAS``."""
 
 
 @dataclass(frozen=True)
