@@ -426,3 +426,22 @@ def test_without_a_pair_the_reason_is_told(tmp_path: Path) -> None:
             save(tmp_path / "train" / side, f"{name}.npy", truth())
     with pytest.raises(DataError, match=r"without a label of the same name in .*: alpha\.npy, beta\.npy"):
         mend(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_colours_beside_numbers_are_left_to_the_user(tmp_path: Path, split: str) -> None:
+    """By their order they would be other classes: here red is 1 and blue is 2."""
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
+    write_set(tmp_path, {"a.png": colours[truth(3)]})
+    write_set(tmp_path, {"b.png": truth(3)[::-1].copy()}, split)
+    data: dict[str, Any] = {
+        role.upper(): {"PATH": str(tmp_path / role / "x"), "GT_PATH": str(tmp_path / role / "y"), "LOAD_GT": True}
+        for role in dict.fromkeys(("train", split))
+    }
+    data["TRAIN"].pop("LOAD_GT")
+    found = crista.fix({"DATA": data, "TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": split == "test"}}, out=tmp_path / "out")
+    (problem,) = found.before.problems
+    assert "which colour is which number of the other label images, only you know" in problem.next_step
+    assert problem.fix == ""
+    assert (tmp_path / "out/train/y/a.png").read_bytes() == (tmp_path / "train/y/a.png").read_bytes()
+    assert "3 channels that differ" in found.after.problems[0].what

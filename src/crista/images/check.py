@@ -26,7 +26,14 @@ from crista.images.copies import check_copies
 from crista.images.dataset import OpenedPairs, Pairing, Role, merge_equal, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
 from crista.images.image import ImagePair
-from crista.images.label_faults import check_summaries, check_values, empty_label_warnings, rare_class_warnings
+from crista.images.label_faults import (
+    COLOURS_FIX,
+    check_summaries,
+    check_values,
+    colours_can_be_classes,
+    empty_label_warnings,
+    rare_class_warnings,
+)
 from crista.images.labels import LabelCoding, class_counts, make_coding
 from crista.images.look_cache import forget_oldest
 from crista.images.object_size import median_diameter
@@ -130,6 +137,7 @@ def check_dataset(
     findings.warnings.extend(check_copies(splits))
     findings.warnings.extend(check_unlike(splits.get("train", Split("train")), splits.get("test", Split("test")), config.data))
     decision = _decide(config, splits, coding, findings)
+    _refuse_colours(splits, findings)
     fingerprint = None
     train = splits.get("train")
     if train is not None and train.scanned and decision is not None and not findings.problems:
@@ -253,6 +261,17 @@ def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | Non
         if split is not source:
             _check_against(split, coding, findings, is_trained=is_trained)
     return coding
+
+
+def _refuse_colours(splits: dict[Role, Split], findings: _Findings) -> None:
+    """Take back the fix of colour-coded label images where other ones, of any split, hold the numbers of classes."""
+    if colours_can_be_classes([item for split in splits.values() for item in split.labelled]):
+        return
+    why = "; which colour is which number of the other label images, only you know"
+    findings.problems = [
+        replace(problem, next_step=problem.next_step + why, fix="") if problem.fix == COLOURS_FIX else problem
+        for problem in findings.problems
+    ]
 
 
 def _is_empty_test(split: Split, plain: LabelCoding) -> bool:

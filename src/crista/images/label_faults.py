@@ -15,8 +15,17 @@ RARE = 1e-3
 MAX_SOFT_VALUES = 8
 """Soft labels between so many whole numbers at most are snapped to them."""
 
+COLOURS_FIX = "each colour becomes a class (colours.csv keeps which)"
+
 Summaries = Sequence[tuple[Path, LabelSummary]]
 """The label images of a set, each with its values."""
+
+
+def colours_can_be_classes(summaries: Summaries) -> bool:
+    """Whether colours may become classes: not beside label images of several numbers, for nobody knows which colour is which."""
+    colours = {colour for _, summary in summaries for colour, _ in summary.colours}
+    numbers = any(len(set(summary.values) - {0}) > 1 for _, summary in summaries if summary.channels != "different")
+    return len(colours) <= 2 or not numbers
 
 
 def check_values(path: Path, summary: LabelSummary, coding: LabelCoding, *, is_trained: bool = False) -> Problem | None:
@@ -73,7 +82,7 @@ def check_summaries(summaries: Summaries) -> list[Problem]:
 def fix_of(summary: LabelSummary) -> str:
     """What is done about a label image that is none, in words; empty where nothing can be."""
     if summary.channels == "different":
-        return "each colour becomes a class (colours.csv keeps which)" if summary.colours else ""
+        return COLOURS_FIX if summary.colours else ""
     steps = []
     if summary.num_fractional:
         if not threshold_is_known(summary):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
 from crista.images.coding import MAX_UNSTATED_CLASSES, decide_coding, is_lossy
-from crista.images.label_faults import Summaries, fix_of
+from crista.images.label_faults import Summaries, colours_can_be_classes, fix_of
 from crista.images.labels import IGNORED, MAX_VALUES, LabelSummary, pack_colours
 from crista.images.wording import show_values
 
@@ -84,7 +84,8 @@ def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None
     num_classes, ignore_index : DATA.N_CLASSES and LOSS.IGNORE_INDEX; None where they are not set
     """
     everything = [*train, *others]
-    colours = _decide_colours([summary for _, summary in everything], num_classes)
+    named = colours_can_be_classes(everything)
+    colours = _decide_colours([summary for _, summary in everything], num_classes) if named else {}
     snapped = _true_values(everything, num_classes, ignore_index)
     rewritings: dict[Path, _Rewriting] = {}
     hopeless: dict[Path, str] = {}
