@@ -519,3 +519,16 @@ def test_a_codec_that_is_not_installed_is_named(zarr_format: Any, inner: str, tm
 
     with pytest.raises(ImageReadError, match=r"compressed with the codec jpegxl, which is not installed here"):
         open_image(path, inner=inner or None)
+
+
+def test_types_that_numpy_does_not_know_do_not_make_an_hdf5_unreadable(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = VOLUME
+        file["raw"].attrs["axes"] = "zyx"
+        h5py.h5a.create(file["raw"].id, b"when", h5py.h5t.UNIX_D32LE, h5py.h5s.create(h5py.h5s.SCALAR))
+        h5py.h5d.create(file.id, b"times", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((4, 4)))
+
+    image = open_image(tmp_path / "a.h5")
+
+    assert (image.inner, image.axes_reason) == ("raw", "metadata")
+    np.testing.assert_array_equal(image.read()[0], VOLUME)

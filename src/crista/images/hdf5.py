@@ -15,6 +15,8 @@ from h5py import h5z
 from crista.geometry.axes import Array, Region
 from crista.images.chunked import ChunkGrid, read_through_cache
 from crista.images.containers import (
+    AXES_ATTRIBUTES,
+    SPACING_ATTRIBUTE,
     axes_from_attributes,
     choose_only_array,
     missing_array_error,
@@ -23,6 +25,8 @@ from crista.images.containers import (
 )
 from crista.images.open_files import FILES, file_version
 from crista.images.stored import Stored, decoding_errors, note_on_pieces, num_bytes, read_error
+
+READ_ATTRIBUTES = (*AXES_ATTRIBUTES, SPACING_ATTRIBUTE)
 
 
 def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
@@ -41,7 +45,8 @@ def read_hdf5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     with file:
         name = _choose_dataset(path, file, inner, is_label)
         dataset = file[name]
-        attributes = dict(dataset.attrs)
+        # Not all attributes: there are types that h5py cannot read.
+        attributes = {key: dataset.attrs[key] for key in READ_ATTRIBUTES if key in dataset.attrs}
         num_axes = len(dataset.shape)
         return Stored(
             shape=tuple(int(n) for n in dataset.shape),
@@ -66,7 +71,7 @@ def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) ->
     found: list[tuple[str, tuple[int, ...]]] = []
 
     def visit(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset) and node.dtype.kind in "buif" and len(node.shape or ()) >= 2:
+        if isinstance(node, h5py.Dataset) and _is_numeric(node) and len(node.shape or ()) >= 2:
             found.append((name, node.shape))
 
     file.visititems(visit)
@@ -76,6 +81,13 @@ def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) ->
                 return name
         raise missing_array_error(path, inner, found)
     return choose_only_array(path, found, is_label)
+
+
+def _is_numeric(dataset: Any) -> bool:
+    try:
+        return dataset.dtype.kind in "buif"
+    except TypeError:
+        return False  # a type that NumPy does not know, such as times
 
 
 @dataclass(frozen=True)
