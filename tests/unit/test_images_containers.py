@@ -532,3 +532,23 @@ def test_types_that_numpy_does_not_know_do_not_make_an_hdf5_unreadable(tmp_path:
 
     assert (image.inner, image.axes_reason) == ("raw", "metadata")
     np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_other_files_in_a_store_are_no_matter(zarr_format: Any, tmp_path: Path) -> None:
+    """What a Mac and people leave there; zarr would warn of each on the terminal."""
+    path = tmp_path / "a.zarr"
+    group = zarr.create_group(str(path), zarr_format=zarr_format).create_group("volumes")
+    group.create_array("raw", shape=VOLUME.shape, dtype="u1")[:] = VOLUME
+    (path / "notes").mkdir()
+    for file in (".DS_Store", "._volumes", "readme.txt", "notes/today.txt", "volumes/.DS_Store", "volumes/raw/.DS_Store"):
+        (path / file).write_text("x")
+    (path / "volumes/round").symlink_to(path)
+
+    with pytest.raises(ImageReadError, match="holds several arrays: volumes/raw"):
+        open_image(path)
+    (path / "volumes/round").unlink()
+    image = open_image(path)
+
+    assert image.inner == "volumes/raw"
+    np.testing.assert_array_equal(image.read()[0], VOLUME)

@@ -25,6 +25,7 @@ from crista.images.containers import (
     spacing_from_attributes,
     spellings_of,
 )
+from crista.images.content import ZARR_METADATA
 from crista.images.stored import (
     DECODING_ERRORS,
     Stored,
@@ -34,6 +35,9 @@ from crista.images.stored import (
     num_bytes,
     read_error,
 )
+
+MAX_DEPTH = 10
+"""Groups are searched so deep for arrays; links may lead in a circle."""
 
 MAX_COUNTED_FILES = 50_000
 """Chunk files are counted, to tell of missing ones, in stores of at most so many: in half a second."""
@@ -79,7 +83,7 @@ def _read_header(path: Path, inner: str | None, is_label: bool) -> Stored:
         notes = ("several images may lie in this store: the first is used",)
     if isinstance(node, zarr.Group):
         finest = _levels_of(_multiscale_of(node))[:1]
-        name = _join(name, finest[0] if finest else choose_only_array(path, _list_arrays(node), is_label))
+        name = _join(name, finest[0] if finest else choose_only_array(path, _list_arrays(path, node), is_label))
     multiscale, level = _multiscale_around(root, name)
     return _describe(path, root[name], name, multiscale, notes, level)
 
@@ -96,20 +100,30 @@ def _named_node(path: Path, root: Any, inner: str) -> tuple[str, Any]:
     for name in spellings_of(inner):
         if name in root:
             return name, root[name]
-    raise missing_array_error(path, inner, _list_arrays(root))
+    raise missing_array_error(path, inner, _list_arrays(path, root))
 
 
 def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _list_arrays(group: Any) -> list[tuple[str, tuple[int, ...]]]:
+def _list_arrays(path: Path, group: Any) -> list[tuple[str, tuple[int, ...]]]:
     """Name and shape of all arrays of two axes or more; of a pyramid the finest level alone."""
-    nodes = {"": group, **dict(group.members(max_depth=None))}
+    nodes = {"": group, **dict(_iter_nodes(path / group.path, group))}
     groups = [(name, node) for name, node in nodes.items() if isinstance(node, zarr.Group)]
     coarse = {_join(name, level) for name, node in groups for level in _levels_of(_multiscale_of(node))[1:]}
     arrays = [(name, node.shape) for name, node in nodes.items() if isinstance(node, zarr.Array) and node.ndim >= 2]
     return sorted((name, shape) for name, shape in arrays if name not in coarse)
+
+
+def _iter_nodes(folder: Path, group: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Name and node of all that lies in a group. zarr's own listing warns of each file that is none: .DS_Store, notes."""
+    for sub in sorted(folder.iterdir()):
+        if depth < MAX_DEPTH and any((sub / name).is_file() for name in ZARR_METADATA):
+            node = group[sub.name]
+            yield sub.name, node
+            if isinstance(node, zarr.Group):
+                yield from ((_join(sub.name, name), inside) for name, inside in _iter_nodes(sub, node, depth + 1))
 
 
 def _ome(group: Any) -> Mapping[str, Any]:
