@@ -552,3 +552,18 @@ def test_other_files_in_a_store_are_no_matter(zarr_format: Any, tmp_path: Path) 
 
     assert image.inner == "volumes/raw"
     np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+@pytest.mark.parametrize(("field", "value"), [("srow_x", 0.0), ("srow_x", np.nan), ("srow_x", np.inf), ("quatern_b", 2.0)])
+def test_a_damaged_orientation_does_not_make_a_nifti_unreadable(field: str, value: float, tmp_path: Path) -> None:
+    header = nibabel.Nifti1Image(VOLUME, np.eye(4)).header
+    if field == "quatern_b":
+        header["qform_code"], header["sform_code"] = 1, 0
+        header["quatern_c"] = value
+    header[field] = value
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(4) + VOLUME.tobytes(order="F"))
+
+    image = open_image(tmp_path / "a.nii")
+
+    assert image.orientation == ""
+    np.testing.assert_array_equal(image.read()[0].T, VOLUME)

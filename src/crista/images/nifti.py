@@ -114,7 +114,8 @@ def _orientation(header: Any) -> str:
     if not header["qform_code"] and not header["sform_code"]:
         return ""
     try:
-        codes = nibabel.aff2axcodes(header.get_best_affine())
+        affine = header.get_best_affine()
+        codes = nibabel.aff2axcodes(affine) if np.isfinite(affine).all() else (None,)
     except (ValueError, HeaderDataError, np.linalg.LinAlgError):
         return ""
     return "" if None in codes else "".join(codes)
