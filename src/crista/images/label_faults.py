@@ -79,6 +79,11 @@ def check_summaries(summaries: Summaries) -> list[Problem]:
     return problems
 
 
+def is_broken(summary: LabelSummary) -> bool:
+    """Whether a file is no label image."""
+    return _broken(summary) is not None
+
+
 def fix_of(summary: LabelSummary) -> str:
     """What is done about a label image that is none, in words; empty where nothing can be."""
     if summary.channels == "different":
