@@ -34,9 +34,17 @@ def test_equal_stems_pair_in_silence_whatever_the_extension() -> None:
 
 
 def test_double_extensions_count_as_one() -> None:
-    pairs, notices = paired(("a.ome.tif", "b.nii.gz"), ("a.tif", "b.nii"))
-    assert pairs == [("a.ome.tif", "a.tif"), ("b.nii.gz", "b.nii")]
+    pairs, notices = paired(("a.ome.tif", "b.nii.gz", "c.ome.btf"), ("a.tif", "b.nii", "c.png"))
+    assert pairs == [("a.ome.tif", "a.tif"), ("b.nii.gz", "b.nii"), ("c.ome.btf", "c.png")]
     assert notices == []
+
+
+def test_a_number_at_the_end_is_no_extension() -> None:
+    pairs, notices = paired(("slice.001", "slice.002"), ("slice.001.png", "slice.002.png"))
+    assert pairs == [("slice.001", "slice.001.png"), ("slice.002", "slice.002.png")]
+    assert notices == []
+    pairs, _ = paired(("slice.001", "slice.002"), ("mask.001", "mask.002"))
+    assert pairs == [("slice.001", "mask.001"), ("slice.002", "mask.002")]
 
 
 def test_capitals_and_unicode_forms_pair_with_a_notice() -> None:

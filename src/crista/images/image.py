@@ -83,16 +83,16 @@ class Image:
         return to_canonical(self.source.read(stored), self.axes, self.ndim)
 
 
-DOUBLE_EXTENSIONS = (".ome.tiff", ".ome.tif", ".ome.zarr", ".nii.gz")
+DOUBLE_EXTENSIONS = (".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".nii.gz")
 
 
 def stem(path: Path) -> str:
-    """File name without its extension; double extensions count as one."""
+    """File name without its extension; double extensions count as one, and a number is none (slice.001, slice.002)."""
     name = path.name
     for extension in DOUBLE_EXTENSIONS:
         if name.lower().endswith(extension):
             return name[: -len(extension)]
-    return path.stem
+    return name if path.suffix[1:].isdecimal() else path.stem
 
 
 @dataclass(frozen=True)
