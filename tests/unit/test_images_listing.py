@@ -40,7 +40,17 @@ def test_numbers_sort_by_value_and_capitals_as_small_letters(tmp_path: Path) -> 
 
 def test_hidden_system_and_sidecar_files_are_skipped(tmp_path: Path) -> None:
     make(tmp_path, "a.tif", ".DS_Store", "._a.tif", "Thumbs.db", "desktop.ini", "README.txt", "stats.csv")
-    make(tmp_path, "Icon\r", "ehthumbs.db", "@eaDir/a.tif", "a.companion.ome", "Notes.XLSX", "a.roi", "a.geojson")
+    make(
+        tmp_path,
+        "a.tif:Zone.Identifier",
+        "Icon\r",
+        "ehthumbs.db",
+        "@eaDir/a.tif",
+        "a.companion.ome",
+        "Notes.XLSX",
+        "a.roi",
+        "a.geojson",
+    )
     assert names_of(tmp_path) == ["a.tif"]
 
 

@@ -30,8 +30,9 @@ MAX_SUBFOLDERS = 1000
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file manager or an operating system put it there (`.DS_Store`, `._a.tif`, `Thumbs.db`)."""
-    return path.name.startswith(".") or path.name.lower() in SYSTEM_FILES
+    """Whether a file manager or an operating system put it there (`.DS_Store`, `._a.tif`, `a.tif:Zone.Identifier`)."""
+    name = path.name.lower()
+    return name.startswith(".") or name in SYSTEM_FILES or name.endswith(":zone.identifier")
 
 
 def is_store(path: Path) -> bool:
