@@ -281,7 +281,10 @@ def test_voxel_size_from_resolution_tags(
 
 @pytest.mark.parametrize(
     ("unit", "expected"),
-    [("um", 0.5), ("\\u00B5m", 0.5), ("micron", 0.5), ("nm", 0.0005), ("pixel", None), ("", None)],
+    [
+        *[("um", 0.5), ("\\u00B5m", 0.5), ("micron", 0.5), ("Microns", 0.5), ("micrometers", 0.5), ("nm", 0.0005)],
+        *[("nanometres", 0.0005), ("millimetres", 500.0), ("inches", 12700.0), ("pixel", None), ("ms", None), ("", None)],
+    ],
 )
 def test_units_of_imagej(unit: str, expected: float | None, tmp_path: Path) -> None:
     metadata = {"axes": "ZYX", "spacing": 0.5, "unit": unit}
