@@ -352,6 +352,7 @@ def test_without_a_usable_pair_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image is left to copy") as caught:
         mend(tmp_path)
     assert "63 × 80" in str(caught.value)
+    assert "no image is left to copy in DATA.TRAIN" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

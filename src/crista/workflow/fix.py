@@ -110,7 +110,8 @@ def _require_pairs(report: DatasetReport, left_out: Mapping[Path, str]) -> None:
     empty = [split for split in report.splits if all(pair.image.path in left_out for pair in split.pairs)]
     if empty or not report.splits:
         problems = report.problems or [Problem("", "no image was found", "check the folders")]
-        raise DataError("with the data; no image is left to copy", problems)
+        where = f" in {' and '.join(f'DATA.{split.role.upper()}' for split in empty)}" if empty else ""
+        raise DataError(f"with the data; no image is left to copy{where}", problems)
 
 
 def _exchange_swapped(config: Config, report: DatasetReport) -> tuple[Config, list[Change]]:
