@@ -353,6 +353,18 @@ def test_without_a_usable_pair_nothing_is_written(tmp_path: Path) -> None:
         mend(tmp_path)
     assert "63 × 80" in str(caught.value)
     assert "no image is left to copy in DATA.TRAIN" in str(caught.value)
+    assert "--fix" not in str(caught.value)
+
+
+def test_copies_that_cannot_be_written_are_not_offered(tmp_path: Path) -> None:
+    """The training could be mended, of the test nothing is left."""
+    write_set(tmp_path, {"a.png": truth() * 255})
+    save(tmp_path / "test/x", "t.npy", np.full(SIZE, np.nan, np.float32))
+    data = {"TRAIN": {"PATH": str(tmp_path / "train/x"), "GT_PATH": str(tmp_path / "train/y")}}
+    job = {"DATA": {**data, "TEST": {"PATH": str(tmp_path / "test/x")}}, "TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": True}}
+    assert [finding.problem.fix for finding in crista.check(job).findings if finding.problem.fix] == []
+    with pytest.raises(DataError, match=r"no image is left to copy in DATA\.TEST"):
+        crista.fix(job, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

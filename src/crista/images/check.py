@@ -138,6 +138,7 @@ def check_dataset(
     findings.warnings.extend(check_unlike(splits.get("train", Split("train")), splits.get("test", Split("test")), config.data))
     decision = _decide(config, splits, coding, findings)
     _refuse_colours(splits, findings)
+    _withdraw_fixes(splits, findings)
     fingerprint = None
     train = splits.get("train")
     if train is not None and train.scanned and decision is not None and not findings.problems:
@@ -272,6 +273,14 @@ def _refuse_colours(splits: dict[Role, Split], findings: _Findings) -> None:
         replace(problem, next_step=problem.next_step + why, fix="") if problem.fix == COLOURS_FIX else problem
         for problem in findings.problems
     ]
+
+
+def _withdraw_fixes(splits: dict[Role, Split], findings: _Findings) -> None:
+    """Where no pair of a split can be used, no copies are written, whatever could be mended in them."""
+    if all(len(split.unusable) < len(split.pairs) for split in splits.values()) or any(map(check_swapped, splits.values())):
+        return
+    findings.problems = [replace(problem, fix="") for problem in findings.problems]
+    findings.warnings = [replace(warning, fix="") for warning in findings.warnings]
 
 
 def _is_empty_test(split: Split, plain: LabelCoding) -> bool:

@@ -24,7 +24,6 @@ from crista.images.listing import expand_home, list_images
 from crista.images.scan import ImageScan
 from crista.images.split import Split
 from crista.images.stored import SEVERAL_FILES
-from crista.images.wording import show_shape
 from crista.images.write import write_image
 
 WHOLE = 2**29
@@ -64,7 +63,7 @@ def choose_left_out(report: DatasetReport) -> dict[Path, str]:
     out: dict[Path, str] = {}
     splits = splits_of(report)
     for split in report.splits:
-        out |= dict(_unusable(split))
+        out |= split.unusable
     learnt = splits.get("train", Split("train"))
     for group in exact_copies(learnt):
         sound = [pair for pair in group if pair.image.path not in out]
@@ -75,18 +74,6 @@ def choose_left_out(report: DatasetReport) -> dict[Path, str]:
         if set(shared) | set(out) < {pair.image.path for pair in split.pairs} | set(out):
             out |= shared
     return out
-
-
-def _unusable(split: Split) -> Iterator[tuple[Path, str]]:
-    for pair, scan in zip(split.pairs, split.scans, strict=True):
-        broken = [image for image in (pair.image, pair.label) if image is not None and image.path in split.unreadable]
-        if broken:
-            yield pair.image.path, f"{broken[0].path.name} cannot be read"
-        elif pair.label is not None and pair.label.spatial_shape != pair.image.spatial_shape:
-            shapes = " and ".join(show_shape(side.spatial_shape) for side in (pair.image, pair.label))
-            yield pair.image.path, f"image and label {pair.label.path.name} have different shapes, {shapes}"
-        elif scan is not None and scan.is_empty_of_values:
-            yield pair.image.path, "no finite value in the image"
 
 
 def copy_split(job: CopyJob) -> Iterator[Change]:
