@@ -18,16 +18,15 @@ def files_of(path: Path) -> list[Path]:
     return sorted(file for file in _iter_files(path) if file.is_file()) if path.is_dir() else [path]
 
 
-def _iter_files(path: Path) -> Iterator[Path]:
-    """Everything below `path` but folders; none of them twice, for links may lead in a circle."""
-    seen = set[str]()
-    for inside, folders, names in os.walk(path, followlinks=True):
-        real = os.path.realpath(inside)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
+def _iter_files(path: Path, seen: set[str] | None = None) -> Iterator[Path]:
+    """Everything below `path` but folders; what links lead to once, for they may lead in a circle."""
+    seen = {os.path.realpath(path)} if seen is None else seen
+    for inside, folders, names in os.walk(path):
         yield from (Path(inside) / name for name in names)
+        for folder in (Path(inside) / name for name in folders):
+            if folder.is_symlink() and (real := os.path.realpath(folder)) not in seen:
+                seen.add(real)
+                yield from _iter_files(folder, seen)
 
 
 def digest_files(paths: Iterable[Path]) -> str:
