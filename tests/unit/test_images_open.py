@@ -37,6 +37,9 @@ from crista.images.write import write_image
         ("a.npy", b"\x80\x04\x95" + b"\7" * 90, ["not a NPY file", "pickle"]),
         ("a.tif", bytes(range(200, 256)), ["of no known format", "c8 c9"]),
         ("a.h5", b"<?xml version='1.0'?>", ["not a HDF5 file", "XML"]),
+        ("a.nrrd", b"NRRD0004\ntype: uchar\n", ["unsupported format: it is an NRRD file", "convert it, e.g. with Fiji"]),
+        ("a.tif.gz", b"\x1f\x8b\x08" + b"\7" * 90, ["unsupported format: it is a gzip archive", "unpack it"]),
+        ("images.zip", b"PK\x03\x04" + b"\7" * 90, ["it is a ZIP archive", "unpack it"]),
     ],
 )
 def test_a_foreign_file_is_named_for_what_it_is(name: str, content: bytes, messages: list[str], tmp_path: Path) -> None:

@@ -156,8 +156,10 @@ def _unsupported(path: Path, head: bytes) -> ImageReadError:
     what = f"unsupported format: it is {seen}"
     if extension in _VENDOR_EXTENSIONS or seen.startswith(("a Zeiss", "a Nikon", "a Leica", "a Microsoft")):
         next_step = f"export as OME-TIFF (e.g. with Fiji/Bio-Formats). Supported: {SUPPORTED_FORMATS}"
+    elif seen.startswith(("a ZIP", "a gzip")):
+        next_step = f"unpack it. Supported: {SUPPORTED_FORMATS}"
     else:
-        next_step = f"convert it. Supported: {SUPPORTED_FORMATS}"
+        next_step = f"convert it, e.g. with Fiji. Supported: {SUPPORTED_FORMATS}"
     return read_error(path, what, next_step)
 
 
