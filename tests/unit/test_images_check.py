@@ -587,3 +587,17 @@ def test_a_nifti_label_that_runs_in_other_directions_is_told(tmp_path: Path) -> 
     (warning,) = check_dataset(Config.model_validate(data), need_train=True, need_test=False).warnings
     assert warning.where == str(tmp_path / "y/a.nii.gz")
     assert "a.nii.gz is stored in the directions LAS, its image in RAS" in warning.what
+
+
+def test_damaged_training_labels_do_not_hide_what_is_wrong_with_those_of_the_test(folders: Folders) -> None:
+    damaged = label(dtype=np.float32)
+    damaged[0, 0] = np.nan
+    folders.add("train", "d", picture(), damaged)
+    folders.add("test", "e", picture(), label(value=7))
+    sparse = label()
+    sparse[0] = 255
+    folders.add("test", "f", picture(), sparse)
+    folders.data["TEST"]["LOAD_GT"] = True
+    first, second = folders.check(test=True).problems
+    assert "NaN" in first.what
+    assert (Path(second.where).name, second.fix) == ("e.npy", "7 becomes class 1")

@@ -253,14 +253,14 @@ def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | Non
         decision = decide_coding(source.labelled, num_classes=num_classes, ignore_index=ignored, where=where)
         findings.problems.extend(decision.problems)
         findings.warnings.extend(decision.warnings)
-        coding = decision.coding
+        coding, likely = decision.coding, decision.likely
         findings.warnings.extend(rare_class_warnings(source.labelled, coding, config.data.class_names, where))
     else:
         unread = source is not None and not source.labelled and num_classes is None
-        coding, source = coding or (None if unread else plain), None
+        coding, source, likely = coding or (None if unread else plain), None, None
     for split in splits.values():
         if split is not source:
-            _check_against(split, coding, findings, is_trained=is_trained)
+            _check_against(split, coding or likely, findings, is_trained=is_trained)
     return coding
 
 

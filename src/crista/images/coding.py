@@ -17,7 +17,7 @@ from crista.images.label_faults import (
     fix_of,
     is_broken,
 )
-from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary, class_counts, make_coding
+from crista.images.labels import IGNORED, MAX_VALUES, LabelCoding, LabelSummary, class_counts, make_coding
 from crista.images.wording import list_names, show_values
 
 MAX_UNSTATED_CLASSES = 8
@@ -40,6 +40,8 @@ class CodingDecision:
     coding: LabelCoding | None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    likely: LabelCoding | None = None
+    """Without a coding: the one that there would be once damaged files are mended."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,11 @@ def _beside_broken(broken: tuple[Problem, ...], seen: _Seen) -> CodingDecision:
     if not known:
         return CodingDecision(None, broken)
     others = decide_coding(known, num_classes=seen.num_classes, ignore_index=seen.ignored, where=seen.where)
-    return CodingDecision(None, (*broken, *others.problems), tuple(warning for warning in others.warnings if warning.fix))
+    likely = others.coding
+    if likely is not None and any(summary.num_nan or min(summary.values, default=0) < 0 for _, summary in seen.summaries):
+        likely = make_coding(likely.num_classes, (*seen.ignored, IGNORED), likely.mapping)  # what NaN becomes
+    warnings = tuple(warning for warning in others.warnings if warning.fix)
+    return CodingDecision(None, (*broken, *others.problems), warnings, likely)
 
 
 def _as_mended(summary: LabelSummary) -> LabelSummary | None:
