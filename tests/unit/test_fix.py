@@ -458,3 +458,20 @@ def test_colours_beside_numbers_are_left_to_the_user(tmp_path: Path, split: str)
     assert problem.fix == ""
     assert (tmp_path / "out/train/y/a.png").read_bytes() == (tmp_path / "train/y/a.png").read_bytes()
     assert "3 channels that differ" in found.after.problems[0].what
+
+
+@pytest.mark.parametrize("ignored", [7, 255])
+def test_other_values_of_test_labels_are_mended_beside_an_ignored_one(tmp_path: Path, ignored: int) -> None:
+    labels = {}
+    for split, value in (("train", 1), ("test", 2)):
+        labels[split] = truth() * np.uint8(value)
+        labels[split][-3:] = ignored
+        write_set(tmp_path, {"a.png": labels[split]}, split)
+    data = {role.upper(): {"PATH": str(tmp_path / role / "x"), "GT_PATH": str(tmp_path / role / "y")} for role in labels}
+    job: dict[str, Any] = {"DATA": data, "LOSS": {"IGNORE_INDEX": ignored}}
+    job |= {"TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": True}}
+    job["DATA"]["TEST"]["LOAD_GT"] = True
+    found = crista.fix(job, out=tmp_path / "out")
+    assert [problem.fix for problem in found.before.problems] == ["2 becomes class 1"]
+    assert found.after.problems == ()
+    assert np.array_equal(written(tmp_path, "a", "test") == 1, labels["test"] == 2)

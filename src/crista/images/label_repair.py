@@ -297,7 +297,7 @@ def _mapping_of(
     values = set(found.counts) - {ignore_index}
     if ANY_OBJECT in mapping or values <= set(mapping):
         return mapping
-    count = len(set(mapping.values()) - {ignore_index})
+    count = len(set(mapping.values()) - {IGNORED})
     if count == 2 and len(values - {0}) == 1:
         return {0: 0, next(iter(values - {0})): 1}
     plain = {index: index for index in range(num_classes or count)}
