@@ -475,3 +475,23 @@ def test_other_values_of_test_labels_are_mended_beside_an_ignored_one(tmp_path: 
     assert [problem.fix for problem in found.before.problems] == ["2 becomes class 1"]
     assert found.after.problems == ()
     assert np.array_equal(written(tmp_path, "a", "test") == 1, labels["test"] == 2)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_volume_of_one_slice_stays_a_volume(tmp_path: Path, channels: int) -> None:
+    image = RNG.normal(size=(channels, 1, 700, 40)).astype(np.float32)
+    image[0, 0, 3, 4] = np.nan
+    label = np.zeros((1, 700, 40), np.uint8)
+    label[:, 100:300, 5:20] = 255
+    for name in "a.b", "c":
+        save(tmp_path / "train/x", f"{name}.npy", image if channels > 1 else image[0])
+        save(tmp_path / "train/y", f"{name}.npy", label)
+    keys = {"TRAIN.INPUT_IMG_AXES_ORDER": "CZYX"} if channels > 1 else {}
+    overrides = ["PROBLEM.NDIM=3D", *(f"DATA.{key}={value}" for key, value in keys.items())]
+    found = crista.fix(tmp_path / "train/x", tmp_path / "train/y", out=tmp_path / "out", overrides=overrides)
+    assert found.after.problems == ()
+    read = open_image(tmp_path / "out/train/y/a.b.ome.zarr", ndim=3, is_label=True).read()
+    assert np.array_equal(read[0], label == 255)
+    copied = open_image(tmp_path / "out/train/x/a.b.ome.zarr", ndim=3).read()
+    assert np.isfinite(copied).all()
+    assert np.array_equal(copied[:, :, 4:], image[:, :, 4:])

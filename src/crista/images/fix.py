@@ -14,13 +14,17 @@ import numpy as np
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.errors import DataError
 from crista.geometry.axes import Array, canonical_axes
+from crista.geometry.spacing import Spacing
 from crista.geometry.tiles import shape_of
 from crista.images.check import DatasetReport
 from crista.images.copies import exact_copies, shared_images
 from crista.images.dataset import Role
+from crista.images.downsampling import build_pyramid
 from crista.images.image import Image
 from crista.images.label_repair import LabelRepair, RepairPlan
 from crista.images.listing import expand_home, list_images
+from crista.images.ome_zarr import create_ome_zarr, write_block
+from crista.images.pyramid import choose_pyramid
 from crista.images.scan import ImageScan
 from crista.images.split import Split
 from crista.images.stored import SEVERAL_FILES
@@ -176,11 +180,24 @@ def _raise(error: OSError) -> None:
 
 
 def _rewrite(image: Image, path: Path, change: Callable[[Array], Array]) -> None:
-    """Write as TIFF with the axes and the voxel size of the image; `change` makes C(Z)YX or (Z)YX of C(Z)YX."""
+    """Write with the axes and the voxel size of the image, as TIFF; `change` makes C(Z)YX or (Z)YX of C(Z)YX."""
     lazy = _Changed(image, change)
     array = lazy if image.nbytes > WHOLE else lazy[(slice(None),) * len(lazy.shape)]
     axes = canonical_axes(image.ndim)[-len(lazy.shape) :]
-    write_image(path, array, axes, spacing=image.spacing)
+    if image.ndim == 3 and image.spatial_shape[0] == 1:
+        _write_store(path.with_suffix(".ome.zarr"), np.asarray(array), axes, image.spacing)
+    else:
+        write_image(path, array, axes, spacing=image.spacing)
+
+
+def _write_store(path: Path, array: Array, axes: str, spacing: Spacing | None) -> None:
+    """Write a volume of one slice as OME-Zarr: in a TIFF it would be an image."""
+    array = array.astype(np.float32) if array.dtype == np.float16 else array
+    pyramid = choose_pyramid(axes, array.shape, array.dtype, spacing)
+    create_ome_zarr(path, pyramid, is_label="C" not in axes and array.dtype == np.uint8)
+    for region in pyramid.levels[0].iter_blocks():
+        write_block(path, 0, region, array[region])
+    build_pyramid(path)
 
 
 class _Changed:
