@@ -601,3 +601,16 @@ def test_damaged_training_labels_do_not_hide_what_is_wrong_with_those_of_the_tes
     first, second = folders.check(test=True).problems
     assert "NaN" in first.what
     assert (Path(second.where).name, second.fix) == ("e.npy", "7 becomes class 1")
+
+
+def test_the_same_shapes_and_nan_of_many_files_are_one_finding_each(folders: Folders) -> None:
+    damaged = picture(dtype=np.float32)
+    damaged[0, 0] = np.nan
+    for number in range(15):
+        folders.add("train", f"s{number}", picture(), label(40, 60))
+        folders.add("train", f"n{number}", damaged + number, label())
+    report = folders.check()
+    (shapes,) = report.problems
+    assert shapes.what.startswith("has shape 40 × 60, its image s0.npy has 48 × 64 (the same in 14 more: s1.npy, ")
+    (nan,) = [warning for warning in report.warnings if "NaN" in warning.what]
+    assert nan.what.startswith("15 images hold NaN or infinite values (15 pixels): n0.npy, n1.npy, ")

@@ -22,22 +22,29 @@ SAVE_TURNED = "save it turned (ImageMagick: -auto-orient; Pillow: ImageOps.exif_
 
 
 def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
-    """Image and label of a pair must have the same (Z)YX shape."""
+    """Image and label of a pair must have the same (Z)YX shape; pairs with the same difference are one problem."""
+    groups: dict[Any, list[tuple[Image, Image]]] = defaultdict(list)
     for pair in pairs:
-        if pair.label is None or pair.label.spatial_shape == pair.image.spatial_shape:
-            continue
-        image, label = pair.image.spatial_shape, pair.label.spatial_shape
-        what = f"has shape {show_shape(label)}, its image {pair.image.path.name} has {show_shape(image)}"
-        next_step = f"both must be the same ({'zyx'[-pair.image.ndim :]} order); is it the label of another image?"
-        if sorted(image) == sorted(label):
+        image, label = pair.image, pair.label
+        if label is not None and label.spatial_shape != image.spatial_shape:
+            alike = label.path.parent, image.spatial_shape, label.spatial_shape, label.axes, *map(_is_turned, (image, label))
+            groups[alike].append((image, label))
+    for found in groups.values():
+        image, label = found[0]
+        shapes = label.spatial_shape, image.spatial_shape
+        what = f"has shape {show_shape(shapes[0])}, its image {image.path.name} has {show_shape(shapes[1])}"
+        next_step = f"both must be the same ({'zyx'[-image.ndim :]} order); is it the label of another image?"
+        if sorted(shapes[0]) == sorted(shapes[1]):
             what += ": it looks transposed"
-            next_step = _turning_step(pair.image, pair.label)
-        yield Problem(str(pair.label.path), what, next_step, fix=LEFT_OUT)
+            next_step = _turning_step(image, label)
+        if len(found) > 1:
+            what += f" (the same in {len(found) - 1} more: {_names([other for _, other in found[1:]])})"
+        yield Problem(str(label.path), what, next_step, fix=LEFT_OUT)
 
 
 def _turning_step(image: Image, label: Image) -> str:
     """What to do about a label image with the lengths of its image in another order."""
-    turned = [side.path.name for side in (image, label) if any(map(_is_of_exif, side.notes))]
+    turned = [side.path.name for side in (image, label) if _is_turned(side)]
     if turned:
         # Named axes would mirror what has to be turned.
         named = f"{turned[0]} is to be turned by its EXIF orientation, which is ignored"
@@ -226,6 +233,10 @@ def _warn_of(note: str, images: Sequence[Image]) -> Problem:
         return Problem(_place(images), what)
     effect = "a label image that was drawn on the turned picture does not lie on this one"
     return Problem(_place(images), what, f"look at image and label (crista check … --report); if need be, {SAVE_TURNED}", effect)
+
+
+def _is_turned(image: Image) -> bool:
+    return any(map(_is_of_exif, image.notes))
 
 
 def _is_of_exif(note: str) -> bool:
