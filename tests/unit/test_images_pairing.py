@@ -139,6 +139,16 @@ def test_equal_stems_on_one_side_are_all_named_at_once() -> None:
     assert '3 labels with the stem "b": b.jpg, b.png, b.tif' in message
 
 
+def test_many_equal_stems_are_one_problem() -> None:
+    """A preview beside each image."""
+    names = [f"a{number}" for number in range(30)]
+    with pytest.raises(DataError) as caught:
+        pair_files(paths("x", *(f"{name}{end}" for name in names for end in (".tif", ".png"))), paths("y", *names))
+    (problem,) = caught.value.problems
+    assert problem.what.startswith('two images with the stem "a0": a0.png, a0.tif (and 29 more stems: a1, a2, ')
+    assert problem.what.endswith("a20 and 9 more)")
+
+
 def test_equal_stems_do_not_hide_what_has_no_partner() -> None:
     message = message_of(("a.tif", "a.png", "b.tif", "c.tif"), ("a.tif", "b.tif", "d.tif"))
     assert 'two images with the stem "a": a.png, a.tif' in message

@@ -200,15 +200,15 @@ def _describe_doubles(images: Sequence[Path], labels: Sequence[Path]) -> list[Pr
 
 
 def _find_doubles(paths: Sequence[Path], kind: str) -> list[Problem]:
-    return [
-        Problem(
-            str(same[0].parent),
-            f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": {", ".join(path.name for path in same)}',
-            "keep one of them",
-        )
-        for name, same in _by_stem(paths).items()
-        if len(same) > 1
-    ]
+    """One problem for all, with the files of the first."""
+    doubles = {name: same for name, same in _by_stem(paths).items() if len(same) > 1}
+    if not doubles:
+        return []
+    (name, same), *others = doubles.items()
+    what = f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": {", ".join(path.name for path in same)}'
+    if others:
+        what += f" (and {plural(len(others), 'more stem')}: {list_names([name for name, _ in others], LISTED)})"
+    return [Problem(str(same[0].parent), what, "keep one of them")]
 
 
 def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[Path], *, counted: bool) -> list[Problem]:
