@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image as Picture
 
 from crista.errors import ImageReadError
@@ -65,6 +66,16 @@ def test_a_zarr_folder_without_metadata_is_no_zarr(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match=r"a\.zarr: not a zarr array"):
         open_image(tmp_path / "a.zarr")
+
+
+def test_arrays_in_a_zarr_folder_without_metadata_are_named(tmp_path: Path) -> None:
+    """TensorStore writes arrays without groups above them."""
+    for name in ("raw", "labels"):
+        zarr.create_array(str(tmp_path / "a.zarr" / name), shape=(4, 5, 6), dtype="u1", zarr_format=2)
+
+    with pytest.raises(ImageReadError, match=r"but labels, raw in it do\n    -> give one of them as the path: .*a\.zarr/labels"):
+        open_image(tmp_path / "a.zarr")
+    assert open_image(tmp_path / "a.zarr/raw").shape == (4, 5, 6)
 
 
 def test_a_broken_link_names_its_target(tmp_path: Path) -> None:

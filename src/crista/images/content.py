@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from itertools import islice
 from pathlib import Path
 
 from crista.errors import ImageReadError
 from crista.images.n5 import is_n5_store
 from crista.images.stored import read_error
+from crista.images.wording import list_names
 
 SUPPORTED_FORMATS = (
     "TIFF (.tif .tiff .ome.tif .btf), PNG, JPEG, BMP, NumPy .npy, Zarr and OME-Zarr, HDF5 (.h5), N5, NIfTI (.nii .nii.gz)"
@@ -66,6 +68,7 @@ _FOREIGN = {
 }
 
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup")
+MAX_ENTRIES = 1000
 _HDF5_OFFSETS = (512, 1024, 2048)
 
 
@@ -116,10 +119,20 @@ def _identify_folder(path: Path) -> str:
         return "N5"
     if path.name.lower().endswith(".zarr"):
         what = "not a zarr array: the folder holds no zarr.json, .zarray or .zgroup"
+        inside = _arrays_in(path)
+        if inside:
+            next_step = f"give one of them as the path: {path / inside[0]}"
+            raise read_error(path, f"{what}, but {list_names(inside)} in it do", next_step)
         raise read_error(path, what, "copy the store again with its hidden files")
     if path.name.lower().endswith(".n5"):
         raise read_error(path, "not an N5 store: the folder holds no attributes.json that says so", "copy the store again")
     raise read_error(path, "is a folder, not an image file", "rename or remove it, or give it as the data folder")
+
+
+def _arrays_in(path: Path) -> list[str]:
+    """Folders of a store that have metadata of their own, among the first entries: there may be a million chunks."""
+    entries = islice(path.iterdir(), MAX_ENTRIES)
+    return sorted(sub.name for sub in entries if any((sub / name).is_file() for name in ZARR_METADATA))
 
 
 def _check_is_file(path: Path) -> None:
