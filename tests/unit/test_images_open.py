@@ -158,6 +158,14 @@ def test_a_truncated_npy(tmp_path: Path) -> None:
         open_image(path)
 
 
+@pytest.mark.parametrize("shape", [(), (80,)])
+def test_a_row_of_numbers_is_no_image_whatever_the_axes_are_called(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+
+    with pytest.raises(ImageReadError, match=r"a\.npy: not an image: shape .* has no y and x\n    -> export it with at least"):
+        open_image(tmp_path / "a.npy")
+
+
 def test_an_empty_axis(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((0, 90)))
 
