@@ -112,12 +112,12 @@ def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[
     target = folder / f"{job.name_of(image)}.tif"
     if scan is not None and scan.num_nonfinite:
         means = [channel.mean for channel in scan.channels]
-        _rewrite(image, target, lambda block: _fill(block, means))
+        _rewrite(image, target, lambda block: _fill(block, means), is_label=False)
         shown = ", ".join(f"{mean:.6g}" for mean in means)
         done = f"replaced by the mean of the finite pixels of the channel ({shown})"
         yield Change(str(image.path), f"{scan.num_nonfinite} NaN or infinite pixels", done)
     elif _must_be_rewritten(job.section, image, is_label=False):
-        _rewrite(image, target, lambda block: block)
+        _rewrite(image, target, lambda block: block, is_label=False)
     else:
         _copy_file(image.path, folder)
 
@@ -136,10 +136,10 @@ def _copy_label(job: CopyJob, label: Image) -> Iterator[Change]:
     if repair is None and path in job.repairs.hopeless:
         yield Change(str(path), job.repairs.hopeless[path], "copied as it is: `crista check` says what you can do")
     if repair is not None and (repair.seen or label.dtype.kind == "f"):
-        _rewrite(label, target, repair.apply)
+        _rewrite(label, target, repair.apply, is_label=True)
         yield from _list_changes(path, label, repair)
     elif _must_be_rewritten(job.section, label, is_label=True):
-        _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0])
+        _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0], is_label=True)
     else:
         _copy_file(path, folder)
 
@@ -179,22 +179,22 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _rewrite(image: Image, path: Path, change: Callable[[Array], Array]) -> None:
+def _rewrite(image: Image, path: Path, change: Callable[[Array], Array], *, is_label: bool) -> None:
     """Write with the axes and the voxel size of the image, as TIFF; `change` makes C(Z)YX or (Z)YX of C(Z)YX."""
     lazy = _Changed(image, change)
     array = lazy if image.nbytes > WHOLE else lazy[(slice(None),) * len(lazy.shape)]
     axes = canonical_axes(image.ndim)[-len(lazy.shape) :]
     if image.ndim == 3 and image.spatial_shape[0] == 1:
-        _write_store(path.with_suffix(".ome.zarr"), np.asarray(array), axes, image.spacing)
+        _write_store(path.with_suffix(".ome.zarr"), np.asarray(array), axes, image.spacing, is_label=is_label)
     else:
         write_image(path, array, axes, spacing=image.spacing)
 
 
-def _write_store(path: Path, array: Array, axes: str, spacing: Spacing | None) -> None:
+def _write_store(path: Path, array: Array, axes: str, spacing: Spacing | None, *, is_label: bool) -> None:
     """Write a volume of one slice as OME-Zarr: in a TIFF it would be an image."""
     array = array.astype(np.float32) if array.dtype == np.float16 else array
     pyramid = choose_pyramid(axes, array.shape, array.dtype, spacing)
-    create_ome_zarr(path, pyramid, is_label="C" not in axes and array.dtype == np.uint8)
+    create_ome_zarr(path, pyramid, is_label=is_label)
     for region in pyramid.levels[0].iter_blocks():
         write_block(path, 0, region, array[region])
     build_pyramid(path)
