@@ -152,6 +152,15 @@ def test_a_damaged_strip_names_file_and_page(tmp_path: Path) -> None:
         image.read()
 
 
+def test_an_unknown_compression_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0], compression="zlib")
+    _overwrite_tag(path, 259, 34676)
+
+    with pytest.raises(ImageReadError, match=r"SGILOG.* not supported\)\n    -> it is stored in a way that is not known here"):
+        open_image(path).read()
+
+
 def test_an_unknown_pixel_type_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, STACK[0], metadata=None)

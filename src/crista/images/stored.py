@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import struct
 import tokenize
 import zlib
@@ -38,6 +39,9 @@ DECODING_ERRORS: tuple[type[Exception], ...] = (
     tokenize.TokenError,
 )
 """What decoders raise on damaged files; Pillow even raises SyntaxError for a PNG, and NumPy TokenError for a header."""
+
+_UNKNOWN_WAY = re.compile(r"not supported|unsupported|not implemented", re.IGNORECASE)
+"""What decoders say of sound files that they cannot decode."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ def decoding_errors(path: Path, part: str = "") -> Iterator[None]:
         where = f"{part} cannot be decoded" if part else "cannot be decoded"
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         next_step = "the file is truncated or damaged: copy or export it again"
+        if _UNKNOWN_WAY.search(reason):
+            next_step = "it is stored in a way that is not known here: export it again, e.g. without compression"
         raise read_error(path, f"{where} ({reason})", next_step) from error
 
 
