@@ -567,3 +567,11 @@ def test_a_damaged_orientation_does_not_make_a_nifti_unreadable(field: str, valu
 
     assert image.orientation == ""
     np.testing.assert_array_equal(image.read()[0].T, VOLUME)
+
+
+def test_colours_of_a_nifti_are_to_be_saved_as_channels(tmp_path: Path) -> None:
+    colours = np.zeros((8, 9, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "a.nii")
+
+    with pytest.raises(ImageReadError, match=r"are not supported.*\n    -> save R and G and B as channels"):
+        open_image(tmp_path / "a.nii")
