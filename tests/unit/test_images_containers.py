@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -575,3 +576,27 @@ def test_colours_of_a_nifti_are_to_be_saved_as_channels(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match=r"are not supported.*\n    -> save R and G and B as channels"):
         open_image(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("inner", ["", "raw"])
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_chunks_under_other_names_than_the_metadata_say_are_no_black_image(separator: Any, inner: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_group(str(path), zarr_format=2)
+    encoding: Any = {"name": "v2", "separator": separator}
+    options: Any = {"shape": VOLUME.shape, "chunks": (2, 20, 30), "dtype": "u1", "zarr_format": 2}
+    array = zarr.create_array(str(path / inner), chunk_key_encoding=encoding, overwrite=True, **options)
+    array[:] = VOLUME
+    np.testing.assert_array_equal(open_image(path).read()[0], VOLUME)
+    file = path / inner / ".zarray"
+    metadata = json.loads(file.read_text())
+    metadata.pop("dimension_separator")
+    if separator == ".":
+        metadata["dimension_separator"] = "/"
+    file.write_text(json.dumps(metadata))
+
+    with pytest.raises(ImageReadError, match=rf"-> write \"dimension_separator\": \"{re.escape(separator)}\" there"):
+        open_image(path)
+
+    file.write_text(json.dumps({**metadata, "dimension_separator": separator}))
+    np.testing.assert_array_equal(open_image(path).read()[0], VOLUME)

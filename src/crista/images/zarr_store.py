@@ -155,6 +155,7 @@ def _multiscale_around(root: Any, name: str) -> tuple[Mapping[str, Any], str]:
 
 
 def _describe(path: Path, array: Any, name: str, multiscale: Mapping[str, Any], notes: tuple[str, ...], level: str) -> Stored:
+    _check_separator(path, path / name, array)
     attributes = dict(array.attrs)
     dimension_names = getattr(array.metadata, "dimension_names", None)
     if dimension_names and None not in dimension_names:
@@ -172,6 +173,21 @@ def _describe(path: Path, array: Any, name: str, multiscale: Mapping[str, Any], 
         inner=name or None,
         chunks=tuple(array.chunks),
     )
+
+
+def _check_separator(path: Path, folder: Path, array: Any) -> None:
+    """Refuse chunks under other names than the metadata say: zarr would read them as missing, a constant image.
+
+    Zarr 2 once wrote nested chunks, 0/0/0, without a word about it.
+    """
+    separator = getattr(array.metadata, "dimension_separator", None)
+    with os.scandir(folder) as entries:
+        chunk = next((entry for entry in entries if entry.name[0].isdecimal()), None)
+    stored = "." if chunk is None or chunk.is_file() else "/"
+    if separator is None or chunk is None or array.ndim < 2 or stored == separator:
+        return
+    what = f"its chunks are stored as 0{stored}0, its metadata ({folder / '.zarray'}) say 0{separator}0"
+    raise read_error(path, what, f'write "dimension_separator": "{stored}" there')
 
 
 def _ome_spacing(multiscale: Mapping[str, Any], level: str) -> dict[str, float]:
