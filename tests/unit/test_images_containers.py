@@ -19,6 +19,7 @@ import zarr
 
 from crista.errors import ImageReadError
 from crista.images.open import open_image
+from crista.images.stored import lies_in_several_files
 
 VOLUME = np.random.default_rng(0).integers(0, 200, (6, 20, 30), dtype=np.uint8)
 
@@ -600,3 +601,41 @@ def test_chunks_under_other_names_than_the_metadata_say_are_no_black_image(separ
 
     file.write_text(json.dumps({**metadata, "dimension_separator": separator}))
     np.testing.assert_array_equal(open_image(path).read()[0], VOLUME)
+
+
+@pytest.mark.parametrize(("written", "note"), [(6, ()), (2, ("2 of 3 chunks are not stored and read as the fill value 7",))])
+def test_chunks_that_an_hdf5_does_not_store_are_said(written: int, note: tuple[str, ...], tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("raw", VOLUME.shape, "u1", chunks=(2, 20, 30), fillvalue=7)
+        dataset[:written] = VOLUME[:written]
+        dataset.attrs["axes"] = "zyx"
+
+    image = open_image(tmp_path / "a.h5")
+
+    assert image.notes == note
+    assert (image.read()[0, written:] == 7).all()
+
+
+def test_an_hdf5_of_which_nothing_was_written_is_said(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", (40, 50), "u1")
+
+    assert open_image(tmp_path / "a.h5").notes == ("no pixel of it is stored: all read as the fill value 0",)
+
+
+def test_missing_files_of_a_virtual_dataset_are_no_black_image(tmp_path: Path) -> None:
+    layout = h5py.VirtualLayout((2, 20, 30), "u1")
+    for number in range(2):
+        with h5py.File(tmp_path / f"part{number}.h5", "w") as file:
+            file["data"] = VOLUME[number]
+        layout[number] = h5py.VirtualSource(f"part{number}.h5", "data", (20, 30))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("raw", layout)
+
+    image = open_image(tmp_path / "a.h5", ndim=3)
+    assert lies_in_several_files(image.notes)
+    np.testing.assert_array_equal(image.read()[0], VOLUME[:2])
+
+    (tmp_path / "part1.h5").unlink()
+    with pytest.raises(ImageReadError, match=r"lie in other files, of which part1\.h5 is not here\n    -> copy all files"):
+        open_image(tmp_path / "a.h5", ndim=3)

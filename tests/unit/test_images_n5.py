@@ -150,3 +150,14 @@ def test_attributes_of_another_meaning_do_not_make_a_store_unreadable(attributes
 
     assert (image.axes, image.spacing) == ("ZYX", None)
     np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+def test_blocks_that_are_not_stored_are_said(tmp_path: Path) -> None:
+    _write(tmp_path / "a.n5", "raw")
+    assert open_image(tmp_path / "a.n5").notes == ()
+    (tmp_path / "a.n5/raw/0/0/0").unlink()
+
+    image = open_image(tmp_path / "a.n5")
+
+    assert image.notes == ("1 of 4 blocks are not stored and read as the fill value 0",)
+    assert (image.read()[0, :, :16, :16] == 0).all()

@@ -27,7 +27,7 @@ from crista.images.ome_zarr import create_ome_zarr, write_block
 from crista.images.pyramid import choose_pyramid
 from crista.images.scan import ImageScan
 from crista.images.split import Split
-from crista.images.stored import SEVERAL_FILES
+from crista.images.stored import lies_in_several_files
 from crista.images.write import write_image
 
 WHOLE = 2**29
@@ -159,7 +159,7 @@ def _must_be_rewritten(section: Section, image: Image, *, is_label: bool) -> boo
     axes = section.input_mask_axes_order if is_label else section.input_img_axes_order
     inner = section.input_zarr_multiple_data_gt_path if is_label else section.input_zarr_multiple_data_raw_path
     is_named = section.input_zarr_multiple_data or (bool(inner) and image.inner is not None)
-    return bool(axes) or is_named or SEVERAL_FILES in image.notes
+    return bool(axes) or is_named or lies_in_several_files(image.notes)
 
 
 def _copy_file(path: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from crista.images.digest import files_of
 from crista.images.image import Image
 from crista.images.labels import LabelSummary, summarise_label
 from crista.images.scan import ImageScan, Intensity, scan_image
-from crista.images.stored import SEVERAL_FILES
+from crista.images.stored import lies_in_several_files
 
 VERSION = 3
 """Part of every key: raise it when a scan or a summary changes its meaning."""
@@ -78,7 +78,7 @@ def _remember(kind: str, image: Image, look: Callable[[Image], Found], load: Cal
 
 def _key(kind: str, image: Image) -> str | None:
     """A digest of all that the result depends on; None where the files cannot be identified."""
-    if SEVERAL_FILES in image.notes:
+    if lies_in_several_files(image.notes):
         return None
     try:
         files = list(_iter_states(image.path))

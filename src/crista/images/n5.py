@@ -6,18 +6,28 @@ N5 counts its axes from the fastest one, x y z; here and in crista they are z y 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crista.geometry.axes import Array, Region
-from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
+from crista.images.chunked import MAX_COUNTED, ChunkGrid, OpenedArray, read_through_cache
 from crista.images.containers import axes_from_attributes, choose_only_array, missing_array_error, spellings_of
-from crista.images.stored import Stored, decoding_errors, micrometres_by_axis, note_on_pieces, num_bytes, read_error
+from crista.images.stored import (
+    Stored,
+    decoding_errors,
+    micrometres_by_axis,
+    note_on_missing,
+    note_on_pieces,
+    num_bytes,
+    read_error,
+)
 
 ATTRIBUTES = "attributes.json"
 FINEST = "s0"
@@ -57,10 +67,19 @@ def read_n5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
         axes=_axes(attributes, len(shape)) or _axes(parent, len(shape)) or "?" * len(shape),
         source=_N5Pixels(path, name),
         spacing=_spacing(attributes) or (_spacing(parent) if _is_finest(name) else {}),
-        notes=note_on_pieces("blocks", num_bytes(tuple(attributes["blockSize"]), np.dtype(attributes["dataType"]))),
+        notes=_missing_blocks(path / name, attributes)
+        + note_on_pieces("blocks", num_bytes(tuple(attributes["blockSize"]), np.dtype(attributes["dataType"]))),
         inner=name or None,
         chunks=tuple(int(n) for n in reversed(attributes["blockSize"])),
     )
+
+
+def _missing_blocks(folder: Path, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    expected = prod(ceil(n / step) for n, step in zip(attributes["dimensions"], attributes["blockSize"], strict=True))
+    if not 0 < expected <= MAX_COUNTED:
+        return ()
+    stored = sum(name.isdecimal() for _, _, names in os.walk(folder) for name in names)
+    return note_on_missing("blocks", stored, expected, 0)
 
 
 def _require_tensorstore(path: Path) -> Any:

@@ -181,8 +181,21 @@ def note_on_pieces(kind: str, piece_bytes: int) -> tuple[str, ...]:
     return (f"stored in {kind} of {piece_bytes / 2**30:.1f} GB that can only be decoded whole: reading it takes as much memory",)
 
 
+def note_on_missing(kind: str, stored: int, expected: int, fill: object) -> tuple[str, ...]:
+    """What to tell of an image of which not all chunks (`kind`) are stored."""
+    if stored >= expected:
+        return ()
+    return (f"{expected - stored} of {expected} {kind} are not stored and read as the fill value {fill}",)
+
+
 SEVERAL_FILES = "its OME metadata joins several files into one image"
-"""The note of an image that is more than the file at its path."""
+VIRTUAL = "its pixels lie in other files"
+"""The notes of images that are more than the file at their path: OME-TIFF and HDF5."""
+
+
+def lies_in_several_files(notes: Sequence[str]) -> bool:
+    """Whether an image with these notes is more than the file at its path."""
+    return SEVERAL_FILES in notes or VIRTUAL in notes
 
 
 def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -17,7 +17,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from crista.geometry.axes import Array, Region
-from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
+from crista.images.chunked import MAX_COUNTED, ChunkGrid, OpenedArray, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
     choose_only_array,
@@ -31,6 +31,7 @@ from crista.images.stored import (
     Stored,
     decoding_errors,
     micrometres_by_axis,
+    note_on_missing,
     note_on_pieces,
     num_bytes,
     read_error,
@@ -38,9 +39,6 @@ from crista.images.stored import (
 
 MAX_DEPTH = 10
 """Groups are searched so deep for arrays; links may lead in a circle."""
-
-MAX_COUNTED_FILES = 50_000
-"""Chunk files are counted, to tell of missing ones, in stores of at most so many: in half a second."""
 
 
 QUOTES = " '\""
@@ -211,12 +209,10 @@ def _missing_chunks(folder: Path, array: Any) -> tuple[str, ...]:
     """Counts files, not chunks by their names, which takes zarr seconds, and not chunks of shards, which hides lost ones."""
     kind, sizes = ("chunks", array.chunks) if array.shards is None else ("shards", array.shards)
     expected = prod(ceil(n / step) for n, step in zip(array.shape, sizes, strict=True))
-    if not 0 < expected <= MAX_COUNTED_FILES:
+    if not 0 < expected <= MAX_COUNTED:
         return ()
     stored = sum(_is_chunk_file(name) for _, _, names in os.walk(folder) for name in names)
-    if stored >= expected:
-        return ()
-    return (f"{expected - stored} of {expected} {kind} are not stored and read as the fill value {array.fill_value}",)
+    return note_on_missing(kind, stored, expected, array.fill_value)
 
 
 def _is_chunk_file(name: str) -> bool:
