@@ -47,8 +47,8 @@ def _turning_step(image: Image, label: Image) -> str:
     turned = [side.path.name for side in (image, label) if _is_turned(side)]
     if turned:
         # Named axes would mirror what has to be turned.
-        named = f"{turned[0]} is to be turned by its EXIF orientation, which is ignored"
-        return f"{named}: {SAVE_TURNED}; or is it the label of another image?"
+        what = f"{turned[0]} is to be turned by its EXIF orientation, which is ignored"
+        return f"{what}: {SAVE_TURNED}; or is it the label of another image?"
     letters = "ZYX"[-image.ndim :]
     length = dict(zip(letters, label.spatial_shape, strict=True))
     orders = permutations(letters)
