@@ -40,6 +40,7 @@ from crista.images.write import write_image
         ("a.h5", b"<?xml version='1.0'?>", ["not a HDF5 file", "XML"]),
         ("a.nrrd", b"NRRD0004\ntype: uchar\n", ["unsupported format: it is an NRRD file", "convert it, e.g. with Fiji"]),
         ("a.tif.gz", b"\x1f\x8b\x08" + b"\7" * 90, ["unsupported format: it is a gzip archive", "unpack it"]),
+        ("a.ome.zarr", b"PK\x03\x04" + b"\7" * 90, ["not a Zarr file: it is a ZIP archive", "unpack it"]),
         ("images.zip", b"PK\x03\x04" + b"\7" * 90, ["it is a ZIP archive", "unpack it"]),
     ],
 )

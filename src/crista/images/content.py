@@ -68,6 +68,7 @@ _FOREIGN = {
 }
 
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup")
+ARCHIVES = ("a ZIP", "a gzip")
 MAX_ENTRIES = 1000
 _HDF5_OFFSETS = (512, 1024, 2048)
 
@@ -165,11 +166,12 @@ def _unsupported(path: Path, head: bytes) -> ImageReadError:
     expected = next((kind for kind, known in EXTENSIONS_OF_FORMAT.items() if path.name.lower().endswith(known)), None)
     if expected is not None:
         what = f"not a {expected} file: it is {seen}"
-        return read_error(path, what, f"copy or download it again. Supported: {SUPPORTED_FORMATS}")
+        how = "unpack it" if seen.startswith(ARCHIVES) else "copy or download it again"
+        return read_error(path, what, f"{how}. Supported: {SUPPORTED_FORMATS}")
     what = f"unsupported format: it is {seen}"
     if extension in _VENDOR_EXTENSIONS or seen.startswith(("a Zeiss", "a Nikon", "a Leica", "a Microsoft")):
         next_step = f"export as OME-TIFF (e.g. with Fiji/Bio-Formats). Supported: {SUPPORTED_FORMATS}"
-    elif seen.startswith(("a ZIP", "a gzip")):
+    elif seen.startswith(ARCHIVES):
         next_step = f"unpack it. Supported: {SUPPORTED_FORMATS}"
     else:
         next_step = f"convert it, e.g. with Fiji. Supported: {SUPPORTED_FORMATS}"
