@@ -614,3 +614,24 @@ def test_the_same_shapes_and_nan_of_many_files_are_one_finding_each(folders: Fol
     assert shapes.what.startswith("has shape 40 × 60, its image s0.npy has 48 × 64 (the same in 14 more: s1.npy, ")
     (nan,) = [warning for warning in report.warnings if "NaN" in warning.what]
     assert nan.what.startswith("15 images hold NaN or infinite values (15 pixels): n0.npy, n1.npy, ")
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_what_is_wrong_with_its_partner(folders: Folders) -> None:
+    for name in "defg":
+        folders.add("train", name, picture(), label())
+    for name, side in (("d", "x"), ("e", "x"), ("f", "y"), ("g", "y")):
+        (folders.root / "train" / side / f"{name}.npy").write_bytes(b"")
+    np.save(folders.root / "train/y/d.npy", label(value=7))
+    damaged = label(dtype=np.float32)
+    damaged[0] = np.nan
+    np.save(folders.root / "train/y/e.npy", damaged)
+    np.save(folders.root / "train/x/f.npy", np.full(SIZE, np.nan, np.float32))
+    report = folders.check()
+    found = {(Path(problem.where).name, problem.what.split(":")[0].split(";")[0]) for problem in report.problems[2:]}
+    assert [problem.what for problem in report.problems[:2]] == ["empty file (0 bytes)"] * 2
+    assert found == {
+        ("d.npy", "holds {7}"),
+        ("e.npy", "the label image holds NaN or infinite values (64 pixels)"),
+        ("f.npy", "holds no finite value"),
+    }
+    assert {problem.fix for problem in report.problems} == {"image and label are left out"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.config.root import Config
-from crista.errors import DataError, Problem
+from crista.errors import DataError, ImageReadError, Problem
 from crista.images.class_names import find_class_names
 from crista.images.coding import decide_coding
 from crista.images.consistency import (
@@ -23,19 +24,20 @@ from crista.images.consistency import (
     gather_notes,
 )
 from crista.images.copies import check_copies
-from crista.images.dataset import OpenedPairs, Pairing, Role, merge_equal, open_pairs
+from crista.images.dataset import OpenedPairs, Pairing, Role, as_problem, merge_equal, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
 from crista.images.image import ImagePair
 from crista.images.label_faults import (
     COLOURS_FIX,
+    Summaries,
     check_summaries,
     check_values,
     colours_can_be_classes,
     empty_label_warnings,
     rare_class_warnings,
 )
-from crista.images.labels import LabelCoding, class_counts, make_coding
-from crista.images.look_cache import forget_oldest
+from crista.images.labels import LabelCoding, LabelSummary, class_counts, make_coding
+from crista.images.look_cache import forget_oldest, look_at_label
 from crista.images.object_size import median_diameter
 from crista.images.pairing import pair_files
 from crista.images.pixel_faults import check_pixels, check_swapped, check_unlike
@@ -136,7 +138,8 @@ def check_dataset(
     forget_oldest()
     findings.warnings.extend(check_copies(splits))
     findings.warnings.extend(check_unlike(splits.get("train", Split("train")), splits.get("test", Split("test")), config.data))
-    decision = _decide(config, splits, coding, findings)
+    lonely = [item for role, found in opened.items() for item in _read_lonely(config, role, found, findings)]
+    decision = _decide(config, splits, coding, findings, lonely=lonely)
     _refuse_colours(splits, findings)
     _withdraw_fixes(splits, findings)
     fingerprint = None
@@ -227,6 +230,21 @@ def _read(config: Config, role: Role, pairs: tuple[ImagePair, ...], findings: _F
     return split
 
 
+def _read_lonely(config: Config, role: Role, found: OpenedPairs, findings: _Findings) -> list[tuple[Path, LabelSummary]]:
+    """What is wrong with files whose partner cannot be opened, and what their label images hold."""
+    alone = tuple(ImagePair(image) for image in found.lonely_images)
+    split, broken, _ = read_split(role, alone, read_labels=False, limit=SCAN_LIMIT)
+    broken += check_pixels(split, config.data)[0]
+    summaries: list[tuple[Path, LabelSummary]] = []
+    for label in found.lonely_labels if _needs_label_values(config, role) else ():
+        try:
+            summaries.append((label.path, look_at_label(label)))
+        except ImageReadError as error:
+            broken.append(as_problem(label.path, error))
+    findings.problems.extend(replace(problem, fix=LEFT_OUT) for problem in broken)
+    return summaries
+
+
 def _needs_label_values(config: Config, role: Role) -> bool:
     data = config.data
     if role == "test":
@@ -235,8 +253,10 @@ def _needs_label_values(config: Config, role: Role) -> bool:
     return data.train.check_data or (counted and role == "train")
 
 
-def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | None, findings: _Findings) -> LabelCoding | None:
-    """What label values mean, settled on the training labels and held against all others."""
+def _decide(
+    config: Config, splits: dict[Role, Split], coding: LabelCoding | None, findings: _Findings, *, lonely: Summaries
+) -> LabelCoding | None:
+    """What label values mean, settled on the training labels and held against all others; `lonely` ones settle nothing."""
     data = config.data
     num_classes = None if data.n_classes is None else max(2, data.n_classes)
     ignored = config.loss.ignored_values
@@ -261,6 +281,10 @@ def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | Non
     for split in splits.values():
         if split is not source:
             _check_against(split, coding or likely, findings, is_trained=is_trained)
+    known = coding or likely
+    found = [(path, check_values(path, summary, known)) for path, summary in lonely] if known is not None else []
+    faults = merge_equal((path, problem) for path, problem in found if problem is not None)
+    findings.problems.extend(replace(problem, fix=LEFT_OUT) for problem in faults or check_summaries(lonely))
     return coding
 
 

@@ -32,6 +32,10 @@ class OpenedPairs:
     """Every image has the number of spatial axes of the task; labels are None where none were asked for."""
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    lonely_images: tuple[Image, ...] = ()
+    """Of pairs whose label image cannot be opened."""
+    lonely_labels: tuple[Image, ...] = ()
+    """Of pairs whose image cannot be opened."""
 
 
 def open_pairs(
@@ -64,7 +68,8 @@ def open_pairs(
     pairs = found.apply_resolution(opened)
     fix = LEFT_OUT if pairs else ""
     unreadable = [replace(problem, fix=fix) for problem in merge_equal(found.unreadable)]
-    return OpenedPairs(pairs, [*found.problems, *unreadable], found.notices)
+    lonely = tuple(found.lonely_images), tuple(found.lonely_labels)
+    return OpenedPairs(pairs, [*found.problems, *unreadable], found.notices, *lonely)
 
 
 class _Opener:
@@ -87,6 +92,8 @@ class _Opener:
         self.problems: list[Problem] = []
         self.unreadable: list[tuple[Path, Problem]] = []
         self.notices: list[str] = []
+        self.lonely_images: list[Image] = []
+        self.lonely_labels: list[Image] = []
 
     def list_pairs(self) -> list[PathPair]:
         """Paths of images and labels, paired as far as that can be done; empty if something is wrong with the folders."""
@@ -159,6 +166,8 @@ class _Opener:
         image = self._open_one(files[0], ndim, is_label=False)
         label = self._open_one(files[1], ndim, is_label=True) if files[1] is not None else None
         if image is None or (label is None and files[1] is not None):
+            self.lonely_images += [image] if image is not None else []
+            self.lonely_labels += [label] if label is not None else []
             return None
         return ImagePair(image, label)
 
