@@ -115,7 +115,7 @@ def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) ->
 
 def _is_numeric(dataset: Any) -> bool:
     try:
-        return dataset.dtype.kind in "buif"
+        return bool(dataset.dtype.kind in "buif")
     except TypeError:
         return False  # a type that NumPy does not know, such as times
 
