@@ -10,6 +10,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+import zarr
 from PIL import Image as Picture
 
 from crista.config import Config
@@ -635,3 +636,14 @@ def test_a_file_that_cannot_be_read_does_not_hide_what_is_wrong_with_its_partner
         ("f.npy", "holds no finite value"),
     }
     assert {problem.fix for problem in report.problems} == {"image and label are left out"}
+
+
+def test_missing_chunks_of_many_stores_are_one_warning(tmp_path: Path) -> None:
+    """Label stores do not hold chunks of background, some more and some less of them."""
+    folders = Folders(tmp_path)
+    for number in range(3):
+        folders.add("train", f"s{number}", picture(), None)
+        array = zarr.create_array(str(tmp_path / f"train/y/s{number}.zarr"), shape=SIZE, chunks=(12, 64), dtype="u1")
+        array[12 * number :] = 1
+    warnings = [warning.what for warning in folders.check().warnings if "not stored" in warning.what]
+    assert warnings == ["1 of 4 chunks are not stored and read as the fill value 0 (and the like, 2 files: s1.zarr, s2.zarr)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import permutations
@@ -214,21 +215,25 @@ def check_orientations(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
 def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
     """What the readers tell: warnings (equal ones of several files as one), and notices about guessed axes."""
     images = [image for pair in pairs for image in (pair.image, pair.label) if image is not None]
-    notes: dict[str, list[Image]] = defaultdict(list)
+    notes: dict[str, list[tuple[str, Image]]] = defaultdict(list)
     guesses: dict[str, list[Image]] = defaultdict(list)
     for image in images:
         for note in image.notes:
-            notes[note].append(image)
+            notes[re.sub(r"\d+", "0", note)].append((note, image))
         told = image.axes == "YX" or any(image.axes_reason in note for note in image.notes)
         if image.axes_reason not in ("metadata", "given") and not told:
             guesses[image.axes_reason].append(image)
-    warnings = [_warn_of(note, group) for note, group in notes.items()]
+    warnings = [_warn_of(group) for group in notes.values()]
     notices = [f"{_names(group)}: axes {guess}" for guess, group in guesses.items()]
     return warnings, notices
 
 
-def _warn_of(note: str, images: Sequence[Image]) -> Problem:
-    what = note if len(images) == 1 else f"{note} ({len(images)} files: {_names(images)})"
+def _warn_of(noted: Sequence[tuple[str, Image]]) -> Problem:
+    """One warning for notes that differ in their numbers only."""
+    texts, images = zip(*noted, strict=True)
+    note = texts[0]
+    alike = "" if len(set(texts)) == 1 else "and the like, "
+    what = note if len(images) == 1 else f"{note} ({alike}{len(images)} files: {_names(images)})"
     if not _is_of_exif(note):
         return Problem(_place(images), what)
     effect = "a label image that was drawn on the turned picture does not lie on this one"
