@@ -113,9 +113,10 @@ def _orientation(header: Any) -> str:
     """Which way the stored axes run, ``RAS`` say; empty where the header does not say."""
     if not header["qform_code"] and not header["sform_code"]:
         return ""
+    axcodes: Any = nibabel.aff2axcodes
     try:
         affine = header.get_best_affine()
-        codes = nibabel.aff2axcodes(affine) if np.isfinite(affine).all() else (None,)
+        codes = axcodes(affine) if np.isfinite(affine).all() else (None,)
     except (ValueError, HeaderDataError, np.linalg.LinAlgError):
         return ""
     return "" if None in codes else "".join(codes)
