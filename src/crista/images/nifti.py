@@ -116,7 +116,7 @@ def _orientation(header: Any) -> str:
     axcodes: Any = nibabel.aff2axcodes
     try:
         affine = header.get_best_affine()
-        codes = axcodes(affine) if np.isfinite(affine).all() else (None,)
+        codes: Any = axcodes(affine) if np.isfinite(affine).all() else (None,)
     except (ValueError, HeaderDataError, np.linalg.LinAlgError):
         return ""
     return "" if None in codes else "".join(codes)
