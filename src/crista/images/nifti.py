@@ -31,6 +31,7 @@ BEST_COMPRESSION = 1100.0
 
 _AXES = {2: "XY", 3: "XYZ", 4: "XYZC"}
 _NO_UNIT = "unknown"
+RESOLUTION_KEY = "set DATA.TRAIN.RESOLUTION (DATA.VAL…, DATA.TEST… alike)"
 
 
 def read_nifti_header(path: Path) -> Stored:
@@ -104,7 +105,11 @@ def _scaling(path: Path, header: Any) -> tuple[float, float]:
 def _spacing(header: Any) -> tuple[dict[str, float], list[str]]:
     sizes = tuple(abs(float(value)) for value in header.get_zooms()[:3])
     unit = header.get_xyzt_units()[0]
-    notes = ["no unit of length in the header: millimetres are assumed"] if unit == _NO_UNIT else []
+    notes = (
+        [f"no unit of length in the header: millimetres are assumed; if that is wrong, {RESOLUTION_KEY}"]
+        if unit == _NO_UNIT
+        else []
+    )
     name = {"meter": "m", "micron": "um"}.get(unit, "mm" if unit == _NO_UNIT else unit)
     return micrometres_by_axis("XYZ"[: len(sizes)], sizes, name), notes
 
