@@ -281,3 +281,11 @@ def test_duplicate_keys_name_both_lines():
 def test_duplicate_sections_name_both_lines(second):
     problem = problem_of(f"TRAIN:\n  EPOCHS: 3\n{second}")
     assert (problem.where, problem.what) == ("job.yaml line 3, TRAIN", "is given twice on line 1 and on line 3")
+
+
+def test_an_inner_path_may_be_a_number():
+    """The finest level of an OME-Zarr is called 0."""
+    text = "DATA:\n  TRAIN:\n    INPUT_ZARR_MULTIPLE_DATA_RAW_PATH: 0"
+    loaded = parse_config(text, "job.yaml", ("DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_GT_PATH=1",))
+    train = loaded.config.data.train
+    assert (train.input_zarr_multiple_data_raw_path, train.input_zarr_multiple_data_gt_path) == ("0", "1")

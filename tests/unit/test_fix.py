@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from PIL import Image as Pillow
 
@@ -175,7 +177,8 @@ def test_test_labels_follow_the_classes_of_the_training(tmp_path: Path) -> None:
     }
     job["DATA"]["TEST"]["LOAD_GT"] = True  # type: ignore[assignment]
     found = crista.fix(job, out=tmp_path / "out")
-    assert found.before.problems != ()
+    assert [problem.fix for problem in found.before.problems] == ["1 becomes class 1", "9 becomes class 1"]
+    assert not [row for row in rows(tmp_path) if row["done"].startswith("not changed")]
     assert found.after.problems == found.after.warnings == ()
     for name in "tuv":
         assert np.array_equal(written(tmp_path, name, "test"), truth())
@@ -349,6 +352,19 @@ def test_without_a_usable_pair_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image is left to copy") as caught:
         mend(tmp_path)
     assert "63 × 80" in str(caught.value)
+    assert "no image is left to copy in DATA.TRAIN" in str(caught.value)
+    assert "--fix" not in str(caught.value)
+
+
+def test_copies_that_cannot_be_written_are_not_offered(tmp_path: Path) -> None:
+    """The training could be mended, of the test nothing is left."""
+    write_set(tmp_path, {"a.png": truth() * 255})
+    save(tmp_path / "test/x", "t.npy", np.full(SIZE, np.nan, np.float32))
+    data = {"TRAIN": {"PATH": str(tmp_path / "train/x"), "GT_PATH": str(tmp_path / "train/y")}}
+    job = {"DATA": {**data, "TEST": {"PATH": str(tmp_path / "test/x")}}, "TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": True}}
+    assert [finding.problem.fix for finding in crista.check(job).findings if finding.problem.fix] == []
+    with pytest.raises(DataError, match=r"no image is left to copy in DATA\.TEST"):
+        crista.fix(job, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -375,3 +391,107 @@ def test_nan_beside_the_value_255_stays_apart(tmp_path: Path) -> None:
     write_set(tmp_path, {"a.npy": np.array([0, 255, np.nan], np.float32)[truth(3)]})
     mend(tmp_path)
     np.testing.assert_array_equal(written(tmp_path, "a"), np.array([0, 1, 255], np.uint8)[truth(3)])
+
+
+@pytest.mark.parametrize("own_file", [True, False])
+def test_an_array_that_is_named_inside_a_file_is_written_on_its_own(tmp_path: Path, own_file: bool) -> None:
+    """Also where no key says that image and label lie in one file: the keys that name it do not hold for the copies."""
+    images = {name: picture() for name in "ab"}
+    for name, image in images.items():
+        (tmp_path / "train/x").mkdir(parents=True, exist_ok=True)
+        with h5py.File(tmp_path / f"train/x/{name}.h5", "w") as file:
+            file["raw"], file["other"], file["labels"] = image, picture(), truth() * 255
+        if own_file:
+            save(tmp_path / "train/y", f"{name}.npy", truth() * 255)
+    labels = tmp_path / "train" / ("y" if own_file else "x")
+    keys = {"RAW_PATH": "raw"} if own_file else {"RAW_PATH": "raw", "GT_PATH": "labels"}
+    overrides = [f"DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_{key}={inner}" for key, inner in keys.items()]
+    found = crista.fix(tmp_path / "train/x", labels, out=tmp_path / "out", overrides=overrides)
+    assert found.after.findings == ()
+    for name, image in images.items():
+        assert np.array_equal(open_image(tmp_path / f"out/train/x/{name}.tif", ndim=2).read()[0], image)
+        assert np.array_equal(written(tmp_path, name), truth())
+
+
+def test_an_image_in_several_files_is_written_as_one(tmp_path: Path) -> None:
+    planes = picture(3, *SIZE)
+    parts = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
+        for z in range(3)
+    )
+    (tmp_path / "train/x").mkdir(parents=True)
+    for z, plane in enumerate(planes):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{z}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="80" SizeY="64" SizeZ="3" SizeC="1" SizeT="1">'
+            f"{parts}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(tmp_path / f"train/x/{z}.ome.tif", plane, description=xml, metadata=None)
+    label = save(tmp_path / "train/y", "a.npy", np.stack([truth() * 255] * 3))
+    found = crista.fix(tmp_path / "train/x/0.ome.tif", label, out=tmp_path / "out")
+    assert found.after.problems == ()
+    assert np.array_equal(open_image(tmp_path / "out/train/x/0.tif", ndim=3).read()[0], planes)
+
+
+def test_without_a_pair_the_reason_is_told(tmp_path: Path) -> None:
+    for side, names in (("x", ("alpha", "beta")), ("y", ("one", "two"))):
+        for name in names:
+            save(tmp_path / "train" / side, f"{name}.npy", truth())
+    with pytest.raises(DataError, match=r"without a label of the same name in .*: alpha\.npy, beta\.npy"):
+        mend(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_colours_beside_numbers_are_left_to_the_user(tmp_path: Path, split: str) -> None:
+    """By their order they would be other classes: here red is 1 and blue is 2."""
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
+    write_set(tmp_path, {"a.png": colours[truth(3)]})
+    write_set(tmp_path, {"b.png": truth(3)[::-1].copy()}, split)
+    data: dict[str, Any] = {
+        role.upper(): {"PATH": str(tmp_path / role / "x"), "GT_PATH": str(tmp_path / role / "y"), "LOAD_GT": True}
+        for role in dict.fromkeys(("train", split))
+    }
+    data["TRAIN"].pop("LOAD_GT")
+    found = crista.fix({"DATA": data, "TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": split == "test"}}, out=tmp_path / "out")
+    (problem,) = found.before.problems
+    assert "which colour is which number of the other label images, only you know" in problem.next_step
+    assert problem.fix == ""
+    assert (tmp_path / "out/train/y/a.png").read_bytes() == (tmp_path / "train/y/a.png").read_bytes()
+    assert "3 channels that differ" in found.after.problems[0].what
+
+
+@pytest.mark.parametrize("ignored", [7, 255])
+def test_other_values_of_test_labels_are_mended_beside_an_ignored_one(tmp_path: Path, ignored: int) -> None:
+    labels = {}
+    for split, value in (("train", 1), ("test", 2)):
+        labels[split] = truth() * np.uint8(value)
+        labels[split][-3:] = ignored
+        write_set(tmp_path, {"a.png": labels[split]}, split)
+    data = {role.upper(): {"PATH": str(tmp_path / role / "x"), "GT_PATH": str(tmp_path / role / "y")} for role in labels}
+    job: dict[str, Any] = {"DATA": data, "LOSS": {"IGNORE_INDEX": ignored}}
+    job |= {"TRAIN": {"ENABLE": True}, "TEST": {"ENABLE": True}}
+    job["DATA"]["TEST"]["LOAD_GT"] = True
+    found = crista.fix(job, out=tmp_path / "out")
+    assert [problem.fix for problem in found.before.problems] == ["2 becomes class 1"]
+    assert found.after.problems == ()
+    assert np.array_equal(written(tmp_path, "a", "test") == 1, labels["test"] == 2)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_volume_of_one_slice_stays_a_volume(tmp_path: Path, channels: int) -> None:
+    image = RNG.normal(size=(channels, 1, 700, 40)).astype(np.float32)
+    image[0, 0, 3, 4] = np.nan
+    label = np.zeros((1, 700, 40), np.uint8)
+    label[:, 100:300, 5:20] = 255
+    for name in "a.b", "c":
+        save(tmp_path / "train/x", f"{name}.npy", image if channels > 1 else image[0])
+        save(tmp_path / "train/y", f"{name}.npy", label)
+    keys = {"TRAIN.INPUT_IMG_AXES_ORDER": "CZYX"} if channels > 1 else {}
+    overrides = ["PROBLEM.NDIM=3D", *(f"DATA.{key}={value}" for key, value in keys.items())]
+    found = crista.fix(tmp_path / "train/x", tmp_path / "train/y", out=tmp_path / "out", overrides=overrides)
+    assert found.after.problems == ()
+    read = open_image(tmp_path / "out/train/y/a.b.ome.zarr", ndim=3, is_label=True).read()
+    assert np.array_equal(read[0], label == 255)
+    copied = open_image(tmp_path / "out/train/x/a.b.ome.zarr", ndim=3).read()
+    assert np.isfinite(copied).all()
+    assert np.array_equal(copied[:, :, 4:], image[:, :, 4:])

@@ -95,7 +95,7 @@ def test_the_five_letters_of_old_files_are_ignored_with_a_note_where_they_are_to
         ("AYX", (5, 48, 64), None, None, "axis A of length 5"),
         ("???", (0, 48, 64), None, None, "empty image"),
         ("???", (-5, 48, 64), None, None, "negative lengths"),
-        ("?", (48,), None, None, "cannot guess"),
+        ("?", (48,), None, None, "not an image"),
         ("?????", (2, 3, 20, 48, 64), None, None, "5 axes without names"),
         ("???", (20, 48, 64), None, "ZQX", "not valid"),
         ("???", (20, 48, 64), None, "ZZYX", "not valid"),

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
+import zarr
+from PIL import Image as Picture
 
 from crista.config import Config
 from crista.errors import DataError
@@ -114,7 +117,52 @@ def test_all_problems_are_raised_together(folders: Folders) -> None:
 
 def test_transposed_labels_are_named(folders: Folders) -> None:
     folders.add("train", "d", picture(), label(64, 48))
-    assert "it looks transposed" in problems_of(folders.check())
+    found = problems_of(folders.check())
+    assert "it looks transposed" in found
+    assert "DATA.TRAIN.INPUT_MASK_AXES_ORDER (DATA.VAL…, DATA.TEST… alike), here XY" in found
+
+
+def test_the_axes_that_would_mend_a_transposed_volume_are_named(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", "a", picture(8, 40, 48), label(48, 40, 8))
+    assert "here XYZ" in problems_of(folders.check(ndim="3D"))
+    folders.data["TRAIN"]["INPUT_MASK_AXES_ORDER"] = "XYZ"
+    assert folders.check(ndim="3D").problems == ()
+
+
+def test_a_label_of_a_picture_that_is_turned_by_exif_is_not_to_be_transposed(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.add("train", "a", None, np.rot90(label(), -1))
+    exif = Picture.Exif()
+    exif[0x0112] = 6
+    Picture.fromarray(picture()).save(tmp_path / "train/x/a.jpg", exif=exif)
+    found = problems_of(folders.check())
+    assert "a.jpg is to be turned by its EXIF orientation, which is ignored" in found
+    assert "AXES_ORDER" not in found
+
+
+def test_a_picture_that_is_upside_down_by_exif_is_not_nothing_to_do(tmp_path: Path) -> None:
+    """Its label has the same shape, whichever of the two it was drawn on."""
+    folders = Folders(tmp_path)
+    folders.add("train", "a", None, label())
+    exif = Picture.Exif()
+    exif[0x0112] = 3
+    Picture.fromarray(picture()).save(tmp_path / "train/x/a.jpg", exif=exif)
+    (warning,) = folders.check().findings
+    assert "EXIF orientation 3 is ignored" in warning.seen
+    assert "drawn on the turned picture does not lie on this one" in warning.effect
+    assert "--report" in warning.fix
+
+
+def test_links_in_a_circle_are_told_and_do_not_end_the_check(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    for name in "abc":
+        folders.add("train", name, picture() if name == "a" else None, label())
+    (tmp_path / "train/x/b.npy").symlink_to("c.npy")
+    (tmp_path / "train/x/c.npy").symlink_to("b.npy")
+    report = folders.check()
+    assert [Path(problem.where).name for problem in report.problems] == ["b.npy", "c.npy"]
+    assert all("links lead in a circle" in problem.what for problem in report.problems)
 
 
 def test_missing_keys_are_named(folders: Folders) -> None:
@@ -143,6 +191,17 @@ def test_images_are_not_their_own_labels(folders: Folders) -> None:
 def test_mixed_dimensions_are_listed(folders: Folders) -> None:
     folders.add("train", "v", picture(20, *SIZE), label(20, *SIZE))
     assert "files with different dimensions: a.npy, b.npy, c.npy 2D, v.npy 3D" in problems_of(folders.check())
+
+
+@pytest.mark.parametrize("num_volumes", [1, 4])
+def test_the_rarer_dimensions_do_not_hide_what_is_wrong_with_the_others(folders: Folders, num_volumes: int) -> None:
+    """Whatever the kind that is rarer; with as many of both nothing can be told."""
+    folders.add("train", "odd", picture(), label(SIZE[0] - 1, SIZE[1]))
+    for number in range(num_volumes):
+        folders.add("train", f"v{number}", picture(20, *SIZE), label(20, *SIZE))
+    first, *others = folders.check().problems
+    assert first.fix == ("the 3D ones are left out, with their labels" if num_volumes == 1 else "")
+    assert [Path(problem.where).name for problem in others] == (["odd.npy"] if num_volumes == 1 else [])
 
 
 def test_a_label_tells_channels_from_slices(folders: Folders) -> None:
@@ -382,7 +441,8 @@ def test_the_table_says_what_will_happen_and_how_to_mend_it(folders: Folders) ->
     problem, warning = folders.check().findings
     assert (problem.severity, problem.effect) == ("problem", "nothing is trained or predicted until it is mended")
     assert problem.files.endswith("train/y/d.npy")
-    assert problem.fix == "--fix: image and label are left out"
+    assert problem.fix.startswith("both must be the same (yx order)")
+    assert problem.fix.endswith("; or --fix: image and label are left out")
     assert (warning.severity, warning.fix) == ("warning", "--fix: they are written as 0 -> 0, 255 -> 1")
     assert "looks like 0/255" in warning.seen
     assert "read as 0 -> 0, 255 -> 1, in training, prediction" in warning.effect
@@ -497,3 +557,93 @@ def test_files_without_a_partner_do_not_hide_what_is_wrong_with_the_others(tmp_p
     assert report.fingerprint is None
     with pytest.raises(DataError, match="alone"):
         report.raise_if_problems()
+
+
+def test_the_same_values_of_many_test_labels_are_one_problem(folders: Folders) -> None:
+    for name in "def":
+        folders.add("test", name, picture(), label(value=255))
+    folders.data["TEST"]["LOAD_GT"] = True
+    (problem,) = folders.check(test=True).problems
+    assert "3 files: d.npy, e.npy, f.npy" in problem.where
+    assert problem.fix == "255 becomes class 1"
+
+
+def test_the_home_of_a_user_who_is_not_there_is_told(folders: Folders) -> None:
+    folders.data["TRAIN"]["PATH"] = "~nobody-of-this-name/images"
+    assert "~nobody-of-this-name/images: does not exist" in problems_of(folders.check())
+
+
+def test_a_nifti_label_that_runs_in_other_directions_is_told(tmp_path: Path) -> None:
+    """Image and label of one shape, one of them mirrored along x: nothing else shows it."""
+    for side in "xy":
+        (tmp_path / side).mkdir()
+    mirrored = np.diag([-1.0, 1.0, 1.0, 1.0])
+    directions = {"a": (np.eye(4), mirrored), "b": (np.eye(4), np.eye(4)), "c": (None, mirrored)}
+    for name, affines in directions.items():
+        for side, affine, array in zip("xy", affines, (picture(40, 48, 8), label(40, 48, 8)), strict=True):
+            nifti = nibabel.Nifti1Image(array, affine)
+            nifti.header.set_xyzt_units("micron")
+            nibabel.save(nifti, tmp_path / side / f"{name}.nii.gz")
+    data = {"DATA": {"TRAIN": {"PATH": str(tmp_path / "x"), "GT_PATH": str(tmp_path / "y")}}}
+    (warning,) = check_dataset(Config.model_validate(data), need_train=True, need_test=False).warnings
+    assert warning.where == str(tmp_path / "y/a.nii.gz")
+    assert "a.nii.gz is stored in the directions LAS, its image in RAS" in warning.what
+
+
+def test_damaged_training_labels_do_not_hide_what_is_wrong_with_those_of_the_test(folders: Folders) -> None:
+    damaged = label(dtype=np.float32)
+    damaged[0, 0] = np.nan
+    folders.add("train", "d", picture(), damaged)
+    folders.add("test", "e", picture(), label(value=7))
+    sparse = label()
+    sparse[0] = 255
+    folders.add("test", "f", picture(), sparse)
+    folders.data["TEST"]["LOAD_GT"] = True
+    first, second = folders.check(test=True).problems
+    assert "NaN" in first.what
+    assert (Path(second.where).name, second.fix) == ("e.npy", "7 becomes class 1")
+
+
+def test_the_same_shapes_and_nan_of_many_files_are_one_finding_each(folders: Folders) -> None:
+    damaged = picture(dtype=np.float32)
+    damaged[0, 0] = np.nan
+    for number in range(15):
+        folders.add("train", f"s{number}", picture(), label(40, 60))
+        folders.add("train", f"n{number}", damaged + number, label())
+    report = folders.check()
+    (shapes,) = report.problems
+    assert shapes.what.startswith("has shape 40 × 60, its image s0.npy has 48 × 64 (the same in 14 more: s1.npy, ")
+    (nan,) = [warning for warning in report.warnings if "NaN" in warning.what]
+    assert nan.what.startswith("15 images hold NaN or infinite values (15 pixels): n0.npy, n1.npy, ")
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_what_is_wrong_with_its_partner(folders: Folders) -> None:
+    for name in "defg":
+        folders.add("train", name, picture(), label())
+    for name, side in (("d", "x"), ("e", "x"), ("f", "y"), ("g", "y")):
+        (folders.root / "train" / side / f"{name}.npy").write_bytes(b"")
+    np.save(folders.root / "train/y/d.npy", label(value=7))
+    damaged = label(dtype=np.float32)
+    damaged[0] = np.nan
+    np.save(folders.root / "train/y/e.npy", damaged)
+    np.save(folders.root / "train/x/f.npy", np.full(SIZE, np.nan, np.float32))
+    report = folders.check()
+    found = {(Path(problem.where).name, problem.what.split(":")[0].split(";")[0]) for problem in report.problems[2:]}
+    assert [problem.what for problem in report.problems[:2]] == ["empty file (0 bytes)"] * 2
+    assert found == {
+        ("d.npy", "holds {7}"),
+        ("e.npy", "the label image holds NaN or infinite values (64 pixels)"),
+        ("f.npy", "holds no finite value"),
+    }
+    assert {problem.fix for problem in report.problems} == {"image and label are left out"}
+
+
+def test_missing_chunks_of_many_stores_are_one_warning(tmp_path: Path) -> None:
+    """Label stores do not hold chunks of background, some more and some less of them."""
+    folders = Folders(tmp_path)
+    for number in range(3):
+        folders.add("train", f"s{number}", picture(), None)
+        array = zarr.create_array(str(tmp_path / f"train/y/s{number}.zarr"), shape=SIZE, chunks=(12, 64), dtype="u1")
+        array[12 * number :] = 1
+    warnings = [warning.what for warning in folders.check().warnings if "not stored" in warning.what]
+    assert warnings == ["1 of 4 chunks are not stored and read as the fill value 0 (and the like, 2 files: s1.zarr, s2.zarr)"]

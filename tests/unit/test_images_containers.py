@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import h5py
 import nibabel
@@ -16,6 +19,7 @@ import zarr
 
 from crista.errors import ImageReadError
 from crista.images.open import open_image
+from crista.images.stored import lies_in_several_files
 
 VOLUME = np.random.default_rng(0).integers(0, 200, (6, 20, 30), dtype=np.uint8)
 
@@ -306,7 +310,10 @@ def test_nifti_without_a_unit_is_in_millimetres_and_said(tmp_path: Path) -> None
 
     image = open_image(tmp_path / "a.nii")
 
-    assert "no unit of length in the header: millimetres are assumed" in image.notes
+    (note,) = image.notes
+    assert note.startswith(
+        "no unit of length in the header: millimetres are assumed; if that is wrong, set DATA.TRAIN.RESOLUTION"
+    )
     assert image.spacing is not None
     assert image.spacing.values == (2000, 250, 500)
 
@@ -462,3 +469,176 @@ def test_what_is_named_and_holds_no_pixels_is_told(inner: str, tmp_path: Path) -
 
     with pytest.raises(ImageReadError, match=rf"holds no array '{inner}'; found: raw \(6, 20, 30\)"):
         open_image(tmp_path / "a.h5", inner=inner)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_arrays_that_consolidated_metadata_do_not_know_are_found(zarr_format: Any, tmp_path: Path) -> None:
+    """Labels are added to a store after its metadata were gathered."""
+    path = str(tmp_path / "a.zarr")
+    zarr.create_group(path, zarr_format=zarr_format).create_array("0", shape=VOLUME.shape, dtype="u1")[:] = VOLUME + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr warns that format 3 does not know them
+        zarr.consolidate_metadata(path)
+    labels = zarr.open_group(path, mode="r+", use_consolidated=False).create_group("labels")
+    labels.create_array("mito", shape=VOLUME.shape, dtype="u1")[:] = VOLUME
+
+    image = open_image(tmp_path / "a.zarr", inner="labels/mito", is_label=True)
+
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+    with pytest.raises(ImageReadError, match=r"holds several arrays: 0 \(6, 20, 30\), labels/mito \(6, 20, 30\)"):
+        open_image(tmp_path / "a.zarr")
+
+
+def test_of_many_arrays_the_first_are_listed(tmp_path: Path) -> None:
+    """A plate has hundreds."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(30):
+            file[f"{number:02d}"] = VOLUME[0]
+
+    for inner in (None, "gone"):
+        with pytest.raises(ImageReadError, match=r"09 \(20, 30\) and 20 more\n"):
+            open_image(tmp_path / "a.h5", inner=inner)
+
+
+def test_a_nifti_of_two_files_is_named_for_what_it_is(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(VOLUME, np.eye(4)), tmp_path / "a.hdr")
+
+    with pytest.raises(ImageReadError, match=r"a\.hdr: only the header of a NIfTI that is stored in two files"):
+        open_image(tmp_path / "a.hdr")
+
+
+@pytest.mark.parametrize("inner", ["", "raw"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_codec_that_is_not_installed_is_named(zarr_format: Any, inner: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    if inner:
+        zarr.create_group(str(path), zarr_format=zarr_format)
+    zarr.create_array(str(path / inner), shape=VOLUME.shape, dtype="u1", zarr_format=zarr_format)[:] = VOLUME
+    file = path / inner / (".zarray" if zarr_format == 2 else "zarr.json")
+    metadata = json.loads(file.read_text())
+    if zarr_format == 2:
+        metadata["compressor"] = {"id": "jpegxl", "level": 1}
+    else:
+        metadata["codecs"][1] = {"name": "jpegxl", "configuration": {}}
+    file.write_text(json.dumps(metadata))
+
+    with pytest.raises(ImageReadError, match=r"compressed with the codec jpegxl, which is not installed here"):
+        open_image(path, inner=inner or None)
+
+
+def test_types_that_numpy_does_not_know_do_not_make_an_hdf5_unreadable(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = VOLUME
+        file["raw"].attrs["axes"] = "zyx"
+        h5py.h5a.create(file["raw"].id, b"when", h5py.h5t.UNIX_D32LE, h5py.h5s.create(h5py.h5s.SCALAR))
+        h5py.h5d.create(file.id, b"times", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((4, 4)))
+
+    image = open_image(tmp_path / "a.h5")
+
+    assert (image.inner, image.axes_reason) == ("raw", "metadata")
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_other_files_in_a_store_are_no_matter(zarr_format: Any, tmp_path: Path) -> None:
+    """What a Mac and people leave there; zarr would warn of each on the terminal."""
+    path = tmp_path / "a.zarr"
+    group = zarr.create_group(str(path), zarr_format=zarr_format).create_group("volumes")
+    group.create_array("raw", shape=VOLUME.shape, dtype="u1")[:] = VOLUME
+    (path / "notes").mkdir()
+    for file in (".DS_Store", "._volumes", "readme.txt", "notes/today.txt", "volumes/.DS_Store", "volumes/raw/.DS_Store"):
+        (path / file).write_text("x")
+    (path / "volumes/round").symlink_to(path)
+
+    with pytest.raises(ImageReadError, match="holds several arrays: volumes/raw"):
+        open_image(path)
+    (path / "volumes/round").unlink()
+    image = open_image(path)
+
+    assert image.inner == "volumes/raw"
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+@pytest.mark.parametrize(("field", "value"), [("srow_x", 0.0), ("srow_x", np.nan), ("srow_x", np.inf), ("quatern_b", 2.0)])
+def test_a_damaged_orientation_does_not_make_a_nifti_unreadable(field: str, value: float, tmp_path: Path) -> None:
+    header = nibabel.Nifti1Image(VOLUME, np.eye(4)).header
+    if field == "quatern_b":
+        header["qform_code"], header["sform_code"] = 1, 0
+        header["quatern_c"] = value
+    header[field] = value
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(4) + VOLUME.tobytes(order="F"))
+
+    image = open_image(tmp_path / "a.nii")
+
+    assert image.orientation == ""
+    np.testing.assert_array_equal(image.read()[0].T, VOLUME)
+
+
+def test_colours_of_a_nifti_are_to_be_saved_as_channels(tmp_path: Path) -> None:
+    colours = np.zeros((8, 9, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "a.nii")
+
+    with pytest.raises(ImageReadError, match=r"are not supported.*\n    -> save R and G and B as channels"):
+        open_image(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("inner", ["", "raw"])
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_chunks_under_other_names_than_the_metadata_say_are_no_black_image(separator: Any, inner: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_group(str(path), zarr_format=2)
+    encoding: Any = {"name": "v2", "separator": separator}
+    options: Any = {"shape": VOLUME.shape, "chunks": (2, 20, 30), "dtype": "u1", "zarr_format": 2}
+    array = zarr.create_array(str(path / inner), chunk_key_encoding=encoding, overwrite=True, **options)
+    array[:] = VOLUME
+    np.testing.assert_array_equal(open_image(path).read()[0], VOLUME)
+    file = path / inner / ".zarray"
+    metadata = json.loads(file.read_text())
+    metadata.pop("dimension_separator")
+    if separator == ".":
+        metadata["dimension_separator"] = "/"
+    file.write_text(json.dumps(metadata))
+
+    with pytest.raises(ImageReadError, match=rf"-> write \"dimension_separator\": \"{re.escape(separator)}\" there"):
+        open_image(path)
+
+    file.write_text(json.dumps({**metadata, "dimension_separator": separator}))
+    np.testing.assert_array_equal(open_image(path).read()[0], VOLUME)
+
+
+@pytest.mark.parametrize(("written", "note"), [(6, ()), (2, ("2 of 3 chunks are not stored and read as the fill value 7",))])
+def test_chunks_that_an_hdf5_does_not_store_are_said(written: int, note: tuple[str, ...], tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        dataset = file.create_dataset("raw", VOLUME.shape, "u1", chunks=(2, 20, 30), fillvalue=7)
+        dataset[:written] = VOLUME[:written]
+        dataset.attrs["axes"] = "zyx"
+
+    image = open_image(tmp_path / "a.h5")
+
+    assert image.notes == note
+    assert (image.read()[0, written:] == 7).all()
+
+
+def test_an_hdf5_of_which_nothing_was_written_is_said(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", (40, 50), "u1")
+
+    assert open_image(tmp_path / "a.h5").notes == ("no pixel of it is stored: all read as the fill value 0",)
+
+
+def test_missing_files_of_a_virtual_dataset_are_no_black_image(tmp_path: Path) -> None:
+    layout = h5py.VirtualLayout((2, 20, 30), "u1")
+    for number in range(2):
+        with h5py.File(tmp_path / f"part{number}.h5", "w") as file:
+            file["data"] = VOLUME[number]
+        layout[number] = h5py.VirtualSource(f"part{number}.h5", "data", (20, 30))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("raw", layout)
+
+    image = open_image(tmp_path / "a.h5", ndim=3)
+    assert lies_in_several_files(image.notes)
+    np.testing.assert_array_equal(image.read()[0], VOLUME[:2])
+
+    (tmp_path / "part1.h5").unlink()
+    with pytest.raises(ImageReadError, match=r"lie in other files, of which part1\.h5 is not here\n    -> copy all files"):
+        open_image(tmp_path / "a.h5", ndim=3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crista.images.digest import digest_files
+from crista.images.digest import digest_files, files_of
 
 
 def test_copies_elsewhere_have_the_same_digest_and_other_contents_another(tmp_path: Path) -> None:
@@ -51,3 +51,21 @@ def test_names_that_are_no_unicode_have_a_digest(tmp_path: Path) -> None:
     other.rename(path)
 
     assert digest_files([path]) != without
+
+
+def test_arrays_that_are_links_to_folders_elsewhere_count(tmp_path: Path) -> None:
+    """A large level of a store on another disk; links in a circle end."""
+    elsewhere = tmp_path / "disk/0"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "0.0").write_bytes(b"pixels")
+    store = tmp_path / "a.zarr"
+    store.mkdir()
+    (store / ".zgroup").write_text("{}")
+    (store / "0").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(store)
+    assert [file.relative_to(store).as_posix() for file in files_of(store)] == [".zgroup", "0/0.0"]
+    before = digest_files([store])
+
+    (elsewhere / "0.0").write_bytes(b"other pixels")
+
+    assert digest_files([store]) != before

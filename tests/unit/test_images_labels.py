@@ -214,6 +214,17 @@ def test_files_of_two_kinds_are_named() -> None:
     assert "{0, 1} in a.tif; {0, 255} in b.tif" in text
 
 
+def test_files_of_several_classes_in_two_codings_are_named() -> None:
+    labels = [objects(1, 2), objects(127, 255), objects(2), np.zeros((4, 4), np.uint8), objects(1)]
+    text = only_problem(decide(*labels))
+    assert "label values differ between files: {0, 1, 2} in a.tif, c.tif, e.tif; {0, 127, 255} in b.tif" in text
+    assert "set DATA.N_CLASSES: 5" in text
+    assert decide(*labels, num_classes=5).coding == LabelCoding(5, None, tuple(zip((0, 1, 2, 127, 255), range(5), strict=True)))
+    assert decide(objects(1, 2), objects(3, 4)).coding == LabelCoding(5)
+    assert "instance ids" in only_problem(decide(objects(*range(100, 110)), objects(*range(200, 210))))
+    assert decide(objects(1, 2), objects(2, 5)).coding == LabelCoding(4, None, ((0, 0), (1, 1), (2, 2), (5, 3)))
+
+
 def test_instance_ids_are_recognised() -> None:
     for dtype, values, count in ((np.uint8, range(1, 11), 11), (np.uint16, range(300, 320), 21)):
         for num_classes in (None, 2):
@@ -283,6 +294,20 @@ def test_differing_channels_are_named() -> None:
     decision = decide_coding([(Path("a.png"), summary)], num_classes=None, ignore_index=None, where="y")
     assert "3 channels that differ" in only_problem(decision)
     assert "distinct colours" in only_problem(decision)
+
+
+def test_files_that_are_no_label_image_do_not_hide_what_is_wrong_with_the_others() -> None:
+    nan = np.array([[0.0, np.nan]])
+    first, second = decide(nan, objects(1), objects(*range(1, 40), dtype=np.uint16)).problems
+    assert "NaN" in str(first)
+    assert "instance ids" in str(second)
+    assert "c.tif" in str(second)
+    assert decide(nan, objects(1)).problems == (first,)
+    (warning,) = decide(nan, objects(255)).warnings
+    assert warning.fix == "they are written as 0 -> 0, 255 -> 1"
+    assert decide(nan, np.zeros((4, 4), np.uint8)).warnings == ()
+    two, mixed = decide(np.array([[0.0, np.nan, 1.0]]), objects(255)).problems
+    assert ("NaN" in str(two), "{0, 1} in a.tif; {0, 255} in b.tif" in str(mixed)) == (True, True)
 
 
 def test_the_same_fault_of_several_files_is_one_problem() -> None:
@@ -409,3 +434,25 @@ def test_grey_at_the_top_of_a_colour_coded_label_is_a_colour_too(monkeypatch: py
     summary = summarise_label(image_of(label, "CYX"))
     assert summary.colours == ((0, 80), (250 << 8, 80), (250 << 16, 80), (0xFFFFFF, 80))
     assert summary.num_colours == 4
+
+
+@pytest.mark.parametrize(
+    ("stored", "values", "trained", "fix"),
+    [
+        ((0, 1), (255,), True, "255 becomes class 1"),
+        ((0, 255), (1,), False, "1 becomes class 1"),
+        ((0, 255), (1,), True, ""),
+        ((0, 5, 200), (1, 2), False, "kept, because the training labels are written as {0, 1, 2} too"),
+        ((0, 5, 200), (1, 2), True, ""),
+        ((0, 1, 2), (1, 7), False, ""),
+    ],
+)
+def test_what_is_done_about_values_that_the_training_does_not_know_is_said(
+    stored: tuple[int, ...], values: tuple[int, ...], trained: bool, fix: str
+) -> None:
+    """A trained network goes on reading the values that it has learnt, whatever is written to copies of other labels."""
+    is_plain = stored == tuple(range(len(stored)))
+    coding = LabelCoding(len(stored), None, None if is_plain else tuple((value, k) for k, value in enumerate(stored)))
+    problem = check_values(Path("v.tif"), summarise_label(image_of(objects(*values))), coding, is_trained=trained)
+    assert problem is not None
+    assert problem.fix == fix

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from crista.errors import DataError
+from crista.errors import DataError, ImageReadError
 from crista.images.listing import list_images
+from crista.images.open import open_image
 
 
 def make(folder: Path, *names: str) -> Path:
@@ -37,6 +40,17 @@ def test_numbers_sort_by_value_and_capitals_as_small_letters(tmp_path: Path) -> 
 
 def test_hidden_system_and_sidecar_files_are_skipped(tmp_path: Path) -> None:
     make(tmp_path, "a.tif", ".DS_Store", "._a.tif", "Thumbs.db", "desktop.ini", "README.txt", "stats.csv")
+    make(
+        tmp_path,
+        "a.tif:Zone.Identifier",
+        "Icon\r",
+        "ehthumbs.db",
+        "@eaDir/a.tif",
+        "a.companion.ome",
+        "Notes.XLSX",
+        "a.roi",
+        "a.geojson",
+    )
     assert names_of(tmp_path) == ["a.tif"]
 
 
@@ -127,3 +141,48 @@ def test_a_folder_without_permission_is_told(tmp_path: Path, monkeypatch: pytest
 def test_compressed_volumes_in_subfolders_are_seen(tmp_path: Path) -> None:
     make(tmp_path, "patient 1/scan.nii.gz")
     assert "but some in subfolders: patient 1\n" in message_of(tmp_path)
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that must not be entered: the system refuses to tell what is in it, also to root, who runs tests in containers."""
+    folder = tmp_path / "locked"
+    ask = os.stat
+
+    def guarded(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if not isinstance(path, int) and f"{folder}{os.sep}" in os.path.realpath(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return ask(path, *args, **options)
+
+    make(folder, "x/a.tif")
+    monkeypatch.setattr(os, "stat", guarded)
+    return folder
+
+
+def test_a_subfolder_without_permission_hides_no_images(locked: Path) -> None:
+    """The images lie at the top of a disk, beside lost+found, which only root may enter."""
+    make(locked.parent, "a.tif")
+    assert names_of(locked.parent) == ["a.tif"]
+
+
+def test_a_link_without_permission_is_one_image_that_cannot_be_read(locked: Path) -> None:
+    folder = make(locked.parent / "images", "a.tif")
+    (folder / "b.tif").symlink_to(locked / "x/a.tif")
+    assert names_of(folder) == ["a.tif", "b.tif"]
+    with pytest.raises(ImageReadError, match=r"b\.tif: no permission to read it, or to enter a folder above it"):
+        open_image(folder / "b.tif")
+
+
+def test_a_path_below_a_folder_without_permission_is_told(locked: Path) -> None:
+    for path in (locked / "x", locked / "x/a.tif", locked / "gone"):
+        assert f"{path}: no permission to list it, or to enter a folder above it" in message_of(path)
+
+
+def test_a_missing_folder_below_one_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the home folders of other people are."""
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert f"does not exist; the nearest existing folder is {tmp_path}" in message_of(tmp_path / "gone")

@@ -132,3 +132,32 @@ def test_a_store_is_found_by_name_or_content_and_a_folder_of_none_is_refused(tmp
     _update(tmp_path / "c.n5", n5="2.0.0")
     with pytest.raises(ImageReadError, match="no numeric array of at least two axes"):
         open_image(tmp_path / "c.n5")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"transform": "words"},
+        {"pixelResolution": None, "transform": None},
+        {"pixelResolution": 4},
+        {"pixelResolution": {"dimensions": ["a", "b", "c"], "unit": "nm"}},
+    ],
+)
+def test_attributes_of_another_meaning_do_not_make_a_store_unreadable(attributes: dict[str, object], tmp_path: Path) -> None:
+    _write(tmp_path / "a.n5", "raw", **attributes)
+
+    image = open_image(tmp_path / "a.n5")
+
+    assert (image.axes, image.spacing) == ("ZYX", None)
+    np.testing.assert_array_equal(image.read()[0], VOLUME)
+
+
+def test_blocks_that_are_not_stored_are_said(tmp_path: Path) -> None:
+    _write(tmp_path / "a.n5", "raw")
+    assert open_image(tmp_path / "a.n5").notes == ()
+    (tmp_path / "a.n5/raw/0/0/0").unlink()
+
+    image = open_image(tmp_path / "a.n5")
+
+    assert image.notes == ("1 of 4 blocks are not stored and read as the fill value 0",)
+    assert (image.read()[0, :, :16, :16] == 0).all()

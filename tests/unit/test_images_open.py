@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image as Picture
 
 from crista.errors import ImageReadError
@@ -37,6 +38,10 @@ from crista.images.write import write_image
         ("a.npy", b"\x80\x04\x95" + b"\7" * 90, ["not a NPY file", "pickle"]),
         ("a.tif", bytes(range(200, 256)), ["of no known format", "c8 c9"]),
         ("a.h5", b"<?xml version='1.0'?>", ["not a HDF5 file", "XML"]),
+        ("a.nrrd", b"NRRD0004\ntype: uchar\n", ["unsupported format: it is an NRRD file", "convert it, e.g. with Fiji"]),
+        ("a.tif.gz", b"\x1f\x8b\x08" + b"\7" * 90, ["unsupported format: it is a gzip archive", "unpack it"]),
+        ("a.ome.zarr", b"PK\x03\x04" + b"\7" * 90, ["not a Zarr file: it is a ZIP archive", "unpack it"]),
+        ("images.zip", b"PK\x03\x04" + b"\7" * 90, ["it is a ZIP archive", "unpack it"]),
     ],
 )
 def test_a_foreign_file_is_named_for_what_it_is(name: str, content: bytes, messages: list[str], tmp_path: Path) -> None:
@@ -62,6 +67,16 @@ def test_a_zarr_folder_without_metadata_is_no_zarr(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match=r"a\.zarr: not a zarr array"):
         open_image(tmp_path / "a.zarr")
+
+
+def test_arrays_in_a_zarr_folder_without_metadata_are_named(tmp_path: Path) -> None:
+    """TensorStore writes arrays without groups above them."""
+    for name in ("raw", "labels"):
+        zarr.create_array(str(tmp_path / "a.zarr" / name), shape=(4, 5, 6), dtype="u1", zarr_format=2)
+
+    with pytest.raises(ImageReadError, match=r"but labels, raw in it do\n    -> give one of them as the path: .*a\.zarr/labels"):
+        open_image(tmp_path / "a.zarr")
+    assert open_image(tmp_path / "a.zarr/raw").shape == (4, 5, 6)
 
 
 def test_a_broken_link_names_its_target(tmp_path: Path) -> None:
@@ -142,6 +157,14 @@ def test_a_truncated_npy(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match="size does not fit the file"):
         open_image(path)
+
+
+@pytest.mark.parametrize("shape", [(), (80,)])
+def test_a_row_of_numbers_is_no_image_whatever_the_axes_are_called(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+
+    with pytest.raises(ImageReadError, match=r"a\.npy: not an image: shape .* has no y and x\n    -> export it with at least"):
+        open_image(tmp_path / "a.npy")
 
 
 def test_an_empty_axis(tmp_path: Path) -> None:

@@ -34,9 +34,17 @@ def test_equal_stems_pair_in_silence_whatever_the_extension() -> None:
 
 
 def test_double_extensions_count_as_one() -> None:
-    pairs, notices = paired(("a.ome.tif", "b.nii.gz"), ("a.tif", "b.nii"))
-    assert pairs == [("a.ome.tif", "a.tif"), ("b.nii.gz", "b.nii")]
+    pairs, notices = paired(("a.ome.tif", "b.nii.gz", "c.ome.btf"), ("a.tif", "b.nii", "c.png"))
+    assert pairs == [("a.ome.tif", "a.tif"), ("b.nii.gz", "b.nii"), ("c.ome.btf", "c.png")]
     assert notices == []
+
+
+def test_a_number_at_the_end_is_no_extension() -> None:
+    pairs, notices = paired(("slice.001", "slice.002"), ("slice.001.png", "slice.002.png"))
+    assert pairs == [("slice.001", "slice.001.png"), ("slice.002", "slice.002.png")]
+    assert notices == []
+    pairs, _ = paired(("slice.001", "slice.002"), ("mask.001", "mask.002"))
+    assert pairs == [("slice.001", "mask.001"), ("slice.002", "mask.002")]
 
 
 def test_capitals_and_unicode_forms_pair_with_a_notice() -> None:
@@ -131,6 +139,26 @@ def test_equal_stems_on_one_side_are_all_named_at_once() -> None:
     assert '3 labels with the stem "b": b.jpg, b.png, b.tif' in message
 
 
+def test_many_equal_stems_are_one_problem() -> None:
+    """A preview beside each image."""
+    names = [f"a{number}" for number in range(30)]
+    with pytest.raises(DataError) as caught:
+        pair_files(paths("x", *(f"{name}{end}" for name in names for end in (".tif", ".png"))), paths("y", *names))
+    (problem,) = caught.value.problems
+    assert problem.what.startswith('two images with the stem "a0": a0.png, a0.tif (and 29 more stems: a1, a2, ')
+    assert problem.what.endswith("a20 and 9 more)")
+
+
+def test_equal_stems_do_not_hide_what_has_no_partner() -> None:
+    message = message_of(("a.tif", "a.png", "b.tif", "c.tif"), ("a.tif", "b.tif", "d.tif"))
+    assert 'two images with the stem "a": a.png, a.tif' in message
+    assert "without a label of the same name in y: c.tif" in message
+    assert "without an image of the same name in x: d.tif" in message
+    assert message.count("a.tif") == 1
+    assert "none of them is used" in message
+    assert "none of them is used" not in message_of(("a.tif", "a.png"), ("a.tif",))
+
+
 def test_long_lists_are_shortened() -> None:
     images = tuple(f"{chr(97 + i // 26)}{chr(97 + i % 26)}q.tif" for i in range(30))
     message = message_of(images, ("zzz.tif", "yyy.tif"))
@@ -141,3 +169,28 @@ def test_names_that_differ_in_leading_zeros_only_are_never_guessed() -> None:
     images, labels = paths("x", "img_1.tif", "img_01.tif", "img_2.tif"), paths("y", "mask_1.tif", "mask_01.tif", "mask_2.tif")
     pairs, _ = pair_what_matches(images, labels)
     assert [(image.name, label.name) for image, label in pairs] == [("img_2.tif", "mask_2.tif")]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "left"),
+    [
+        (("img_A.tif", "img_B.tif"), ("img_C.tif", "img_D.tif"), ()),
+        (("img_A.tif", "img_BB.tif"), ("img_C.tif", "img_DDD.tif"), ()),
+        (("s1_t1.tif", "s1_t2.tif", "s2_t1.tif", "s2_t2.tif"), ("s3_t1.tif", "s3_t2.tif", "s4_t1.tif", "s4_t2.tif"), ()),
+        (("case_0000.tif", "case_0001.tif"), ("case.tif",), ()),
+        (("a_img.tif", "b_img.tif"), ("a_mask.tif",), (("a_img.tif", "a_mask.tif"),)),
+        (("cell_a_img.tif", "cell_b_img.tif"), ("cell_a_mask.tif", "cell_c_mask.tif"), (("cell_a_img.tif", "cell_a_mask.tif"),)),
+        (
+            ("im1.tif", "im2.tif", "im3.tif", "im4.tif"),
+            ("im1_a.tif", "im2_a.tif", "im3_b.tif", "im4_b.tif"),
+            (("im1.tif", "im1_a.tif"), ("im2.tif", "im2_a.tif")),
+        ),
+    ],
+)
+def test_a_difference_that_tells_no_two_files_apart_pairs_nothing(
+    images: tuple[str, ...], labels: tuple[str, ...], left: tuple[tuple[str, str], ...]
+) -> None:
+    """Where one image of img_A and img_B is given to img_C, a copy of the data would have the label of another image."""
+    assert "without a label of the same name" in message_of(images, labels)
+    pairs, _ = pair_what_matches(paths("x", *images), paths("y", *labels))
+    assert tuple((image.name, label.name) for image, label in pairs) == left

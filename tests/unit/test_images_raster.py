@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image as Picture
+from PIL.PngImagePlugin import PngInfo
 
 from crista.errors import ImageReadError
 from crista.images import raster
@@ -169,3 +170,17 @@ def test_a_large_picture_is_told_by_its_number_of_pixels(tmp_path: Path, monkeyp
 
     with pytest.raises(ImageReadError, match="size: 30 × 21"):
         open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["text", "international text", "profile"])
+def test_long_notes_do_not_make_a_png_unreadable(kind: str, tmp_path: Path) -> None:
+    notes, options = PngInfo(), {}
+    if kind == "text":
+        notes.add_text("xml", "<a>" * 700_000, zip=True)
+    elif kind == "international text":
+        notes.add_itxt("xml", "<µ>" * 700_000, zip=True)
+    else:
+        options = {"icc_profile": bytes(3_000_000)}
+    Picture.fromarray(GREY).save(tmp_path / "a.png", pnginfo=notes, **options)
+
+    np.testing.assert_array_equal(open_image(tmp_path / "a.png").read()[0], GREY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import tifffile
 from crista.errors import ImageReadError
 from crista.geometry.spacing import Spacing
 from crista.images import tiff_pages
+from crista.images.look_cache import look_at_image
 from crista.images.open import open_image
+from crista.images.open_files import DECODED
+from crista.images.stored import SEVERAL_FILES
 
 STACK = np.random.default_rng(0).integers(0, 200, (12, 40, 50), dtype=np.uint8)
 
@@ -106,8 +110,23 @@ def _write_ome_set(folder: Path, num_planes: int) -> Path:
 def test_an_ome_image_of_several_files_is_one_image(tmp_path: Path) -> None:
     image = open_image(_write_ome_set(tmp_path, 2))
 
-    assert image.notes == ("its OME metadata joins several files into one image",)
+    assert image.notes == (SEVERAL_FILES,)
     np.testing.assert_array_equal(image.read()[0], STACK[:2])
+
+
+def test_what_was_seen_in_an_image_of_several_files_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other files may change."""
+    monkeypatch.setenv("CRISTA_CACHE", str(tmp_path / "cache"))
+    path = _write_ome_set(tmp_path, 2)
+    for file in tmp_path.glob("*.tif"):
+        os.utime(file, (1, 1))
+    before = look_at_image(open_image(path)).digest
+    content = bytearray((tmp_path / "1.ome.tif").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "1.ome.tif").write_bytes(content)
+    DECODED.clear()
+
+    assert look_at_image(open_image(path)).digest != before
 
 
 def test_a_missing_file_of_several_is_no_black_plane(tmp_path: Path) -> None:
@@ -131,6 +150,15 @@ def test_a_damaged_strip_names_file_and_page(tmp_path: Path) -> None:
     image.read((slice(0, 4), slice(0, 40), slice(0, 50)))
     with pytest.raises(ImageReadError, match=r"a\.tif: page 5 of 12 cannot be decoded"):
         image.read()
+
+
+def test_an_unknown_compression_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK[0], compression="zlib")
+    _overwrite_tag(path, 259, 34676)
+
+    with pytest.raises(ImageReadError, match=r"SGILOG.* not supported\)\n    -> it is stored in a way that is not known here"):
+        open_image(path).read()
 
 
 def test_an_unknown_pixel_type_is_refused(tmp_path: Path) -> None:
@@ -262,7 +290,10 @@ def test_voxel_size_from_resolution_tags(
 
 @pytest.mark.parametrize(
     ("unit", "expected"),
-    [("um", 0.5), ("\\u00B5m", 0.5), ("micron", 0.5), ("nm", 0.0005), ("pixel", None), ("", None)],
+    [
+        *[("um", 0.5), ("\\u00B5m", 0.5), ("micron", 0.5), ("Microns", 0.5), ("micrometers", 0.5), ("nm", 0.0005)],
+        *[("nanometres", 0.0005), ("millimetres", 500.0), ("inches", 12700.0), ("pixel", None), ("ms", None), ("", None)],
+    ],
 )
 def test_units_of_imagej(unit: str, expected: float | None, tmp_path: Path) -> None:
     metadata = {"axes": "ZYX", "spacing": 0.5, "unit": unit}
@@ -271,6 +302,34 @@ def test_units_of_imagej(unit: str, expected: float | None, tmp_path: Path) -> N
     spacing = open_image(tmp_path / "a.tif").spacing
 
     assert (spacing.values if spacing else None) == (pytest.approx((expected,) * 3) if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "expected"),
+    [("0,5", "µm", 0.5), ("500000", "pm", 0.5), ("0.5", "in", 12700.0), ("", "µm", None), ("unknown", "µm", None)],
+)
+def test_a_voxel_size_that_is_oddly_written_does_not_make_a_file_unreadable(
+    size: str, unit: str, expected: float | None, tmp_path: Path
+) -> None:
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint8" SizeX="50" SizeY="40" SizeZ="1" SizeC="1" SizeT="1" '
+        f'PhysicalSizeX="{size}" PhysicalSizeXUnit="{unit}" PhysicalSizeY="{size}" PhysicalSizeYUnit="{unit}">'
+        '<TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+    )
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK[0], description=xml.encode(), metadata=None)
+
+    image = open_image(tmp_path / "a.ome.tif")
+
+    assert (image.spacing.values if image.spacing else None) == (pytest.approx((expected,) * 2) if expected else None)
+    np.testing.assert_array_equal(image.read()[0], STACK[0])
+
+
+@pytest.mark.parametrize(("unit", "dots"), [("inch", 72), ("cm", 72 / 2.54)])
+def test_the_resolution_of_a_screen_says_nothing_to_imagej_either(unit: str, dots: float, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], imagej=True, resolution=(dots, dots), metadata={"axes": "YX", "unit": unit})
+
+    assert open_image(tmp_path / "a.tif").spacing is None
 
 
 def test_voxel_size_that_is_not_known_for_every_axis_is_none(tmp_path: Path) -> None:

@@ -143,6 +143,18 @@ def test_the_cache_can_be_moved_and_turned_off(folder: Path, reads: list[str], m
     assert cache_folder() == folder / "home" / "crista"
 
 
+def test_without_a_home_folder_nothing_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user of a container who has a number and no name."""
+    for name in ("CRISTA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def refuse() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", refuse)
+    assert cache_folder() is None
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "file").write_text("no folder")
     monkeypatch.setenv("CRISTA_CACHE", str(folder / "file"))

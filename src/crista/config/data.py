@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from crista.config.base import Section
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=0)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
+
+
+def _as_text(value: object) -> object:
+    """A whole number as text: the finest level of an OME-Zarr is called 0."""
+    return str(value) if type(value) is int else value
+
+
+InnerPath = Annotated[str, BeforeValidator(_as_text)]
 
 
 class PercentileClip(Section):
@@ -96,10 +104,10 @@ class FolderSection(Section):
     input_zarr_multiple_data: bool = False
     """Image and label lie in one Zarr, N5 or HDF5 file, under the two inner paths below."""
 
-    input_zarr_multiple_data_raw_path: str = ""
+    input_zarr_multiple_data_raw_path: InnerPath = ""
     """Inner path of the image in a Zarr, N5 or HDF5 file, e.g. `volumes/raw` (dots work too)."""
 
-    input_zarr_multiple_data_gt_path: str = ""
+    input_zarr_multiple_data_gt_path: InnerPath = ""
     """Inner path of the label image in a Zarr, N5 or HDF5 file, e.g. `volumes/labels`."""
 
     in_memory: bool = True

@@ -38,28 +38,41 @@ MICROMETRES_PER_UNIT = {
     "metre": 1e6,
     "cm": 1e4,
     "centimeter": 1e4,
+    "centimetre": 1e4,
     "mm": 1e3,
     "millimeter": 1e3,
+    "millimetre": 1e3,
     "inch": 25400.0,
+    "inches": 25400.0,
+    "in": 25400.0,
     "um": 1.0,
     "µm": 1.0,
     "\u03bcm": 1.0,
     "micron": 1.0,
-    "microns": 1.0,
     "micrometer": 1.0,
     "micrometre": 1.0,
     "nm": 1e-3,
     "nanometer": 1e-3,
     "nanometre": 1e-3,
+    "pm": 1e-6,
+    "picometer": 1e-6,
+    "picometre": 1e-6,
     "angstrom": 1e-4,
     "Å": 1e-4,
 }
 """Unit names as they occur in TIFF, OME and NIfTI metadata. Pixels and empty units are absent on purpose."""
 
 
+def _factor_of(unit: str) -> float | None:
+    """Micrometres in a unit, whatever its capitals; words may be in the plural (ms, which is none of length, is no word)."""
+    lower = unit.lower()
+    singular = lower.removesuffix("s") if len(lower) > 3 else lower
+    return next((MICROMETRES_PER_UNIT[name] for name in (unit, lower, singular) if name in MICROMETRES_PER_UNIT), None)
+
+
 def spacing_from_units(values: tuple[float, ...], units: tuple[str, ...]) -> Spacing | None:
     """`values` in `units` as a `Spacing`; None if a unit is no length or a value is not positive."""
-    factors = [MICROMETRES_PER_UNIT.get(unit.strip()) or MICROMETRES_PER_UNIT.get(unit.strip().lower()) for unit in units]
+    factors = [_factor_of(unit.strip()) for unit in units]
     micrometres = tuple(value * factor for value, factor in zip(values, factors, strict=True) if factor is not None)
     if len(micrometres) != len(values) or not all(value > 0 for value in micrometres):
         return None

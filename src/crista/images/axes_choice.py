@@ -97,6 +97,8 @@ def choose_axes(
         raise AxesError(f"negative lengths in its shape {shape}", "its header is damaged: export the file again")
     if 0 in shape:
         raise AxesError(f"empty image: its shape is {shape}", "remove the file or export it again")
+    if len(shape) < 2:
+        raise AxesError(f"not an image: shape {shape} has no y and x", "export it with at least two axes")
     naming = _Naming(found, tuple(range(len(shape))), shape)
     if given:
         naming = _use_given(naming, given.upper().replace("S", "C"), key)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.config.root import Config
-from crista.errors import DataError, Problem
+from crista.errors import DataError, ImageReadError, Problem
 from crista.images.class_names import find_class_names
 from crista.images.coding import decide_coding
 from crista.images.consistency import (
     check_channels,
     check_dtypes,
+    check_orientations,
     check_patch_axes,
     check_shapes,
     check_sizes,
@@ -22,12 +24,20 @@ from crista.images.consistency import (
     gather_notes,
 )
 from crista.images.copies import check_copies
-from crista.images.dataset import OpenedPairs, Pairing, Role, open_pairs
+from crista.images.dataset import OpenedPairs, Pairing, Role, as_problem, merge_equal, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
 from crista.images.image import ImagePair
-from crista.images.label_faults import check_summaries, check_values, empty_label_warnings, rare_class_warnings
-from crista.images.labels import LabelCoding, class_counts, make_coding
-from crista.images.look_cache import forget_oldest
+from crista.images.label_faults import (
+    COLOURS_FIX,
+    Summaries,
+    check_summaries,
+    check_values,
+    colours_can_be_classes,
+    empty_label_warnings,
+    rare_class_warnings,
+)
+from crista.images.labels import LabelCoding, LabelSummary, class_counts, make_coding
+from crista.images.look_cache import forget_oldest, look_at_label
 from crista.images.object_size import median_diameter
 from crista.images.pairing import pair_files
 from crista.images.pixel_faults import check_pixels, check_swapped, check_unlike
@@ -53,8 +63,10 @@ class Finding:
 
     @property
     def fix(self) -> str:
-        """What ``--fix`` does, or else what the user can do."""
-        return f"--fix: {self.problem.fix}" if self.problem.fix else self.problem.next_step or "nothing has to be done"
+        """What the user can do, and what ``--fix`` does: it may leave out an image that a key would make readable."""
+        steps = [self.problem.next_step] if self.problem.next_step else []
+        steps += [f"--fix: {self.problem.fix}"] if self.problem.fix else []
+        return "; or ".join(steps) or "nothing has to be done"
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,10 @@ def check_dataset(
     forget_oldest()
     findings.warnings.extend(check_copies(splits))
     findings.warnings.extend(check_unlike(splits.get("train", Split("train")), splits.get("test", Split("test")), config.data))
-    decision = _decide(config, splits, coding, findings)
+    lonely = [item for role, found in opened.items() for item in _read_lonely(config, role, found, findings)]
+    decision = _decide(config, splits, coding, findings, lonely=lonely)
+    _refuse_colours(splits, findings)
+    _withdraw_fixes(splits, findings)
     fingerprint = None
     train = splits.get("train")
     if train is not None and train.scanned and decision is not None and not findings.problems:
@@ -196,6 +211,7 @@ def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Finding
         findings.warnings.extend(check_dtypes(pairs, data))
         findings.warnings.extend(check_spacings(pairs))
     findings.warnings.extend(check_test_spacing(learnt, tested))
+    findings.warnings.extend(check_orientations(everything))
     warnings, notices = gather_notes(everything)
     findings.warnings.extend(warnings)
     findings.notices.extend(notices)
@@ -214,6 +230,21 @@ def _read(config: Config, role: Role, pairs: tuple[ImagePair, ...], findings: _F
     return split
 
 
+def _read_lonely(config: Config, role: Role, found: OpenedPairs, findings: _Findings) -> list[tuple[Path, LabelSummary]]:
+    """What is wrong with files whose partner cannot be opened, and what their label images hold."""
+    alone = tuple(ImagePair(image) for image in found.lonely_images)
+    split, broken, _ = read_split(role, alone, read_labels=False, limit=SCAN_LIMIT)
+    broken += check_pixels(split, config.data)[0]
+    summaries: list[tuple[Path, LabelSummary]] = []
+    for label in found.lonely_labels if _needs_label_values(config, role) else ():
+        try:
+            summaries.append((label.path, look_at_label(label)))
+        except ImageReadError as error:
+            broken.append(as_problem(label.path, error))
+    findings.problems.extend(replace(problem, fix=LEFT_OUT) for problem in broken)
+    return summaries
+
+
 def _needs_label_values(config: Config, role: Role) -> bool:
     data = config.data
     if role == "test":
@@ -222,14 +253,16 @@ def _needs_label_values(config: Config, role: Role) -> bool:
     return data.train.check_data or (counted and role == "train")
 
 
-def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | None, findings: _Findings) -> LabelCoding | None:
-    """What label values mean, settled on the training labels and held against all others."""
+def _decide(
+    config: Config, splits: dict[Role, Split], coding: LabelCoding | None, findings: _Findings, *, lonely: Summaries
+) -> LabelCoding | None:
+    """What label values mean, settled on the training labels and held against all others; `lonely` ones settle nothing."""
     data = config.data
     num_classes = None if data.n_classes is None else max(2, data.n_classes)
     ignored = config.loss.ignored_values
     role: Role = "train" if "train" in splits else "test"
     source = splits.get(role)
-    plain = make_coding(num_classes or 2, ignored)
+    plain, is_trained = make_coding(num_classes or 2, ignored), coding is not None
     swapped = [problem for split in splits.values() if (problem := check_swapped(split)) is not None]
     if swapped:
         findings.problems.extend(swapped)
@@ -240,15 +273,38 @@ def _decide(config: Config, splits: dict[Role, Split], coding: LabelCoding | Non
         decision = decide_coding(source.labelled, num_classes=num_classes, ignore_index=ignored, where=where)
         findings.problems.extend(decision.problems)
         findings.warnings.extend(decision.warnings)
-        coding = decision.coding
+        coding, likely = decision.coding, decision.likely
         findings.warnings.extend(rare_class_warnings(source.labelled, coding, config.data.class_names, where))
     else:
         unread = source is not None and not source.labelled and num_classes is None
-        coding, source = coding or (None if unread else plain), None
+        coding, source, likely = coding or (None if unread else plain), None, None
     for split in splits.values():
         if split is not source:
-            _check_against(split, coding, findings)
+            _check_against(split, coding or likely, findings, is_trained=is_trained)
+    known = coding or likely
+    found = [(path, check_values(path, summary, known)) for path, summary in lonely] if known is not None else []
+    faults = merge_equal((path, problem) for path, problem in found if problem is not None)
+    findings.problems.extend(replace(problem, fix=LEFT_OUT) for problem in faults or check_summaries(lonely))
     return coding
+
+
+def _refuse_colours(splits: dict[Role, Split], findings: _Findings) -> None:
+    """Take back the fix of colour-coded label images where other ones, of any split, hold the numbers of classes."""
+    if colours_can_be_classes([item for split in splits.values() for item in split.labelled]):
+        return
+    why = "; which colour is which number of the other label images, only you know"
+    findings.problems = [
+        replace(problem, next_step=problem.next_step + why, fix="") if problem.fix == COLOURS_FIX else problem
+        for problem in findings.problems
+    ]
+
+
+def _withdraw_fixes(splits: dict[Role, Split], findings: _Findings) -> None:
+    """Where no pair of a split can be used, no copies are written, whatever could be mended in them."""
+    if all(len(split.unusable) < len(split.pairs) for split in splits.values()) or any(map(check_swapped, splits.values())):
+        return
+    findings.problems = [replace(problem, fix="") for problem in findings.problems]
+    findings.warnings = [replace(warning, fix="") for warning in findings.warnings]
 
 
 def _is_empty_test(split: Split, plain: LabelCoding) -> bool:
@@ -257,12 +313,16 @@ def _is_empty_test(split: Split, plain: LabelCoding) -> bool:
     return split.role == "test" and values <= {0, *plain.ignored_values} and not check_summaries(split.labelled)
 
 
-def _check_against(split: Split, coding: LabelCoding | None, findings: _Findings) -> None:
+def _check_against(split: Split, coding: LabelCoding | None, findings: _Findings, *, is_trained: bool) -> None:
     if coding is None:
         findings.problems.extend(check_summaries(split.labelled))
         return
-    found = [problem for path, summary in split.labelled if (problem := check_values(path, summary, coding))]
-    findings.problems.extend(found)
+    found = [
+        (path, problem)
+        for path, summary in split.labelled
+        if (problem := check_values(path, summary, coding, is_trained=is_trained)) is not None
+    ]
+    findings.problems.extend(merge_equal(found))
     if not found:
         findings.warnings.extend(empty_label_warnings(split.labelled, coding))
 

@@ -19,6 +19,9 @@ from crista.images.regions import overlap
 CACHED_PART = 4
 """A read that touches more than this part of the cache goes past it: large blocks are not read twice."""
 
+MAX_COUNTED = 50_000
+"""Chunks are counted, to tell of missing ones, in arrays of at most so many: in half a second."""
+
 
 @dataclass(frozen=True)
 class ChunkGrid:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from crista.errors import Problem
-from crista.images.label_faults import Summaries, channel_warnings, check_summaries, empty_label_warnings
-from crista.images.labels import MAX_VALUES, LabelCoding, LabelSummary, class_counts, make_coding
+from crista.images.label_faults import (
+    Summaries,
+    channel_warnings,
+    check_summaries,
+    empty_label_warnings,
+    fix_of,
+    is_broken,
+)
+from crista.images.labels import IGNORED, MAX_VALUES, LabelCoding, LabelSummary, class_counts, make_coding
 from crista.images.wording import list_names, show_values
 
 MAX_UNSTATED_CLASSES = 8
@@ -33,6 +40,8 @@ class CodingDecision:
     coding: LabelCoding | None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    likely: LabelCoding | None = None
+    """Without a coding: the one that there would be once damaged files are mended."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +84,43 @@ def decide_coding(
     -------
     CodingDecision
         Values 0 to K-1 stay; two values (0 and 255) become 0 and 1, and K values with gaps become 0 to K-1 in
-        their order, each with a warning. Everything else is a problem that names the values and the files.
+        their order, each with a warning. Everything else is a problem that names the values and the files. Beside files
+        that are no label images, what is wrong with the others is said as well.
     """
     broken = check_summaries(summaries)
     union = {value for _, summary in summaries for value in summary.values}
     ignored = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
     seen = _Seen(tuple(sorted(union - set(ignored))), summaries, num_classes, ignored, where)
     if broken or not summaries:
-        return CodingDecision(None, tuple(broken))
-    for attempt in (_no_foreground, _plain_classes, _ignore_suspected, _mixed_codings, _lossy, _instances, _mapped):
+        return _beside_broken(tuple(broken), seen)
+    for attempt in (_no_foreground, _plain_classes, _ignore_suspected, _mixed_codings, _lossy, _instances, _mixed_sets, _mapped):
         decision = attempt(seen)
         if decision is not None:
             extra = (*channel_warnings(summaries), *_set_warnings(seen, decision))
             return CodingDecision(decision.coding, decision.problems, (*decision.warnings, *extra))
     return CodingDecision(None, (_unexpected(seen),))
+
+
+def _beside_broken(broken: tuple[Problem, ...], seen: _Seen) -> CodingDecision:
+    """The problems of files that are no label images, and what is to be mended in the others."""
+    known = [(path, mended) for path, summary in seen.summaries if (mended := _as_mended(summary)) is not None]
+    if not known:
+        return CodingDecision(None, broken)
+    others = decide_coding(known, num_classes=seen.num_classes, ignore_index=seen.ignored, where=seen.where)
+    likely = others.coding
+    if likely is not None and any(summary.num_nan or min(summary.values, default=0) < 0 for _, summary in seen.summaries):
+        likely = make_coding(likely.num_classes, (*seen.ignored, IGNORED), likely.mapping)  # what NaN becomes
+    warnings = tuple(warning for warning in others.warnings if warning.fix)
+    return CodingDecision(None, (*broken, *others.problems), warnings, likely)
+
+
+def _as_mended(summary: LabelSummary) -> LabelSummary | None:
+    """The classes that can be told of a file, also where it is no label image because of NaN, fractions or negative values."""
+    if summary.channels == "different" or (is_broken(summary) and not fix_of(summary)):
+        return None
+    counts, runs = ({value: n for value, n in of.items() if value >= 0} for of in (summary.counts, summary.runs))
+    left_out = len(summary.counts) - len(counts)
+    return replace(summary, counts=counts, runs=runs, num_values=summary.num_values - left_out, num_nan=0, num_fractional=0)
 
 
 def _no_foreground(seen: _Seen) -> CodingDecision | None:
@@ -209,6 +241,25 @@ def _instances(seen: _Seen) -> CodingDecision | None:
         fix="" if seen.num_classes and seen.num_classes > 2 else "every object becomes class 1 (label > 0)",
     )
     return CodingDecision(None, (problem,))
+
+
+def _mixed_sets(seen: _Seen) -> CodingDecision | None:
+    """Files of several classes each that have no value but 0 in common with the others, where nobody says how many there are."""
+    kinds: list[tuple[set[int], list[str]]] = []
+    for path, summary in seen.summaries:
+        values, names = set(summary.values) - {0, *seen.ignored}, [path.name]
+        for kind in [kind for kind in kinds if kind[0] & values]:
+            kinds.remove(kind)
+            values, names = values | kind[0], [*kind[1], *names]
+        kinds.append((values, names))
+    kinds = [kind for kind in kinds if kind[0]]
+    if seen.num_classes is not None or len(kinds) < 2 or min(len(values) for values, _ in kinds) < 2:
+        return None
+    ordered = sorted(kinds, key=lambda kind: min(kind[0]))
+    listed = "; ".join(f"{show_values((0, *sorted(values)))} in {list_names(names)}" for values, names in ordered)
+    next_step = "write the same value for the same class in all label images"
+    next_step += f"; if these are {len(seen.values)} classes, set DATA.N_CLASSES: {len(seen.values)}"
+    return CodingDecision(None, (Problem(seen.where, f"label values differ between files: {listed}", next_step),))
 
 
 def _mapped(seen: _Seen) -> CodingDecision | None:

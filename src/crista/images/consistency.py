@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import permutations
 from typing import Any
 
 from crista.config.data import Data
@@ -11,25 +13,50 @@ from crista.errors import Problem
 from crista.geometry.spacing import Spacing
 from crista.images.fingerprint import median_spacing
 from crista.images.image import Image, ImagePair
+from crista.images.open import axes_key
 from crista.images.wording import LEFT_OUT, list_files, place_of, plural, show_shape
 
 LEAST_SIDE = 32
 """Images with a shorter y or x side are smaller than any patch the plan would choose, pixels."""
 SPACING_TOLERANCE = 0.05
+SAVE_TURNED = "save it turned (ImageMagick: -auto-orient; Pillow: ImageOps.exif_transpose)"
 
 
 def check_shapes(pairs: Iterable[ImagePair]) -> Iterator[Problem]:
-    """Image and label of a pair must have the same (Z)YX shape."""
+    """Image and label of a pair must have the same (Z)YX shape; pairs with the same difference are one problem."""
+    groups: dict[Any, list[tuple[Image, Image]]] = defaultdict(list)
     for pair in pairs:
-        if pair.label is None or pair.label.spatial_shape == pair.image.spatial_shape:
-            continue
-        image, label = pair.image.spatial_shape, pair.label.spatial_shape
-        what = f"has shape {show_shape(label)}, its image {pair.image.path.name} has {show_shape(image)}"
-        next_step = f"both must be the same ({'zyx'[-pair.image.ndim :]} order); is it the label of another image?"
-        if sorted(image) == sorted(label):
+        image, label = pair.image, pair.label
+        if label is not None and label.spatial_shape != image.spatial_shape:
+            alike = label.path.parent, image.spatial_shape, label.spatial_shape, label.axes, *map(_is_turned, (image, label))
+            groups[alike].append((image, label))
+    for found in groups.values():
+        image, label = found[0]
+        shapes = label.spatial_shape, image.spatial_shape
+        what = f"has shape {show_shape(shapes[0])}, its image {image.path.name} has {show_shape(shapes[1])}"
+        next_step = f"both must be the same ({'zyx'[-image.ndim :]} order); is it the label of another image?"
+        if sorted(shapes[0]) == sorted(shapes[1]):
             what += ": it looks transposed"
-            next_step = "transpose one of them, or name its axes with INPUT_MASK_AXES_ORDER (e.g. XY)"
-        yield Problem(str(pair.label.path), what, next_step, fix=LEFT_OUT)
+            next_step = _turning_step(image, label)
+        if len(found) > 1:
+            what += f" (the same in {len(found) - 1} more: {_names([other for _, other in found[1:]])})"
+        yield Problem(str(label.path), what, next_step, fix=LEFT_OUT)
+
+
+def _turning_step(image: Image, label: Image) -> str:
+    """What to do about a label image with the lengths of its image in another order."""
+    turned = [side.path.name for side in (image, label) if _is_turned(side)]
+    if turned:
+        # Named axes would mirror what has to be turned.
+        what = f"{turned[0]} is to be turned by its EXIF orientation, which is ignored"
+        return f"{what}: {SAVE_TURNED}; or is it the label of another image?"
+    letters = "ZYX"[-image.ndim :]
+    length = dict(zip(letters, label.spatial_shape, strict=True))
+    orders = permutations(letters)
+    order = next(order for order in orders if tuple(length[letter] for letter in order) == image.spatial_shape)
+    named = dict(zip(order, letters, strict=True))
+    axes = "".join(named.get(letter, letter) for letter in label.axes)
+    return f"transpose it, or name the axes of all label images with {axes_key(is_label=True)}, here {axes}"
 
 
 def effective_channels(image: Image, data: Data) -> int:
@@ -168,23 +195,57 @@ def rescaling_step(image: Image, factors: Sequence[float]) -> str:
     )
 
 
+def check_orientations(pairs: Sequence[ImagePair]) -> Iterator[Problem]:
+    """A warning where NIfTI headers say that image and label run in other directions: their shapes may be the same."""
+    found = [
+        (pair.image, pair.label)
+        for pair in pairs
+        if pair.label is not None and pair.image.orientation and pair.label.orientation not in ("", pair.image.orientation)
+    ]
+    if found:
+        image, label = found[0]
+        labels = [label for _, label in found]
+        more = f" (and other ones in {len(found)} files: {_names(labels)})" if len(found) > 1 else ""
+        what = f"{label.path.name} is stored in the directions {label.orientation}, its image in {image.orientation}{more}"
+        effect = "pixels are paired as they are stored: if both headers are right, the labels are mirrored or turned"
+        step = "look at image and label (crista check … --report); if need be, save both with nibabel.as_closest_canonical"
+        yield Problem(_place(labels), what, step, effect)
+
+
 def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
     """What the readers tell: warnings (equal ones of several files as one), and notices about guessed axes."""
     images = [image for pair in pairs for image in (pair.image, pair.label) if image is not None]
-    notes: dict[str, list[Image]] = defaultdict(list)
+    notes: dict[str, list[tuple[str, Image]]] = defaultdict(list)
     guesses: dict[str, list[Image]] = defaultdict(list)
     for image in images:
         for note in image.notes:
-            notes[note].append(image)
+            notes[re.sub(r"\d+", "0", note)].append((note, image))
         told = image.axes == "YX" or any(image.axes_reason in note for note in image.notes)
         if image.axes_reason not in ("metadata", "given") and not told:
             guesses[image.axes_reason].append(image)
-    warnings = [
-        Problem(_place(group), note if len(group) == 1 else f"{note} ({len(group)} files: {_names(group)})")
-        for note, group in notes.items()
-    ]
+    warnings = [_warn_of(group) for group in notes.values()]
     notices = [f"{_names(group)}: axes {guess}" for guess, group in guesses.items()]
     return warnings, notices
+
+
+def _warn_of(noted: Sequence[tuple[str, Image]]) -> Problem:
+    """One warning for notes that differ in their numbers only."""
+    texts, images = zip(*noted, strict=True)
+    note = texts[0]
+    alike = "" if len(set(texts)) == 1 else "and the like, "
+    what = note if len(images) == 1 else f"{note} ({alike}{len(images)} files: {_names(images)})"
+    if not _is_of_exif(note):
+        return Problem(_place(images), what)
+    effect = "a label image that was drawn on the turned picture does not lie on this one"
+    return Problem(_place(images), what, f"look at image and label (crista check … --report); if need be, {SAVE_TURNED}", effect)
+
+
+def _is_turned(image: Image) -> bool:
+    return any(map(_is_of_exif, image.notes))
+
+
+def _is_of_exif(note: str) -> bool:
+    return note.startswith("EXIF orientation")
 
 
 def _group(images: Sequence[Image], key: Callable[[Image], Any]) -> dict[Any, list[Image]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from crista.errors import ImageReadError
 from crista.images.stored import read_error
+from crista.images.wording import list_names
 
 AXES_ATTRIBUTES = ("axes", "axistags", "DIMENSION_LABELS", "_ARRAY_DIMENSIONS", "dimension_names")
 """Attributes that name axes: BiaPy and others, ilastik, HDF5 dimension scales, xarray, Zarr v3."""
@@ -37,7 +38,7 @@ def choose_only_array(path: Path, found: Found, is_label: bool) -> str:
 
 def _several_arrays_error(path: Path, found: Found, is_label: bool) -> ImageReadError:
     """Several arrays and none named: list them and the key that names one."""
-    listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found)
+    listed = list_names([f"{name} {tuple(shape)}" for name, shape in found])
     key = "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_" + ("GT_PATH" if is_label else "RAW_PATH")
     other = "…_RAW_PATH for the images" if is_label else "…_GT_PATH for the labels"
     return read_error(path, f"holds several arrays: {listed}", f"name one with {key} ({other})")
@@ -45,7 +46,7 @@ def _several_arrays_error(path: Path, found: Found, is_label: bool) -> ImageRead
 
 def missing_array_error(path: Path, inner: str, found: Found) -> ImageReadError:
     """The named array is not there: list those that are."""
-    listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in found) or "none"
+    listed = list_names([f"{name} {tuple(shape)}" for name, shape in found]) or "none"
     return read_error(path, f"holds no array {inner!r}; found: {listed}", "correct …_RAW_PATH or …_GT_PATH")
 
 

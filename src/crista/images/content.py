@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from itertools import islice
 from pathlib import Path
 
 from crista.errors import ImageReadError
 from crista.images.n5 import is_n5_store
 from crista.images.stored import read_error
+from crista.images.wording import list_names
 
 SUPPORTED_FORMATS = (
     "TIFF (.tif .tiff .ome.tif .btf), PNG, JPEG, BMP, NumPy .npy, Zarr and OME-Zarr, HDF5 (.h5), N5, NIfTI (.nii .nii.gz)"
@@ -66,6 +68,8 @@ _FOREIGN = {
 }
 
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup")
+ARCHIVES = ("a ZIP", "a gzip")
+MAX_ENTRIES = 1000
 _HDF5_OFFSETS = (512, 1024, 2048)
 
 
@@ -77,9 +81,13 @@ def identify_content(path: Path) -> str:
     ImageReadError
         If it is missing, empty, a plain folder, or of no supported format; the message says what it seems to be.
     """
-    if path.is_dir():
-        return _identify_folder(path)
-    _check_is_file(path)
+    try:
+        if path.is_dir():
+            return _identify_folder(path)
+        _check_is_file(path)
+    except PermissionError as error:
+        what = "no permission to read it, or to enter a folder above it"
+        raise read_error(path, what, "change the permissions (chmod +r, of folders +rx)") from error
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -112,15 +120,26 @@ def _identify_folder(path: Path) -> str:
         return "N5"
     if path.name.lower().endswith(".zarr"):
         what = "not a zarr array: the folder holds no zarr.json, .zarray or .zgroup"
+        inside = _arrays_in(path)
+        if inside:
+            next_step = f"give one of them as the path: {path / inside[0]}"
+            raise read_error(path, f"{what}, but {list_names(inside)} in it do", next_step)
         raise read_error(path, what, "copy the store again with its hidden files")
     if path.name.lower().endswith(".n5"):
         raise read_error(path, "not an N5 store: the folder holds no attributes.json that says so", "copy the store again")
     raise read_error(path, "is a folder, not an image file", "rename or remove it, or give it as the data folder")
 
 
+def _arrays_in(path: Path) -> list[str]:
+    """Folders of a store that have metadata of their own, among the first entries: there may be a million chunks."""
+    entries = islice(path.iterdir(), MAX_ENTRIES)
+    return sorted(sub.name for sub in entries if any((sub / name).is_file() for name in ZARR_METADATA))
+
+
 def _check_is_file(path: Path) -> None:
     if path.is_symlink() and not path.exists():
-        raise read_error(path, f"broken link: its target {path.readlink()} is missing", "restore the target or remove the link")
+        what = f"broken link: its target {path.readlink()} is missing, or links lead in a circle"
+        raise read_error(path, what, "restore the target or remove the link")
     if not path.exists():
         raise read_error(path, "no such file (missing)", "check the path")
     if not path.is_file():
@@ -147,12 +166,15 @@ def _unsupported(path: Path, head: bytes) -> ImageReadError:
     expected = next((kind for kind, known in EXTENSIONS_OF_FORMAT.items() if path.name.lower().endswith(known)), None)
     if expected is not None:
         what = f"not a {expected} file: it is {seen}"
-        return read_error(path, what, f"copy or download it again. Supported: {SUPPORTED_FORMATS}")
+        how = "unpack it" if seen.startswith(ARCHIVES) else "copy or download it again"
+        return read_error(path, what, f"{how}. Supported: {SUPPORTED_FORMATS}")
     what = f"unsupported format: it is {seen}"
     if extension in _VENDOR_EXTENSIONS or seen.startswith(("a Zeiss", "a Nikon", "a Leica", "a Microsoft")):
         next_step = f"export as OME-TIFF (e.g. with Fiji/Bio-Formats). Supported: {SUPPORTED_FORMATS}"
+    elif seen.startswith(ARCHIVES):
+        next_step = f"unpack it. Supported: {SUPPORTED_FORMATS}"
     else:
-        next_step = f"convert it. Supported: {SUPPORTED_FORMATS}"
+        next_step = f"convert it, e.g. with Fiji. Supported: {SUPPORTED_FORMATS}"
     return read_error(path, what, next_step)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from crista.errors import DataError, ImageReadError, Problem
 from crista.geometry.spacing import Spacing
 from crista.images.content import CONTAINERS, identify_content
 from crista.images.image import Image, ImagePair
-from crista.images.listing import list_images
+from crista.images.listing import expand_home, list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files, pair_what_matches
 from crista.images.wording import LEFT_OUT, list_files, list_names
@@ -31,6 +32,10 @@ class OpenedPairs:
     """Every image has the number of spatial axes of the task; labels are None where none were asked for."""
     problems: list[Problem] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    lonely_images: tuple[Image, ...] = ()
+    """Of pairs whose label image cannot be opened."""
+    lonely_labels: tuple[Image, ...] = ()
+    """Of pairs whose image cannot be opened."""
 
 
 def open_pairs(
@@ -48,7 +53,7 @@ def open_pairs(
     ----------
     ndim : spatial axes of the task
         None: seen from the files. A label image tells a stack from channels where the image has no metadata;
-        files of different dimensions are a problem.
+        files of different dimensions are a problem, and those that are fewer are left out.
     with_labels : whether label images are opened too
     role : which section it is; messages name its keys
     pairing : which label belongs to which image; raises a `DataError` where that cannot be told
@@ -58,11 +63,13 @@ def open_pairs(
     opened = [pair for files in found.list_pairs() if (pair := found.open(files, ndim)) is not None]
     if ndim is None and opened:
         ndim = found.infer_ndim(opened)
-        opened = [again for pair in opened if ndim and (again := found.reopen(pair, ndim)) is not None]
+        alike = [pair for pair in opened if _vote(pair) in (None, ndim)] if ndim else []
+        opened = [again for pair in alike if ndim and (again := found.reopen(pair, ndim)) is not None]
     pairs = found.apply_resolution(opened)
     fix = LEFT_OUT if pairs else ""
     unreadable = [replace(problem, fix=fix) for problem in merge_equal(found.unreadable)]
-    return OpenedPairs(pairs, [*found.problems, *unreadable], found.notices)
+    lonely = tuple(found.lonely_images), tuple(found.lonely_labels)
+    return OpenedPairs(pairs, [*found.problems, *unreadable], found.notices, *lonely)
 
 
 class _Opener:
@@ -85,6 +92,8 @@ class _Opener:
         self.problems: list[Problem] = []
         self.unreadable: list[tuple[Path, Problem]] = []
         self.notices: list[str] = []
+        self.lonely_images: list[Image] = []
+        self.lonely_labels: list[Image] = []
 
     def list_pairs(self) -> list[PathPair]:
         """Paths of images and labels, paired as far as that can be done; empty if something is wrong with the folders."""
@@ -110,7 +119,7 @@ class _Opener:
             self.problems.append(Problem(f"{self.key}.{name}", what, f"set {self.key}.{name} to a folder or a file"))
             return []
         try:
-            return list_images(Path(path).expanduser())
+            return list_images(expand_home(path))
         except DataError as error:
             key = f"{self.key}.{name}"
             self.problems.extend(replace(problem, where=f"{key} {problem.where}") for problem in error.problems)
@@ -119,7 +128,7 @@ class _Opener:
     def _are_the_same(self, pairs: Sequence[tuple[Path, Path]]) -> bool:
         """Whether images are given as their own labels; that is a problem."""
         apart = self._inner(False) != self._inner(True)
-        same = [image for image, label in pairs if image.resolve() == label.resolve() and not (apart and _is_container(image))]
+        same = [image for image, label in pairs if _is_same_file(image, label) and not (apart and _is_container(image))]
         if same:
             what = f"{list_files(same)}: image and label are the same file, so the image would be its own label"
             next_step = "give the folder of the label images"
@@ -157,6 +166,8 @@ class _Opener:
         image = self._open_one(files[0], ndim, is_label=False)
         label = self._open_one(files[1], ndim, is_label=True) if files[1] is not None else None
         if image is None or (label is None and files[1] is not None):
+            self.lonely_images += [image] if image is not None else []
+            self.lonely_labels += [label] if label is not None else []
             return None
         return ImagePair(image, label)
 
@@ -172,17 +183,18 @@ class _Opener:
             return None
 
     def infer_ndim(self, pairs: Sequence[ImagePair]) -> int | None:
-        """2 or 3, the same for all pairs; otherwise a problem that lists both kinds."""
+        """2 or 3, the same for all pairs; otherwise a problem that lists both kinds, and what most are (None: neither)."""
         votes = [(pair, _vote(pair)) for pair in pairs]
-        seen = {vote for _, vote in votes if vote is not None}
-        if len(seen) <= 1:
-            return seen.pop() if seen else 2
+        counts = Counter(vote for _, vote in votes if vote is not None)
+        if len(counts) <= 1:
+            return next(iter(counts), 2)
         flat = [pair.image.path.name for pair, vote in votes if vote == 2]
         deep = [pair.image.path.name for pair, vote in votes if vote == 3]
         what = f"files with different dimensions: {list_names(flat)} 2D, {list_names(deep)} 3D"
         next_step = "keep images and volumes in separate folders, or set PROBLEM.NDIM and remove the others"
-        self.problems.append(Problem(f"{self.key}.PATH {pairs[0].image.path.parent}", what, next_step))
-        return None
+        fix = "" if counts[2] == counts[3] else f"the {2 if counts[2] < counts[3] else 3}D ones are left out, with their labels"
+        self.problems.append(Problem(f"{self.key}.PATH {pairs[0].image.path.parent}", what, next_step, fix=fix))
+        return counts.most_common()[0][0] if fix else None
 
     def reopen(self, pair: ImagePair, ndim: int) -> ImagePair | None:
         """The pair with every file at the inferred number of axes; None if one does not allow that."""
@@ -214,6 +226,11 @@ class _Opener:
 def _with_spacing(pair: ImagePair, spacing: Spacing) -> ImagePair:
     label = replace(pair.label, spacing=spacing) if pair.label is not None else None
     return ImagePair(replace(pair.image, spacing=spacing), label)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    # Not `Path.resolve`: it raises where links lead in a circle.
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _is_container(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -14,8 +14,19 @@ PIECE_BYTES = 2**20
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or every file of a store (Zarr, N5) in order."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    """The file itself, or every file of a store (Zarr, N5) in order, also of arrays that are links to folders elsewhere."""
+    return sorted(file for file in _iter_files(path) if file.is_file()) if path.is_dir() else [path]
+
+
+def _iter_files(path: Path, seen: set[str] | None = None) -> Iterator[Path]:
+    """Everything below `path` but folders; what links lead to once, for they may lead in a circle."""
+    seen = {os.path.realpath(path)} if seen is None else seen
+    for inside, folders, names in os.walk(path):
+        yield from (Path(inside) / name for name in names)
+        for folder in (Path(inside) / name for name in folders):
+            if folder.is_symlink() and (real := os.path.realpath(folder)) not in seen:
+                seen.add(real)
+                yield from _iter_files(folder, seen)
 
 
 def digest_files(paths: Iterable[Path]) -> str:

@@ -14,16 +14,20 @@ import numpy as np
 from crista.config.data import TestData, TrainData, ValidationData
 from crista.errors import DataError
 from crista.geometry.axes import Array, canonical_axes
+from crista.geometry.spacing import Spacing
 from crista.geometry.tiles import shape_of
 from crista.images.check import DatasetReport
 from crista.images.copies import exact_copies, shared_images
 from crista.images.dataset import Role
+from crista.images.downsampling import build_pyramid
 from crista.images.image import Image
 from crista.images.label_repair import LabelRepair, RepairPlan
-from crista.images.listing import list_images
+from crista.images.listing import expand_home, list_images
+from crista.images.ome_zarr import create_ome_zarr, write_block
+from crista.images.pyramid import choose_pyramid
 from crista.images.scan import ImageScan
 from crista.images.split import Split
-from crista.images.wording import show_shape
+from crista.images.stored import lies_in_several_files
 from crista.images.write import write_image
 
 WHOLE = 2**29
@@ -63,7 +67,7 @@ def choose_left_out(report: DatasetReport) -> dict[Path, str]:
     out: dict[Path, str] = {}
     splits = splits_of(report)
     for split in report.splits:
-        out |= dict(_unusable(split))
+        out |= split.unusable
     learnt = splits.get("train", Split("train"))
     for group in exact_copies(learnt):
         sound = [pair for pair in group if pair.image.path not in out]
@@ -74,18 +78,6 @@ def choose_left_out(report: DatasetReport) -> dict[Path, str]:
         if set(shared) | set(out) < {pair.image.path for pair in split.pairs} | set(out):
             out |= shared
     return out
-
-
-def _unusable(split: Split) -> Iterator[tuple[Path, str]]:
-    for pair, scan in zip(split.pairs, split.scans, strict=True):
-        broken = [image for image in (pair.image, pair.label) if image is not None and image.path in split.unreadable]
-        if broken:
-            yield pair.image.path, f"{broken[0].path.name} cannot be read"
-        elif pair.label is not None and pair.label.spatial_shape != pair.image.spatial_shape:
-            shapes = " and ".join(show_shape(side.spatial_shape) for side in (pair.image, pair.label))
-            yield pair.image.path, f"image and label {pair.label.path.name} have different shapes, {shapes}"
-        elif scan is not None and scan.is_empty_of_values:
-            yield pair.image.path, "no finite value in the image"
 
 
 def copy_split(job: CopyJob) -> Iterator[Change]:
@@ -107,12 +99,12 @@ def _unpaired(job: CopyJob) -> Iterator[Change]:
     with_labels = any(pair.label is not None for pair in job.split.pairs)
     for folder in (job.section.path, job.section.gt_path if with_labels else None):
         try:
-            listed = list_images(Path(folder).expanduser()) if folder else []
+            listed = list_images(expand_home(folder)) if folder else []
         except DataError:
             listed = []
         for path in listed:
             if path not in known:
-                yield Change(str(path), "cannot be read, or has no partner of its name", "left out")
+                yield Change(str(path), "cannot be read, is of other dimensions, or has no partner of its name", "left out")
 
 
 def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[Change]:
@@ -120,12 +112,12 @@ def _copy_image(job: CopyJob, image: Image, scan: ImageScan | None) -> Iterator[
     target = folder / f"{job.name_of(image)}.tif"
     if scan is not None and scan.num_nonfinite:
         means = [channel.mean for channel in scan.channels]
-        _rewrite(image, target, lambda block: _fill(block, means))
+        _rewrite(image, target, lambda block: _fill(block, means), is_label=False)
         shown = ", ".join(f"{mean:.6g}" for mean in means)
         done = f"replaced by the mean of the finite pixels of the channel ({shown})"
         yield Change(str(image.path), f"{scan.num_nonfinite} NaN or infinite pixels", done)
-    elif _must_be_rewritten(job.section, is_label=False):
-        _rewrite(image, target, lambda block: block)
+    elif _must_be_rewritten(job.section, image, is_label=False):
+        _rewrite(image, target, lambda block: block, is_label=False)
     else:
         _copy_file(image.path, folder)
 
@@ -144,10 +136,10 @@ def _copy_label(job: CopyJob, label: Image) -> Iterator[Change]:
     if repair is None and path in job.repairs.hopeless:
         yield Change(str(path), job.repairs.hopeless[path], "copied as it is: `crista check` says what you can do")
     if repair is not None and (repair.seen or label.dtype.kind == "f"):
-        _rewrite(label, target, repair.apply)
+        _rewrite(label, target, repair.apply, is_label=True)
         yield from _list_changes(path, label, repair)
-    elif _must_be_rewritten(job.section, is_label=True):
-        _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0])
+    elif _must_be_rewritten(job.section, label, is_label=True):
+        _rewrite(label, target, repair.apply if repair is not None else lambda block: block[0], is_label=True)
     else:
         _copy_file(path, folder)
 
@@ -159,10 +151,15 @@ def _list_changes(path: Path, label: Image, repair: LabelRepair) -> Iterator[Cha
         yield Change(str(path), f"whole numbers stored as {label.dtype.name}", "written as uint8")
 
 
-def _must_be_rewritten(section: Section, *, is_label: bool) -> bool:
-    """Whether a key of the configuration says how to read the files: what is written says that itself."""
+def _must_be_rewritten(section: Section, image: Image, *, is_label: bool) -> bool:
+    """Whether a copy of the file would not be the image.
+
+    A key of the configuration says how to read it (what is written says that itself), or its pixels lie in other files too.
+    """
     axes = section.input_mask_axes_order if is_label else section.input_img_axes_order
-    return bool(axes) or section.input_zarr_multiple_data
+    inner = section.input_zarr_multiple_data_gt_path if is_label else section.input_zarr_multiple_data_raw_path
+    is_named = section.input_zarr_multiple_data or (bool(inner) and image.inner is not None)
+    return bool(axes) or is_named or lies_in_several_files(image.notes)
 
 
 def _copy_file(path: Path, folder: Path) -> None:
@@ -182,12 +179,25 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _rewrite(image: Image, path: Path, change: Callable[[Array], Array]) -> None:
-    """Write as TIFF with the axes and the voxel size of the image; `change` makes C(Z)YX or (Z)YX of C(Z)YX."""
+def _rewrite(image: Image, path: Path, change: Callable[[Array], Array], *, is_label: bool) -> None:
+    """Write with the axes and the voxel size of the image, as TIFF; `change` makes C(Z)YX or (Z)YX of C(Z)YX."""
     lazy = _Changed(image, change)
     array = lazy if image.nbytes > WHOLE else lazy[(slice(None),) * len(lazy.shape)]
     axes = canonical_axes(image.ndim)[-len(lazy.shape) :]
-    write_image(path, array, axes, spacing=image.spacing)
+    if image.ndim == 3 and image.spatial_shape[0] == 1:
+        _write_store(path.with_suffix(".ome.zarr"), np.asarray(array), axes, image.spacing, is_label=is_label)
+    else:
+        write_image(path, array, axes, spacing=image.spacing)
+
+
+def _write_store(path: Path, array: Array, axes: str, spacing: Spacing | None, *, is_label: bool) -> None:
+    """Write a volume of one slice as OME-Zarr: in a TIFF it would be an image."""
+    array = array.astype(np.float32) if array.dtype == np.float16 else array
+    pyramid = choose_pyramid(axes, array.shape, array.dtype, spacing)
+    create_ome_zarr(path, pyramid, is_label=is_label)
+    for region in pyramid.levels[0].iter_blocks():
+        write_block(path, 0, region, array[region])
+    build_pyramid(path)
 
 
 class _Changed:

@@ -48,6 +48,8 @@ class Image:
     """Path inside a Zarr, N5 or HDF5 file."""
     chunks: tuple[int, ...] | None = None
     """Voxels along (Z)YX that are decoded as one; None where any region costs what it holds."""
+    orientation: str = ""
+    """Of a NIfTI, where its header says: which way x, y and z run in the body, e.g. ``RAS``. Pixels stay as they are stored."""
     cut_from: Image | None = field(default=None, repr=False, compare=False)
     """The whole image, where this is a part of one."""
     cut_at: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
@@ -81,16 +83,16 @@ class Image:
         return to_canonical(self.source.read(stored), self.axes, self.ndim)
 
 
-DOUBLE_EXTENSIONS = (".ome.tiff", ".ome.tif", ".ome.zarr", ".nii.gz")
+DOUBLE_EXTENSIONS = (".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".nii.gz")
 
 
 def stem(path: Path) -> str:
-    """File name without its extension; double extensions count as one."""
+    """File name without its extension; double extensions count as one, and a number is none (slice.001, slice.002)."""
     name = path.name
     for extension in DOUBLE_EXTENSIONS:
         if name.lower().endswith(extension):
             return name[: -len(extension)]
-    return path.stem
+    return name if path.suffix[1:].isdecimal() else path.stem
 
 
 @dataclass(frozen=True)

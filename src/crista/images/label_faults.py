@@ -15,12 +15,24 @@ RARE = 1e-3
 MAX_SOFT_VALUES = 8
 """Soft labels between so many whole numbers at most are snapped to them."""
 
+COLOURS_FIX = "each colour becomes a class (colours.csv keeps which)"
+
 Summaries = Sequence[tuple[Path, LabelSummary]]
 """The label images of a set, each with its values."""
 
 
-def check_values(path: Path, summary: LabelSummary, coding: LabelCoding) -> Problem | None:
-    """What is wrong with a label image (of validation or test) under a coding that is already decided."""
+def colours_can_be_classes(summaries: Summaries) -> bool:
+    """Whether colours may become classes: not beside label images of several numbers, for nobody knows which colour is which."""
+    colours = {colour for _, summary in summaries for colour, _ in summary.colours}
+    numbers = any(len(set(summary.values) - {0}) > 1 for _, summary in summaries if summary.channels != "different")
+    return len(colours) <= 2 or not numbers
+
+
+def check_values(path: Path, summary: LabelSummary, coding: LabelCoding, *, is_trained: bool = False) -> Problem | None:
+    """What is wrong with a label image (of validation or test) under a coding that is already decided.
+
+    `is_trained`: by a network that is there already, and does not change with the copies of the labels.
+    """
     broken = _broken(summary)
     if broken is not None:
         return Problem(str(path), *broken, fix=fix_of(summary))
@@ -32,7 +44,20 @@ def check_values(path: Path, summary: LabelSummary, coding: LabelCoding) -> Prob
     if IGNORED in unknown:
         next_step += f"; if {IGNORED} means 'not annotated', train with LOSS.IGNORE_INDEX: {IGNORED}, "
         next_step += f"or measure with `crista evaluate … --ignore-index {IGNORED}`"
-    return Problem(str(path), f"holds {show_values(unknown)}; the label values of this training are {known}", next_step)
+    what = f"holds {show_values(unknown)}; the label values of this training are {known}"
+    return Problem(str(path), what, next_step, fix=_fix_of_values(summary, coding, is_trained=is_trained))
+
+
+def _fix_of_values(summary: LabelSummary, coding: LabelCoding, *, is_trained: bool) -> str:
+    """What is done about values that `coding` does not know, in words; empty where nothing can be."""
+    if coding.mapping is not None and is_trained:
+        return ""  # copies hold 0, 1, 2…, which the network does not know
+    values = set(summary.values) - set(coding.ignored_values)
+    if coding.num_classes == 2 and len(values - {0}) == 1:
+        return f"{next(iter(values - {0}))} becomes class 1"
+    if coding.mapping is not None and values <= set(range(coding.num_classes)):
+        return f"kept, because the training labels are written as {show_values(range(coding.num_classes))} too"
+    return ""
 
 
 def check_summaries(summaries: Summaries) -> list[Problem]:
@@ -54,10 +79,15 @@ def check_summaries(summaries: Summaries) -> list[Problem]:
     return problems
 
 
+def is_broken(summary: LabelSummary) -> bool:
+    """Whether a file is no label image."""
+    return _broken(summary) is not None
+
+
 def fix_of(summary: LabelSummary) -> str:
     """What is done about a label image that is none, in words; empty where nothing can be."""
     if summary.channels == "different":
-        return "each colour becomes a class (colours.csv keeps which)" if summary.colours else ""
+        return COLOURS_FIX if summary.colours else ""
     steps = []
     if summary.num_fractional:
         if not threshold_is_known(summary):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
 from crista.images.coding import MAX_UNSTATED_CLASSES, decide_coding, is_lossy
-from crista.images.label_faults import Summaries, fix_of
+from crista.images.label_faults import Summaries, colours_can_be_classes, fix_of
 from crista.images.labels import IGNORED, MAX_VALUES, LabelSummary, pack_colours
 from crista.images.wording import show_values
 
@@ -84,7 +84,8 @@ def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None
     num_classes, ignore_index : DATA.N_CLASSES and LOSS.IGNORE_INDEX; None where they are not set
     """
     everything = [*train, *others]
-    colours = _decide_colours([summary for _, summary in everything], num_classes)
+    named = colours_can_be_classes(everything)
+    colours = _decide_colours([summary for _, summary in everything], num_classes) if named else {}
     snapped = _true_values(everything, num_classes, ignore_index)
     rewritings: dict[Path, _Rewriting] = {}
     hopeless: dict[Path, str] = {}
@@ -296,7 +297,7 @@ def _mapping_of(
     values = set(found.counts) - {ignore_index}
     if ANY_OBJECT in mapping or values <= set(mapping):
         return mapping
-    count = len(set(mapping.values()) - {ignore_index})
+    count = len(set(mapping.values()) - {IGNORED})
     if count == 2 and len(values - {0}) == 1:
         return {0: 0, next(iter(values - {0})): 1}
     plain = {index: index for index in range(num_classes or count)}

@@ -14,25 +14,52 @@ from crista.images.content import SUPPORTED_EXTENSIONS, ZARR_METADATA
 from crista.images.n5 import is_n5_store
 from crista.images.wording import list_names
 
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"})
-SIDECAR_EXTENSIONS = frozenset(
-    {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".ini", ".pdf", ".py", ".ipynb"}
+SYSTEM_FILES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
 )
-"""Notes and tables that people keep beside their images; never read as images."""
+SIDECAR_EXTENSIONS = frozenset(
+    {
+        *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".ini", ".pdf", ".py", ".ipynb"),
+        *(".xlsx", ".xls", ".docx", ".roi", ".geojson"),
+    }
+)
+"""Notes, tables and outlines that people keep beside their images; never read as images."""
+COMPANION = ".companion.ome"
+"""The metadata of an OME-TIFF that lies in several files."""
 MAX_SUBFOLDERS = 1000
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file manager or an operating system put it there (`.DS_Store`, `._a.tif`, `Thumbs.db`)."""
-    return path.name.startswith(".") or path.name.lower() in SYSTEM_FILES
+    """Whether a file manager or an operating system put it there (`.DS_Store`, `._a.tif`, `a.tif:Zone.Identifier`)."""
+    name = path.name.lower()
+    return name.startswith(".") or name in SYSTEM_FILES or name.endswith(":zone.identifier")
 
 
 def is_store(path: Path) -> bool:
     """Whether the folder is one Zarr or N5 store: by its suffix, or by the metadata in it."""
-    if not path.is_dir():
+    if not _is_folder(path):
         return False
-    by_name = path.suffix.lower() in (".zarr", ".n5") or any((path / name).is_file() for name in ZARR_METADATA)
-    return by_name or is_n5_store(path)
+    if path.suffix.lower() in (".zarr", ".n5"):
+        return True
+    try:
+        return any((path / name).is_file() for name in ZARR_METADATA) or is_n5_store(path)
+    except PermissionError:
+        return False  # lost+found, at the top of a disk
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False  # a link to where nobody may look
+
+
+def expand_home(path: str) -> Path:
+    """`path` with the home folder for a ~; that of a user who is not there stays as it is, to be told as missing."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def sort_naturally(paths: Sequence[Path]) -> list[Path]:
@@ -51,15 +78,15 @@ def list_images(folder: Path) -> list[Path]:
     DataError
         The folder is missing (the nearest existing folder and similar names are given), or holds no image.
     """
-    if is_store(folder) or folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise DataError("with the folders", [_missing(folder)])
     try:
+        if is_store(folder) or folder.is_file():
+            return [folder]
+        if not folder.is_dir():
+            raise DataError("with the folders", [_missing(folder)])
         found = [path for path in folder.iterdir() if _is_candidate(path)]
     except PermissionError:
-        problem = Problem(str(folder), "no permission to list it", "change its permissions (chmod +rx)")
-        raise DataError("with the folders", [problem]) from None
+        what, next_step = "no permission to list it, or to enter a folder above it", "change the permissions (chmod +rx)"
+        raise DataError("with the folders", [Problem(str(folder), what, next_step)]) from None
     if not found:
         raise DataError("with the folders", [_empty(folder)])
     return sort_naturally(found)
@@ -68,9 +95,9 @@ def list_images(folder: Path) -> list[Path]:
 def _is_candidate(path: Path) -> bool:
     if is_hidden(path):
         return False
-    if path.is_dir():
+    if _is_folder(path):
         return _is_named_like_an_image(path) or is_store(path)
-    return path.suffix.lower() not in SIDECAR_EXTENSIONS
+    return path.suffix.lower() not in SIDECAR_EXTENSIONS and not path.name.lower().endswith(COMPANION)
 
 
 def _is_named_like_an_image(path: Path) -> bool:
@@ -84,10 +111,13 @@ def _missing(folder: Path) -> Problem:
     if not parent.is_dir():
         return Problem(str(folder), f"does not exist: {parent} is a file, not a folder", "correct the path")
     wanted = folder.absolute().relative_to(parent).parts[0]
-    names = [path.name for path in sort_naturally(list(parent.iterdir())) if not is_hidden(path)]
+    what = f"does not exist; the nearest existing folder is {parent}"
+    try:
+        names = [path.name for path in sort_naturally(list(parent.iterdir())) if not is_hidden(path)]
+    except PermissionError:
+        return Problem(str(folder), what, "correct the path")
     lower = {name.lower(): name for name in names}
     similar = [lower[name] for name in get_close_matches(wanted.lower(), list(lower), n=3, cutoff=0.5)]
-    what = f"does not exist; the nearest existing folder is {parent}"
     if similar:
         return Problem(str(folder), what, f"did you mean {' or '.join(similar)} instead of {wanted}?")
     listed = f"it holds {', '.join(names[:5])}{'…' if len(names) > 5 else ''}" if names else "it is empty"
@@ -115,7 +145,7 @@ def _iter_nested(folder: Path) -> Iterator[Path]:
         visited += 1
         with suppress(PermissionError):
             for path in waiting.pop(0).iterdir():
-                if path.is_dir() and not path.is_symlink() and not is_hidden(path) and not is_store(path):
+                if _is_folder(path) and not path.is_symlink() and not is_hidden(path) and not is_store(path):
                     waiting.append(path)
                 elif _is_candidate(path) and (_is_named_like_an_image(path) or is_store(path)):
                     yield path

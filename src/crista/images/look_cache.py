@@ -21,6 +21,7 @@ from crista.images.digest import files_of
 from crista.images.image import Image
 from crista.images.labels import LabelSummary, summarise_label
 from crista.images.scan import ImageScan, Intensity, scan_image
+from crista.images.stored import lies_in_several_files
 
 VERSION = 3
 """Part of every key: raise it when a scan or a summary changes its meaning."""
@@ -34,13 +35,19 @@ Found = TypeVar("Found")
 
 
 def cache_folder() -> Path | None:
-    """Where things are remembered: CRISTA_CACHE, else ``crista`` in the user's cache folder; None if that is turned off."""
+    """Where things are remembered: CRISTA_CACHE, else ``crista`` in the user's cache folder; None if that is turned off.
+
+    None also where the user has no home folder, as under a number without a name in a container.
+    """
     given = os.environ.get("CRISTA_CACHE", "")
     if given.strip().lower() in OFF:
         return None
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crista"
+    try:
+        if given:
+            return Path(given).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crista"
+    except RuntimeError:
+        return None
 
 
 def look_at_image(image: Image) -> ImageScan:
@@ -70,7 +77,9 @@ def _remember(kind: str, image: Image, look: Callable[[Image], Found], load: Cal
 
 
 def _key(kind: str, image: Image) -> str | None:
-    """A digest of all that the result depends on; None where the file cannot be identified."""
+    """A digest of all that the result depends on; None where the files cannot be identified."""
+    if lies_in_several_files(image.notes):
+        return None
     try:
         files = list(_iter_states(image.path))
     except OSError:

@@ -6,18 +6,28 @@ N5 counts its axes from the fastest one, x y z; here and in crista they are z y 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crista.geometry.axes import Array, Region
-from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
+from crista.images.chunked import MAX_COUNTED, ChunkGrid, OpenedArray, read_through_cache
 from crista.images.containers import axes_from_attributes, choose_only_array, missing_array_error, spellings_of
-from crista.images.stored import Stored, decoding_errors, micrometres_by_axis, note_on_pieces, num_bytes, read_error
+from crista.images.stored import (
+    Stored,
+    decoding_errors,
+    micrometres_by_axis,
+    note_on_missing,
+    note_on_pieces,
+    num_bytes,
+    read_error,
+)
 
 ATTRIBUTES = "attributes.json"
 FINEST = "s0"
@@ -57,10 +67,19 @@ def read_n5_header(path: Path, inner: str | None, is_label: bool) -> Stored:
         axes=_axes(attributes, len(shape)) or _axes(parent, len(shape)) or "?" * len(shape),
         source=_N5Pixels(path, name),
         spacing=_spacing(attributes) or (_spacing(parent) if _is_finest(name) else {}),
-        notes=note_on_pieces("blocks", num_bytes(tuple(attributes["blockSize"]), np.dtype(attributes["dataType"]))),
+        notes=_missing_blocks(path / name, attributes)
+        + note_on_pieces("blocks", num_bytes(tuple(attributes["blockSize"]), np.dtype(attributes["dataType"]))),
         inner=name or None,
         chunks=tuple(int(n) for n in reversed(attributes["blockSize"])),
     )
+
+
+def _missing_blocks(folder: Path, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    expected = prod(ceil(n / step) for n, step in zip(attributes["dimensions"], attributes["blockSize"], strict=True))
+    if not 0 < expected <= MAX_COUNTED:
+        return ()
+    stored = sum(name.isdecimal() for _, _, names in os.walk(folder) for name in names)
+    return note_on_missing("blocks", stored, expected, 0)
 
 
 def _require_tensorstore(path: Path) -> Any:
@@ -116,20 +135,32 @@ def _is_finest(name: str) -> bool:
 
 def _axes(attributes: Mapping[str, Any], num_axes: int) -> str | None:
     """Axis letters, slowest first. Writers list them from either end; x is the fastest axis of N5."""
-    transform = attributes.get("transform", {})
-    letters = axes_from_attributes(attributes, num_axes) or axes_from_attributes(transform, num_axes)
+    letters = axes_from_attributes(attributes, num_axes) or axes_from_attributes(_transform_of(attributes), num_axes)
     return letters[::-1] if letters is not None and letters.startswith("X") else letters
 
 
+def _transform_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    transform = attributes.get("transform")
+    return transform if isinstance(transform, Mapping) else {}
+
+
 def _spacing(attributes: Mapping[str, Any]) -> dict[str, float]:
-    """Micrometres per voxel, from ``pixelResolution`` or ``resolution`` (x first) or ``transform`` (as its axes)."""
+    """Micrometres per voxel; empty where there is nothing, or something else, under the names of a voxel size."""
+    try:
+        return _stated_spacing(attributes)
+    except (TypeError, ValueError):
+        return {}
+
+
+def _stated_spacing(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """From ``pixelResolution`` or ``resolution`` (x first) or ``transform`` (as its axes)."""
     resolution = attributes.get("pixelResolution", attributes.get("resolution"))
     if resolution is not None:
         sizes, units = resolution, attributes.get("units", ())
         if isinstance(resolution, Mapping):
             sizes, units = resolution.get("dimensions", ()), resolution.get("unit", ())
         return micrometres_by_axis("XYZ"[: len(sizes)], sizes, units)
-    transform = attributes.get("transform", {})
+    transform = _transform_of(attributes)
     return micrometres_by_axis(
         "".join(map(str, transform.get("axes", ()))), transform.get("scale", ()), transform.get("units", ())
     )

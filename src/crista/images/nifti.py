@@ -31,6 +31,7 @@ BEST_COMPRESSION = 1100.0
 
 _AXES = {2: "XY", 3: "XYZ", 4: "XYZC"}
 _NO_UNIT = "unknown"
+RESOLUTION_KEY = "set DATA.TRAIN.RESOLUTION (DATA.VAL…, DATA.TEST… alike)"
 
 
 def read_nifti_header(path: Path) -> Stored:
@@ -45,6 +46,9 @@ def read_nifti_header(path: Path) -> Stored:
         is_compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         header = _parse_header(gzip.GzipFile(fileobj=file) if is_compressed else file)
+    if header["magic"].item()[:3] in (b"ni1", b"ni2"):
+        what = "only the header of a NIfTI that is stored in two files (.hdr and .img), which are not read"
+        raise read_error(path, what, "save it as one file: nibabel.save(nibabel.load('a.hdr'), 'a.nii.gz')")
     stored_shape = tuple(int(n) for n in header.get_data_shape())
     shape = stored_shape
     while len(shape) > 3 and shape[-1] == 1:
@@ -67,7 +71,8 @@ def read_nifti_header(path: Path) -> Stored:
     if is_compressed:
         notes += note_on_pieces("one piece", num_bytes(shape, dtype))
     presented = scaled.scale(np.zeros((1,), dtype)).dtype
-    return Stored(shape, presented, _AXES[len(shape)], scaled, spacing, tuple(notes))
+    orientation = _orientation(header) if len(shape) > 2 else ""
+    return Stored(shape, presented, _AXES[len(shape)], scaled, spacing, tuple(notes), orientation=orientation)
 
 
 def _parse_header(file: Any) -> Any:
@@ -100,9 +105,26 @@ def _scaling(path: Path, header: Any) -> tuple[float, float]:
 def _spacing(header: Any) -> tuple[dict[str, float], list[str]]:
     sizes = tuple(abs(float(value)) for value in header.get_zooms()[:3])
     unit = header.get_xyzt_units()[0]
-    notes = ["no unit of length in the header: millimetres are assumed"] if unit == _NO_UNIT else []
+    notes = (
+        [f"no unit of length in the header: millimetres are assumed; if that is wrong, {RESOLUTION_KEY}"]
+        if unit == _NO_UNIT
+        else []
+    )
     name = {"meter": "m", "micron": "um"}.get(unit, "mm" if unit == _NO_UNIT else unit)
     return micrometres_by_axis("XYZ"[: len(sizes)], sizes, name), notes
+
+
+def _orientation(header: Any) -> str:
+    """Which way the stored axes run, ``RAS`` say; empty where the header does not say."""
+    if not header["qform_code"] and not header["sform_code"]:
+        return ""
+    axcodes: Any = nibabel.aff2axcodes
+    try:
+        affine = header.get_best_affine()
+        codes: Any = axcodes(affine) if np.isfinite(affine).all() else (None,)
+    except (ValueError, HeaderDataError, np.linalg.LinAlgError):
+        return ""
+    return "" if None in codes else "".join(codes)
 
 
 def _decompress(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Array:

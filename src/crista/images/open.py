@@ -70,6 +70,7 @@ def open_image(
         notes=notes + remark,
         inner=stored.inner,
         chunks=_chunks_of(stored, choice),
+        orientation=stored.orientation,
     )
 
 
@@ -127,7 +128,8 @@ def _presented_dtype(path: Path, dtype: np.dtype) -> np.dtype:
         return np.dtype(np.uint8)
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         what = f"pixels of type {dtype} are not supported; allowed are integers and real numbers of at most 64 bits"
-        raise read_error(path, what, "convert the pixels (a complex image: its magnitude)")
+        steps = {"c": "save the magnitude", "V": f"save {' and '.join(dtype.names or ('its parts',))} as channels"}
+        raise read_error(path, what, steps.get(dtype.kind, "convert the pixels"))
     return dtype.newbyteorder("=")
 
 

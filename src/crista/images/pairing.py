@@ -6,7 +6,8 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,15 +46,16 @@ def pair_files(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tup
     DataError
         Names occur twice, counts differ, or names do not match: each leftover image and label is listed.
     """
-    problems = [*_find_duplicates(images, "images"), *_find_duplicates(labels, "labels")]
+    doubles = _describe_doubles(images, labels)
+    images, labels = _first_of_each(images), _first_of_each(labels)
+    best = _best_match(images, labels)
+    if len(images) == len(labels) == 1 and not best.partner:
+        best = _Match({0: 0}, "one image and one label, paired although their names differ")
+    is_complete = len(best.partner) == len(images) == len(labels)
+    problems = doubles if is_complete else [*doubles, *_describe_leftovers(best, images, labels, counted=not doubles)]
     if problems:
         raise DataError("with the pairing of images and labels", problems)
-    best = _best_match(images, labels)
-    if len(best.partner) == len(images) == len(labels):
-        return _pairs(best, images, labels)
-    if len(images) == len(labels) == 1:
-        return _pairs(_Match({0: 0}, "one image and one label, paired although their names differ"), images, labels)
-    raise DataError("with the pairing of images and labels", _describe_leftovers(best, images, labels))
+    return _pairs(best, images, labels)
 
 
 def pair_what_matches(images: Sequence[Path], labels: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
@@ -71,6 +73,11 @@ def _best_match(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
 def _without_doubles(paths: Sequence[Path]) -> list[Path]:
     """Those whose names do not differ from others in the extension only."""
     return [path for same in _by_stem(paths).values() if len(same) == 1 for path in same]
+
+
+def _first_of_each(paths: Sequence[Path]) -> list[Path]:
+    """One of those whose names differ in the extension only."""
+    return [same[0] for same in _by_stem(paths).values()]
 
 
 def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -136,7 +143,11 @@ def _match_renamed(images: Sequence[Path], labels: Sequence[Path]) -> _Match:
     if not counts:
         return _Match({}, "")
     # Ties go to "nothing is replaced", then to the shortest replacement.
-    old, new = max(counts, key=lambda pair: (counts[pair], pair == ((), ()), -len(pair[0]) - len(pair[1])))
+    rank = {pair: (count, pair == ((), ()), -len(pair[0]) - len(pair[1])) for pair, count in counts.items()}
+    old, new = max(rank, key=lambda pair: rank[pair])
+    is_weak = counts[old, new] == 1 or list(rank.values()).count(rank[old, new]) > 1
+    if is_weak and _is_ambiguous((old, new), image_units, label_units):
+        return _Match({}, "")
     label_at = _unique_positions(label_units)
     claims: dict[int, int] = {}
     for index, units in enumerate(image_units):
@@ -160,6 +171,19 @@ def _difference(image: Units, label: Units) -> tuple[Units, Units] | None:
     return image[start : len(image) - end], label[start : len(label) - end]
 
 
+def _is_ambiguous(replaced: tuple[Units, Units], images: Sequence[Units], labels: Sequence[Units]) -> bool:
+    """Whether what the first pair with this difference has in common is in other names too: img_A and img_C, beside img_B."""
+    image, label = next(pair for pair in product(images[:SAMPLED], labels[:SAMPLED]) if _difference(*pair) == replaced)
+    common = len(image) - len(replaced[0])
+    start = next((i for i in range(common) if image[i] != label[i]), common)
+    end = common - start
+
+    def has_it(name: Units) -> bool:
+        return len(name) >= common and name[:start] == image[:start] and name[len(name) - end :] == image[len(image) - end :]
+
+    return sum(map(has_it, images)) > 1 or sum(map(has_it, labels)) > 1
+
+
 def _replacements(units: Units, old: Units, new: Units) -> set[Units]:
     """`units` with `old` replaced by `new` at each place where it occurs."""
     size = len(old)
@@ -167,27 +191,34 @@ def _replacements(units: Units, old: Units, new: Units) -> set[Units]:
     return {units[:i] + new + units[i + size :] for i in places}
 
 
-def _find_duplicates(paths: Sequence[Path], kind: str) -> list[Problem]:
+def _describe_doubles(images: Sequence[Path], labels: Sequence[Path]) -> list[Problem]:
     """Files whose names differ in the extension only: which of them is meant cannot be known."""
-    return [
-        Problem(
-            str(same[0].parent),
-            f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": {", ".join(path.name for path in same)}',
-            "keep one of them",
-        )
-        for name, same in _by_stem(paths).items()
-        if len(same) > 1
-    ]
+    problems = [*_find_doubles(images, "images"), *_find_doubles(labels, "labels")]
+    if problems and _best_match(_without_doubles(images), _without_doubles(labels)).partner:
+        return [replace(problem, fix="none of them is used") for problem in problems]
+    return problems
 
 
-def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[Path]) -> list[Problem]:
+def _find_doubles(paths: Sequence[Path], kind: str) -> list[Problem]:
+    """One problem for all, with the files of the first."""
+    doubles = {name: same for name, same in _by_stem(paths).items() if len(same) > 1}
+    if not doubles:
+        return []
+    (name, same), *others = doubles.items()
+    what = f'{"two" if len(same) == 2 else len(same)} {kind} with the stem "{name}": {", ".join(path.name for path in same)}'
+    if others:
+        what += f" (and {plural(len(others), 'more stem')}: {list_names([name for name, _ in others], LISTED)})"
+    return [Problem(str(same[0].parent), what, "keep one of them")]
+
+
+def _describe_leftovers(best: _Match, images: Sequence[Path], labels: Sequence[Path], *, counted: bool) -> list[Problem]:
     image_folder, label_folder = images[0].parent, labels[0].parent
     taken = set(best.partner.values())
     lonely_images = [path.name for index, path in enumerate(images) if index not in best.partner]
     lonely_labels = [path.name for index, path in enumerate(labels) if index not in taken]
     problems = []
     fix = "files without a partner are left out" if taken else ""
-    if len(images) != len(labels):
+    if counted and len(images) != len(labels):
         what = f"{plural(len(images), 'image')} in {image_folder}, "
         what += f"{plural(len(labels), 'label')} in {label_folder}"
         problems.append(Problem("", what, "there must be one label per image, of the same name", fix=fix))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from crista.config.data import Data
 from crista.errors import Problem
+from crista.images.dataset import merge_equal
 from crista.images.scan import ImageScan, Intensity
 from crista.images.split import Split
 from crista.images.wording import LEFT_OUT, list_files, place_of
@@ -24,18 +25,24 @@ FAR = 4.0
 def check_pixels(split: Split, data: Data) -> tuple[list[Problem], list[Problem]]:
     """Problems and warnings about the images of a split by themselves."""
     problems = []
-    warnings = []
     for pair, scan in split.scanned:
-        path = str(pair.image.path)
         if scan.is_empty_of_values:
             what = f"holds no finite value: all {scan.num_nonfinite} pixels are NaN or infinite"
-            problems.append(Problem(path, what, "remove it, or export it again", fix=LEFT_OUT))
-        elif scan.num_nonfinite:
-            what = f"holds NaN or infinite values ({scan.num_nonfinite} pixels): they are replaced by 0 after normalisation"
-            effect, fix = "they count as pixels of mean intensity", "they become the mean of the finite pixels of their channel"
-            warnings.append(Problem(path, what, "check where they come from", effect, fix))
-    warnings += [*_constant(split), *_saturated(split), *_negative(split, data)]
-    return problems, warnings
+            problem = Problem(str(pair.image.path), what, "remove it, or export it again", fix=LEFT_OUT)
+            problems.append((pair.image.path, problem))
+    return merge_equal(problems), [*_nonfinite(split), *_constant(split), *_saturated(split), *_negative(split, data)]
+
+
+def _nonfinite(split: Split) -> Iterator[Problem]:
+    found = [(pair.image.path, scan) for pair, scan in split.scanned if scan.num_nonfinite and not scan.is_empty_of_values]
+    if found:
+        paths, scans = zip(*found, strict=True)
+        counted = f"({sum(scan.num_nonfinite for scan in scans)} pixels)"
+        one = f"holds NaN or infinite values {counted}"
+        what = one if len(paths) == 1 else f"{len(paths)} images hold NaN or infinite values {counted}: {list_files(paths)}"
+        effect, fix = "they count as pixels of mean intensity", "they become the mean of the finite pixels of their channel"
+        step = "check where they come from"
+        yield Problem(place_of(paths), f"{what}: they are replaced by 0 after normalisation", step, effect, fix)
 
 
 def _constant(split: Split) -> Iterator[Problem]:

@@ -20,6 +20,9 @@ MAX_PIXELS = 2**28
 BEST_COMPRESSION = 1100.0
 """Most bytes of pixels per byte of file: deflate reaches 1032."""
 
+# Pillow would refuse a sound PNG with more than 1 MB of compressed notes: the metadata of a microscope, a colour profile.
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26
+
 _PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,

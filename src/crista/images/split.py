@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from crista.images.image import Image, ImagePair
 from crista.images.labels import LabelSummary
 from crista.images.look_cache import look_at_image, look_at_label
 from crista.images.scan import ImageScan
+from crista.images.wording import show_shape
 
 MAX_THREADS = 4
 
@@ -40,6 +41,22 @@ class Split:
             for pair, summary in zip(self.pairs, self.summaries, strict=True)
             if pair.label is not None and summary is not None
         ]
+
+    @property
+    def unusable(self) -> dict[Path, str]:
+        """Images of pairs that can neither be trained on nor measured, with the reason."""
+        return dict(self._iter_unusable())
+
+    def _iter_unusable(self) -> Iterator[tuple[Path, str]]:
+        for pair, scan in zip(self.pairs, self.scans, strict=True):
+            broken = [image for image in (pair.image, pair.label) if image is not None and image.path in self.unreadable]
+            if broken:
+                yield pair.image.path, f"{broken[0].path.name} cannot be read"
+            elif pair.label is not None and pair.label.spatial_shape != pair.image.spatial_shape:
+                shapes = " and ".join(show_shape(side.spatial_shape) for side in (pair.image, pair.label))
+                yield pair.image.path, f"image and label {pair.label.path.name} have different shapes, {shapes}"
+            elif scan is not None and scan.is_empty_of_values:
+                yield pair.image.path, "no finite value in the image"
 
     @property
     def scanned(self) -> list[tuple[ImagePair, ImageScan]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import struct
 import tokenize
 import zlib
@@ -39,6 +40,9 @@ DECODING_ERRORS: tuple[type[Exception], ...] = (
 )
 """What decoders raise on damaged files; Pillow even raises SyntaxError for a PNG, and NumPy TokenError for a header."""
 
+_UNKNOWN_WAY = re.compile(r"not supported|unsupported|not implemented", re.IGNORECASE)
+"""What decoders say of sound files that they cannot decode."""
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -60,6 +64,8 @@ class Stored:
     """Path inside a Zarr, N5 or HDF5 file."""
     chunks: tuple[int, ...] | None = None
     """Stored values that are decoded as one, along each axis; None where any region costs what it holds."""
+    orientation: str = ""
+    """Of a NIfTI, where its header says: which way x, y and z run in the body, e.g. ``RAS``."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,8 @@ def decoding_errors(path: Path, part: str = "") -> Iterator[None]:
         where = f"{part} cannot be decoded" if part else "cannot be decoded"
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         next_step = "the file is truncated or damaged: copy or export it again"
+        if _UNKNOWN_WAY.search(reason):
+            next_step = "it is stored in a way that is not known here: export it again, e.g. without compression"
         raise read_error(path, f"{where} ({reason})", next_step) from error
 
 
@@ -171,6 +179,23 @@ def note_on_pieces(kind: str, piece_bytes: int) -> tuple[str, ...]:
     if piece_bytes <= LARGE_PIECE:
         return ()
     return (f"stored in {kind} of {piece_bytes / 2**30:.1f} GB that can only be decoded whole: reading it takes as much memory",)
+
+
+def note_on_missing(kind: str, stored: int, expected: int, fill: object) -> tuple[str, ...]:
+    """What to tell of an image of which not all chunks (`kind`) are stored."""
+    if stored >= expected:
+        return ()
+    return (f"{expected - stored} of {expected} {kind} are not stored and read as the fill value {fill}",)
+
+
+SEVERAL_FILES = "its OME metadata joins several files into one image"
+VIRTUAL = "its pixels lie in other files"
+"""The notes of images that are more than the file at their path: OME-TIFF and HDF5."""
+
+
+def lies_in_several_files(notes: Sequence[str]) -> bool:
+    """Whether an image with these notes is more than the file at its path."""
+    return SEVERAL_FILES in notes or VIRTUAL in notes
 
 
 def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -34,17 +34,25 @@ def _ome_spacing(xml: str) -> dict[str, float]:
     if pixels is None:
         return {}
     known = [letter for letter in "ZYX" if f"PhysicalSize{letter}" in pixels.attrib]
-    sizes = [float(pixels.attrib[f"PhysicalSize{letter}"]) for letter in known]
+    sizes = [_as_number(pixels.attrib[f"PhysicalSize{letter}"]) for letter in known]
     return micrometres_by_axis("".join(known), sizes, [pixels.get(f"PhysicalSize{letter}Unit", "µm") for letter in known])
+
+
+def _as_number(value: Any) -> float:
+    """The size that is written; 0, which is none, where it is no number: the pixels can be read all the same."""
+    try:
+        return float(str(value).replace(",", "."))
+    except ValueError:
+        return 0.0
 
 
 def _imagej_spacing(metadata: dict[str, Any], pixels_per_unit: dict[str, float]) -> dict[str, float]:
     sizes = {letter: 1 / value for letter, value in pixels_per_unit.items()}
     if "spacing" in metadata:
-        sizes["Z"] = abs(float(metadata["spacing"]))
+        sizes["Z"] = abs(_as_number(metadata["spacing"]))
     # ImageJ names a unit of its own for y and z where they differ from x.
     units = [str(metadata.get(f"{letter.lower()}unit", metadata.get("unit", ""))) for letter in sizes]
-    if units and units[0] == "inch" and _is_of_a_screen(pixels_per_unit, "inch"):
+    if units and units[0] in ("inch", "cm") and _is_of_a_screen(pixels_per_unit, units[0]):
         return {}  # taken over from a picture
     return micrometres_by_axis("".join(sizes), list(sizes.values()), [unit.replace("\\u00B5", "µ") for unit in units])
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -16,7 +17,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from crista.geometry.axes import Array, Region
-from crista.images.chunked import ChunkGrid, OpenedArray, read_through_cache
+from crista.images.chunked import MAX_COUNTED, ChunkGrid, OpenedArray, read_through_cache
 from crista.images.containers import (
     axes_from_attributes,
     choose_only_array,
@@ -24,18 +25,23 @@ from crista.images.containers import (
     spacing_from_attributes,
     spellings_of,
 )
+from crista.images.content import ZARR_METADATA
 from crista.images.stored import (
     DECODING_ERRORS,
     Stored,
     decoding_errors,
     micrometres_by_axis,
+    note_on_missing,
     note_on_pieces,
     num_bytes,
     read_error,
 )
 
-MAX_COUNTED_FILES = 50_000
-"""Chunk files are counted, to tell of missing ones, in stores of at most so many: in half a second."""
+MAX_DEPTH = 10
+"""Groups are searched so deep for arrays; links may lead in a circle."""
+
+
+QUOTES = " '\""
 
 
 def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
@@ -44,8 +50,25 @@ def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     Raises
     ------
     ImageReadError
-        If the store is damaged, holds no such array, or several and none is named.
+        If the store is damaged, holds no such array, or several and none is named, or its decompressor is not installed.
     """
+    with _naming_codecs(path):
+        return _read_header(path, inner, is_label)
+
+
+@contextmanager
+def _naming_codecs(path: Path) -> Iterator[None]:
+    """Where a store cannot be opened for want of a decompressor, say which one: it is sound."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error).__name__ != "UnknownCodecError":  # one in zarr, another one in numcodecs
+            raise
+        what = f"is compressed with the codec {str(error).rpartition(':')[2].strip(QUOTES)}, which is not installed here"
+        raise read_error(path, what, "install the package that brings it, or save it with blosc, zstd or gzip") from error
+
+
+def _read_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     root = _open_node(path, "")
     if isinstance(root, zarr.Array):
         if inner:
@@ -58,14 +81,15 @@ def read_zarr_header(path: Path, inner: str | None, is_label: bool) -> Stored:
         notes = ("several images may lie in this store: the first is used",)
     if isinstance(node, zarr.Group):
         finest = _levels_of(_multiscale_of(node))[:1]
-        name = _join(name, finest[0] if finest else choose_only_array(path, _list_arrays(node), is_label))
+        name = _join(name, finest[0] if finest else choose_only_array(path, _list_arrays(path, node), is_label))
     multiscale, level = _multiscale_around(root, name)
     return _describe(path, root[name], name, multiscale, notes, level)
 
 
 def _open_node(path: Path, name: str) -> Any:
     try:
-        return zarr.open(store=LocalStore(path, read_only=True), path=name, mode="r")
+        # Not by consolidated metadata: they do not know of arrays that were added (labels), or removed, later.
+        return zarr.open(store=LocalStore(path, read_only=True), path=name, mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise read_error(path, f"not a zarr array or group ({error})", "copy the store again") from error
 
@@ -74,20 +98,30 @@ def _named_node(path: Path, root: Any, inner: str) -> tuple[str, Any]:
     for name in spellings_of(inner):
         if name in root:
             return name, root[name]
-    raise missing_array_error(path, inner, _list_arrays(root))
+    raise missing_array_error(path, inner, _list_arrays(path, root))
 
 
 def _join(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _list_arrays(group: Any) -> list[tuple[str, tuple[int, ...]]]:
+def _list_arrays(path: Path, group: Any) -> list[tuple[str, tuple[int, ...]]]:
     """Name and shape of all arrays of two axes or more; of a pyramid the finest level alone."""
-    nodes = {"": group, **dict(group.members(max_depth=None))}
+    nodes = {"": group, **dict(_iter_nodes(path / group.path, group))}
     groups = [(name, node) for name, node in nodes.items() if isinstance(node, zarr.Group)]
     coarse = {_join(name, level) for name, node in groups for level in _levels_of(_multiscale_of(node))[1:]}
     arrays = [(name, node.shape) for name, node in nodes.items() if isinstance(node, zarr.Array) and node.ndim >= 2]
     return sorted((name, shape) for name, shape in arrays if name not in coarse)
+
+
+def _iter_nodes(folder: Path, group: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Name and node of all that lies in a group. zarr's own listing warns of each file that is none: .DS_Store, notes."""
+    for sub in sorted(folder.iterdir()):
+        if depth < MAX_DEPTH and any((sub / name).is_file() for name in ZARR_METADATA):
+            node = group[sub.name]
+            yield sub.name, node
+            if isinstance(node, zarr.Group):
+                yield from ((_join(sub.name, name), inside) for name, inside in _iter_nodes(sub, node, depth + 1))
 
 
 def _ome(group: Any) -> Mapping[str, Any]:
@@ -119,6 +153,7 @@ def _multiscale_around(root: Any, name: str) -> tuple[Mapping[str, Any], str]:
 
 
 def _describe(path: Path, array: Any, name: str, multiscale: Mapping[str, Any], notes: tuple[str, ...], level: str) -> Stored:
+    _check_separator(path, path / name, array)
     attributes = dict(array.attrs)
     dimension_names = getattr(array.metadata, "dimension_names", None)
     if dimension_names and None not in dimension_names:
@@ -136,6 +171,21 @@ def _describe(path: Path, array: Any, name: str, multiscale: Mapping[str, Any], 
         inner=name or None,
         chunks=tuple(array.chunks),
     )
+
+
+def _check_separator(path: Path, folder: Path, array: Any) -> None:
+    """Refuse chunks under other names than the metadata say: zarr would read them as missing, a constant image.
+
+    Zarr 2 once wrote nested chunks, 0/0/0, without a word about it.
+    """
+    separator = getattr(array.metadata, "dimension_separator", None)
+    with os.scandir(folder) as entries:
+        chunk = next((entry for entry in entries if entry.name[0].isdecimal()), None)
+    stored = "." if chunk is None or chunk.is_file() else "/"
+    if separator is None or chunk is None or array.ndim < 2 or stored == separator:
+        return
+    what = f"its chunks are stored as 0{stored}0, its metadata ({folder / '.zarray'}) say 0{separator}0"
+    raise read_error(path, what, f'write "dimension_separator": "{stored}" there')
 
 
 def _ome_spacing(multiscale: Mapping[str, Any], level: str) -> dict[str, float]:
@@ -159,12 +209,10 @@ def _missing_chunks(folder: Path, array: Any) -> tuple[str, ...]:
     """Counts files, not chunks by their names, which takes zarr seconds, and not chunks of shards, which hides lost ones."""
     kind, sizes = ("chunks", array.chunks) if array.shards is None else ("shards", array.shards)
     expected = prod(ceil(n / step) for n, step in zip(array.shape, sizes, strict=True))
-    if not 0 < expected <= MAX_COUNTED_FILES:
+    if not 0 < expected <= MAX_COUNTED:
         return ()
     stored = sum(_is_chunk_file(name) for _, _, names in os.walk(folder) for name in names)
-    if stored >= expected:
-        return ()
-    return (f"{expected - stored} of {expected} {kind} are not stored and read as the fill value {array.fill_value}",)
+    return note_on_missing(kind, stored, expected, array.fill_value)
 
 
 def _is_chunk_file(name: str) -> bool:

@@ -17,7 +17,6 @@ from crista.images.check import DatasetReport, check_dataset
 from crista.images.dataset import Role
 from crista.images.fix import OBSOLETE_KEYS, Change, CopyJob, changed_keys, choose_left_out, copy_split, splits_of
 from crista.images.label_repair import RepairPlan, plan_repairs
-from crista.images.pairing import pair_what_matches
 from crista.images.pixel_faults import check_swapped
 from crista.images.wording import plural
 from crista.plan.events import Event, FileWritten, Said, StageStarted
@@ -61,8 +60,6 @@ def fix(config: Config, out: Path) -> Generator[Event, None, FixReport]:
     before = _check(config)
     config, swapped = _exchange_swapped(config, before)
     report = _check(config) if swapped else before
-    if any(not split.pairs for split in report.splits):
-        report = _check(config, lenient=True)
     left_out = choose_left_out(report)
     _require_pairs(report, left_out)
     plan = _plan_repairs(config, report)
@@ -104,11 +101,8 @@ def _require_empty(out: Path) -> None:
         raise ConfigError("with the folder of the copies", [Problem("--fix", what, "name a new folder; nothing is overwritten")])
 
 
-def _check(config: Config, *, lenient: bool = False) -> DatasetReport:
-    train, test = config.train.enable, config.test.enable
-    if lenient:
-        return check_dataset(config, need_train=train, need_test=test, pairing=pair_what_matches)
-    return check_dataset(config, need_train=train, need_test=test)
+def _check(config: Config) -> DatasetReport:
+    return check_dataset(config, need_train=config.train.enable, need_test=config.test.enable)
 
 
 def _require_pairs(report: DatasetReport, left_out: Mapping[Path, str]) -> None:
@@ -116,7 +110,8 @@ def _require_pairs(report: DatasetReport, left_out: Mapping[Path, str]) -> None:
     empty = [split for split in report.splits if all(pair.image.path in left_out for pair in split.pairs)]
     if empty or not report.splits:
         problems = report.problems or [Problem("", "no image was found", "check the folders")]
-        raise DataError("with the data; no image is left to copy", problems)
+        where = f" in {' and '.join(f'DATA.{split.role.upper()}' for split in empty)}" if empty else ""
+        raise DataError(f"with the data; no image is left to copy{where}", problems)
 
 
 def _exchange_swapped(config: Config, report: DatasetReport) -> tuple[Config, list[Change]]:
