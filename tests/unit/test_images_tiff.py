@@ -351,6 +351,22 @@ def test_a_page_that_points_to_itself_ends(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_image(path, ndim=2).read()[0], STACK[0])
 
 
+def test_pages_in_a_circle_are_refused(tmp_path: Path) -> None:
+    """In an OME-TIFF with an empty page in the circle tifffile would look for its end for ever."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, STACK, metadata=None, byteorder="<", photometric="minisblack")
+    content = bytearray(path.read_bytes())
+    first = offset = struct.unpack("<I", content[4:8])[0]
+    while offset:
+        link = offset + 2 + 12 * struct.unpack("<H", content[offset : offset + 2])[0]
+        offset = struct.unpack("<I", content[link : link + 4])[0]
+    content[link : link + 4] = struct.pack("<I", first)
+    path.write_bytes(content)
+
+    with pytest.raises(ImageReadError, match=rf"after page {len(STACK)} comes page 1 again(?s:.)*copy or export it again"):
+        open_image(path, ndim=3)
+
+
 def test_alpha_beside_grey_is_dropped_as_in_a_png(tmp_path: Path) -> None:
     pixels = np.stack([STACK[0], STACK[1]], axis=-1)
     for name in ("a.tif", "a.png"):

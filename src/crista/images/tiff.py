@@ -77,9 +77,9 @@ def _check_page_chain(path: Path, tif: TiffFile) -> None:
     form, file, size = tif.tiff, tif.filehandle, path.stat().st_size
     if tif.is_ndpi:
         return
-    offset, seen = tif.pages.first.offset, set[int]()
+    offset, seen = tif.pages.first.offset, dict[int, int]()
     while offset and offset not in seen:
-        seen.add(offset)
+        seen[offset] = len(seen) + 1
         file.seek(offset)
         head = file.read(form.tagnosize)
         count = int.from_bytes(head, "little" if form.byteorder == "<" else "big")
@@ -89,6 +89,9 @@ def _check_page_chain(path: Path, tif: TiffFile) -> None:
             what = f"truncated: the header of page {len(seen)} should lie at byte {offset:,} of {size:,}"
             raise read_error(path, what, "copy or export it again")
         offset = int.from_bytes(link, "little" if form.byteorder == "<" else "big")
+    if offset and seen[offset] != len(seen):  # one page that leads to itself is the last one for tifffile; a circle has no end
+        what = f"damaged: after page {len(seen)} comes page {seen[offset]} again, so that its pages have no end"
+        raise read_error(path, what, "copy or export it again")
 
 
 def _letters_of(tif: TiffFile, series: Any, path: Path) -> str:
