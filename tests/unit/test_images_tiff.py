@@ -351,6 +351,17 @@ def test_a_page_that_points_to_itself_ends(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_image(path, ndim=2).read()[0], STACK[0])
 
 
+@pytest.mark.parametrize(
+    ("orientation", "notes"), [(1, ()), (6, ("orientation 6 (TIFF tag 274) is ignored: pixels are used as stored",))]
+)
+def test_an_orientation_that_is_not_followed_is_said(orientation: int, notes: tuple[str, ...], tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], metadata=None, extratags=[(274, "H", 1, orientation, True)])
+
+    image = open_image(tmp_path / "a.tif", ndim=2)
+    assert image.notes == notes
+    np.testing.assert_array_equal(image.read()[0], STACK[0])
+
+
 def test_pages_in_a_circle_are_refused(tmp_path: Path) -> None:
     """In an OME-TIFF with an empty page in the circle tifffile would look for its end for ever."""
     path = tmp_path / "a.tif"

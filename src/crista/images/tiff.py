@@ -17,6 +17,7 @@ from tifffile import TiffFile
 
 from crista.geometry.axes import Array
 from crista.images.stored import (
+    SEVERAL_FILES,
     MappedPixels,
     Stored,
     WholePixels,
@@ -120,7 +121,10 @@ def _notes_on(tif: TiffFile, series: Any) -> tuple[str, ...]:
     if photometric == 3:
         notes.append("the colour table is not applied: pixels are used as stored")
     if series.is_multifile:
-        notes.append("its OME metadata joins several files into one image")
+        notes.append(SEVERAL_FILES)
+    turned = series.keyframe.tags.valueof(274, 1)
+    if turned != 1:
+        notes.append(f"orientation {turned} (TIFF tag 274) is ignored: pixels are used as stored")
     return tuple(notes)
 
 
