@@ -55,7 +55,13 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="The predicted ones.")],
     classes: Annotated[int | None, typer.Option(min=2, help="Classes, background included. Default: counted.")] = None,
     ignore_index: Annotated[
-        int | None, typer.Option("--ignore-index", "--ignore_index", help="Value of pixels that are not measured.")
+        list[str] | None,
+        typer.Option(
+            "--ignore-index",
+            "--ignore_index",
+            metavar="N|N,N",
+            help="Value of pixels that are not measured, or several: 254,255.",
+        ),
     ] = None,
     csv: Annotated[
         Path | None,
@@ -65,9 +71,9 @@ def evaluate(
     """Measure predicted label images against the true ones."""
     from crista.workflow import api
 
-    screen = Screen()
+    screen, ignored = Screen(), options.whole_numbers("--ignore-index", ignore_index)
     with listener(screen) as show:
-        found = api.evaluate(labels, predictions, num_classes=classes, ignore_index=ignore_index, on_event=show)
+        found = api.evaluate(labels, predictions, num_classes=classes, ignore_index=ignored, on_event=show)
     screen.line("")
     rows = score_rows(found)
     screen.table(list(rows[0]), [[_shown(value) for value in row.values()] for row in rows])

@@ -96,6 +96,20 @@ def writable_file(path: Path | None) -> Path | None:
     return path
 
 
+def whole_numbers(flag: str, texts: Sequence[str] | None) -> list[int] | None:
+    """What follows `flag`, which may be repeated: ``254,255`` or ``[254, 255]``, as the configuration reads a list."""
+    if not texts:
+        return None
+    from crista.config.base import coerce
+
+    numbers = [number for text in texts for number in coerce(text, tuple[int, ...]) or (text,)]
+    wrong = [number for number in numbers if not isinstance(number, int) or isinstance(number, bool)]
+    if wrong:
+        text = f"{wrong[0]!r} is no whole number; write one, or several as 254,255"
+        raise typer.BadParameter(text, param_hint=f"'{flag}'")
+    return numbers
+
+
 def is_yaml(path: Path) -> bool:
     """Whether `path` is called as a configuration is."""
     return path.suffix.lower() in (".yaml", ".yml")

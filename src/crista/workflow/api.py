@@ -144,7 +144,7 @@ def evaluate(
     predictions: Path | str,
     *,
     num_classes: int | None = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
     on_event: OnEvent = silent,
 ) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,8 @@ WORDS = {
     "DATA.N_CLASSES": "--classes",
 }
 """How `crista evaluate` calls the keys of a configuration."""
+LIST = re.compile(r"\[[\d, ]+\]")
+"""Several values as a configuration has them; a command line takes them as one word, ``254,255``."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def evaluate_folders(
     predictions: Path,
     *,
     num_classes: int | None = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Generator[Event, None, Evaluation]:
     """Compare two folders (or files) of label images, paired by name.
@@ -97,7 +100,7 @@ def evaluate_folders(
     ----------
     labels, predictions : true and predicted label images
     num_classes : background included; None: counted in both folders
-    ignore_index : value of true pixels that are not measured; below 0: none
+    ignore_index : value of true pixels that are not measured, or several; below 0: none
     class_names : one per class, background first; None: ``class 0``, ``class 1``…
 
     Raises
@@ -114,7 +117,8 @@ def evaluate_folders(
         for predicted, true in opened
         if predicted.spatial_shape != true.spatial_shape
     ]
-    ignored = None if ignore_index is None or ignore_index < 0 else ignore_index
+    given = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else ignore_index
+    ignored = tuple(sorted({value for value in given if value >= 0}))
     codings, found = _decide_codings(opened, num_classes, ignored, str(labels))
     problems.extend(problem for decision in found for problem in _in_own_words(decision.problems))
     if problems or codings is None:
@@ -163,7 +167,8 @@ def _open(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Image, Image]]:
 
 def _in_own_words(problems: Sequence[Problem]) -> list[Problem]:
     """There is no configuration here, and `crista check --fix` makes copies of images and labels, not of predictions."""
-    return [replace(problem, fix="").reworded(WORDS) for problem in problems]
+    own = [replace(problem, fix="").reworded(WORDS) for problem in problems]
+    return [replace(one, next_step=LIST.sub(lambda found: found[0][1:-1].replace(" ", ""), one.next_step)) for one in own]
 
 
 def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -219,19 +224,21 @@ def _tolerance(predicted: Sequence[Image]) -> str:
 
 
 def _decide_codings(
-    opened: Sequence[tuple[Image, Image]], num_classes: int | None, ignore_index: int | None, where: str
+    opened: Sequence[tuple[Image, Image]], num_classes: int | None, ignored: Sequence[int], where: str
 ) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
     """What values mean in (predicted, true) images: the codings of the true and of the predicted ones.
 
     They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255.
     """
     predicted, true = ([(image.path, summarise_label(image)) for image in side] for side in zip(*opened, strict=True))
-    values = [{value for _, summary in side for value in summary.values} - {ignore_index} for side in (true, predicted)]
+    values = [{value for _, summary in side for value in summary.values}.difference(ignored) for side in (true, predicted)]
     low, high = sorted(values, key=lambda side: max(side, default=0))
     apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
-    given = {"num_classes": 2 if apart else num_classes, "ignore_index": ignore_index, "where": where}
-    sides = [true, predicted] if apart else [[*predicted, *true]]
-    found = [decide_coding(side, **given) for side in sides]  # type: ignore[arg-type]
+    # That predictions hold no pixels without annotation is as it should be; only true label images are warned of.
+    of_predictions = [value for value in ignored if any(value in summary.values for _, summary in predicted)]
+    sides = [(true, ignored), (predicted, of_predictions)] if apart else [([*predicted, *true], ignored)]
+    count = 2 if apart else num_classes
+    found = [decide_coding(side, num_classes=count, ignore_index=left_out, where=where) for side, left_out in sides]
     codings = [decision.coding for decision in found if decision.coding is not None]
     if len(codings) < len(sides):
         return None, found
