@@ -101,6 +101,33 @@ def test_patch_size(shapes: list[tuple[int, ...]], spacing: tuple[float, ...] | 
     assert "the typical image is" in reason(made, "DATA.PATCH_SIZE")
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "keys", "patch"),
+    [
+        ((50, 50), None, {"MODEL__FEATURE_MAPS": "[4,4,4,4,4,4]"}, (32, 32)),  # 48 could be halved four times only
+        ((50, 50), None, {"MODEL__FEATURE_MAPS": "[4,4,4,4,4,4,4]"}, (64, 64)),  # padded by reflection
+        ((128, 128), None, {"MODEL__FEATURE_MAPS": "[4,4,4]", "MODEL__YX_DOWN": "[3,3]"}, (126, 126)),
+        ((24, 128, 128), (2.0, 1.0, 1.0), {"MODEL__Z_DOWN": "2"}, (16, 96, 96)),
+        ((24, 128, 128), (2.0, 1.0, 1.0), {"MODEL__Z_DOWN": "[0,0,0,0]"}, (24, 96, 96)),
+    ],
+)
+def test_a_decided_patch_follows_the_levels_that_are_given(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, keys: dict[str, str], patch: tuple[int, ...]
+) -> None:
+    assert plan(facts([shape], spacing=spacing), **keys).patch_size == patch
+
+
+def test_the_reason_of_the_patch_is_true_of_it() -> None:
+    """32 × 96 × 96 are more than 64³, and more slices than there are."""
+    made = plan(facts([(30, 512, 512)]))
+    assert made.patch_size == (32, 96, 96)
+    assert reason(made, "DATA.PATCH_SIZE") == (
+        "the typical image is 30 × 512 × 512; about 262,144 voxels per patch at most, rounded to sides that can be halved"
+    )
+    known = reason(plan(facts([(100, 512, 512)], spacing=(1.0, 0.25, 0.25))), "DATA.PATCH_SIZE")
+    assert "of about equal sides in micrometres where the image allows it" in known
+
+
 @pytest.mark.parametrize("shape", [(n, m) for n in (1, 2, 7, 31, 32, 33, 64, 72, 100, 257) for m in (5, 40, 96, 300)])
 def test_the_decided_network_fits_the_decided_patch(shape: tuple[int, int]) -> None:
     made = plan(facts([shape]))
@@ -131,6 +158,72 @@ def test_anisotropic_pooling(
     made = plan(facts([(64, 64, 64)], spacing=spacing), DATA__PATCH_SIZE=(depth, 64, 64, 1))
     assert made.model.z_down == z_down
     assert made.model.isotropy == isotropy
+
+
+def test_pooling_along_z_follows_what_is_given_of_the_plane() -> None:
+    """Voxels twice as deep as wide stay so where the plane is not halved, and are cubes after it is quartered by halves."""
+    volumes, patch = facts([(64, 64, 64)], spacing=(2.0, 1.0, 1.0)), "(64,64,64,1)"
+    made = plan(volumes, DATA__PATCH_SIZE=patch, MODEL__FEATURE_MAPS="[4,8,16,32]", MODEL__YX_DOWN="[1,1,2]")
+    assert made.model.z_down == (1, 1, 1)
+    assert made.model.isotropy == (False, False, False, True)
+    made = plan(volumes, DATA__PATCH_SIZE=patch, MODEL__FEATURE_MAPS="[4,8,16,32]", MODEL__YX_DOWN="[4,2,2]")
+    assert made.model.z_down == (1, 2, 2)
+    assert made.model.isotropy == (False, True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shown", "flat"),
+    [
+        ((0.25, 0.5, 0.5), "0.5 times", False),
+        ((0.6, 0.30000003, 0.30000003), "2 times", True),  # as an ImageJ file holds 0.3
+        ((1.99, 1.0, 1.0), "1.99 times", False),
+    ],
+)
+def test_the_shown_depth_of_a_voxel_is_the_one_that_decides(spacing: tuple[float, ...], shown: str, flat: bool) -> None:
+    made = plan(facts([(64, 64, 64)], spacing=spacing))
+    assert f"here it is {shown} as deep as wide" in reason(made, "MODEL.ISOTROPY")
+    assert made.model.isotropy is not None
+    assert made.model.isotropy[0] != flat
+    assert made.model.z_down is not None
+    assert (made.model.z_down[0] == 1) == flat
+
+
+def test_a_guess_is_told_only_where_something_follows_from_it() -> None:
+    flat = facts([(20, 256, 256)] * 3)
+    told = [{item.key for item in plan(flat, **keys).decisions} for keys in ({}, {"MODEL__Z_DOWN": 1, "MODEL__ISOTROPY": False})]
+    assert ["DATA.TRAIN.RESOLUTION" in keys for keys in told] == [True, False]
+
+
+def test_few_slices_are_not_halved_either() -> None:
+    """A given patch of 8 would be, and slices would be mixed where the reason says that they are not."""
+    made = plan(facts([(4, 256, 256)] * 3), DATA__PATCH_SIZE="(8,64,64,1)")
+    assert set(made.model.z_down or ()) == {1}
+    assert reason(made, "MODEL.Z_DOWN") == reason(made, "MODEL.ISOTROPY")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({}, "folded into the convolutions"),
+        ({"MODEL__ARCHITECTURE": "attention_unet"}, "folded into the convolutions"),
+        ({"MODEL__ARCHITECTURE": "resunet"}, "a fixed scale and shift"),
+        ({"MODEL__CONV_BLOCK_ORDER": "norm_act_conv"}, "a fixed scale and shift"),
+    ],
+)
+def test_norms_before_their_convolution_are_not_said_to_be_folded(keys: dict[str, str], words: str) -> None:
+    assert words in reason(plan(**keys), "MODEL.NORMALIZATION")
+
+
+def test_images_that_validate_are_counted_only_where_they_are_taken_from_training() -> None:
+    assert "(8 patches, with those that validate)" in reason(plan(), "TRAIN.EPOCHS")
+    other = plan(DATA__VAL__FROM_TRAIN=False, DATA__VAL__PATH="x", DATA__VAL__GT_PATH="y")
+    assert "(8 patches);" in reason(other, "TRAIN.EPOCHS")
+
+
+def test_a_rate_that_may_stay_high_is_not_said_to_be_lowered() -> None:
+    assert "the learning rate is lowered towards the end" in reason(plan(), "TRAIN.EMA")
+    for name in ("reduceonplateau", "''"):
+        assert reason(plan(TRAIN__LR_SCHEDULER__NAME=name), "TRAIN.EMA").startswith("only a training by the clock")
 
 
 def test_a_zero_in_z_down_leaves_that_level_to_the_plan() -> None:
@@ -315,6 +408,12 @@ def test_a_patch_that_cannot_be_halved() -> None:
     assert "MODEL.FEATURE_MAPS has 5 levels" in text
     assert "use 240 or 256" in text
     assert "along x" not in text
+
+
+def test_a_patch_that_cannot_be_divided_by_three() -> None:
+    text = refusal(DATA__PATCH_SIZE="(256,256,1)", MODEL__FEATURE_MAPS="[4,8,16]", MODEL__YX_DOWN="[3,3]")
+    assert "256 along y cannot be divided by 9: it must be a multiple of 9, because MODEL.YX_DOWN is (3, 3)" in text
+    assert "use 252 or 261" in text
 
 
 def test_all_axes_are_refused_at_once_and_z_names_its_own_key() -> None:

@@ -56,8 +56,9 @@ def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int
     samples, steps = count_steps(config, fingerprint, patch, batch)
     aim = STEPS[config.train.quality]
     decided = max(10, min(aim // 5, ceil(aim / steps)))
+    also = ", with those that validate" if config.data.val.from_train else ""
     reason = (
-        f"about {decided * steps} steps, {steps} per epoch ({samples} patches, with those that validate); {aim} are aimed at "
+        f"about {decided * steps} steps, {steps} per epoch ({samples} patches{also}); {aim} are aimed at "
         f"(TRAIN.QUALITY: {config.train.quality}), in 10 to {aim // 5} epochs"
     )
     return ledger.settle("TRAIN.EPOCHS", config.train.epochs, decided, reason)
@@ -92,7 +93,7 @@ def _decide_average(train: Train, minutes: float | None, ledger: Ledger) -> floa
         "the weights are averaged over the last twentieth of the steps: a network that can be used whenever the time is over"
         if minutes is not None
         else "with a number of epochs the learning rate is lowered towards the end, which does the same"
-        if train.lr_scheduler.name != ""
+        if train.lr_scheduler.name in (None, "onecycle", "warmupcosine")
         else "only a training by the clock averages its weights unless it is told to"
     )
     return AVERAGE_SHARE if ledger.settle("TRAIN.EMA", train.ema, minutes is not None, reason) else None
