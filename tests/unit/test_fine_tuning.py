@@ -173,6 +173,9 @@ def test_what_is_left_out_is_the_checkpoints() -> None:
     assert said["MODEL"] == "resunet (4, 8): the network of old.pth; keys that are given stay"
     assert said["DATA.PATCH_SIZE"] == "(64, 64, 3): that of old.pth"
     assert said["DATA.NORMALIZATION"] == "div: that of old.pth, which its weights expect"
+    assert said["MODEL.FEATURE_MAPS"] == "(4, 8): that of old.pth"
+    assert [key for key in said if said[key].endswith(": given")] == []
+    assert len(said) == len(made.decisions)  # each is told once
 
 
 def test_what_is_given_stays() -> None:
@@ -182,7 +185,10 @@ def test_what_is_given_stays() -> None:
     assert made.patch_size == (32, 32)
     assert made.config.data.normalization.type == "scale_range"
     assert made.model.dropout_values == (0.1, 0.1)
-    assert {decision.key for decision in made.decisions if "old.pth" in decision.reason} == {"MODEL"}
+    of_checkpoint = {decision.key for decision in made.decisions if "old.pth" in decision.reason}
+    assert of_checkpoint == {"MODEL", "MODEL.FEATURE_MAPS", "MODEL.NORMALIZATION", "MODEL.ACTIVATION"}
+    given = tuned(plan(**OLD), MODEL__FEATURE_MAPS="[4,8]").decisions
+    assert [decision.reason for decision in given if decision.key == "MODEL.FEATURE_MAPS"] == ["given"]
     assert tuned(plan(**OLD), MODEL__KERNEL_SIZE=5, MODEL__YX_DOWN="[2]", MODEL__ARCHITECTURE="resunet").model.kernel_size == 5
 
 

@@ -9,7 +9,7 @@ from crista.config.model import LEFT_OUT, Model
 from crista.config.root import Config
 from crista.errors import PlanError, Problem
 from crista.images.fingerprint import Fingerprint
-from crista.plan.ledger import show_value
+from crista.plan.ledger import GIVEN, show_value
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
 
@@ -52,7 +52,16 @@ def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *,
         notes.append(Decision(key="DATA.NORMALIZATION", value=kind, reason=f"that of {where}, which its weights expect"))
     filled = config.model_copy(update={"model": model, "data": data.model_copy(update=update)})
     made = make_plan(filled, fingerprint)
-    return made.model_copy(update={"decisions": (*notes, *made.decisions)})
+    own = [_of_checkpoint(item, config, where) for item in made.decisions if item.key not in {note.key for note in notes}]
+    return made.model_copy(update={"decisions": (*notes, *own)})
+
+
+def _of_checkpoint(decision: Decision, config: Config, where: str) -> Decision:
+    """`decision`, which says that a key is given, where the checkpoint gave it."""
+    section, _, name = decision.key.lower().partition(".")
+    if section != "model" or decision.reason != GIVEN or getattr(config.model, name) is not None:
+        return decision
+    return decision.model_copy(update={"reason": f"that of {where}"})
 
 
 def _misfits(config: Config, fingerprint: Fingerprint, trained: Plan) -> Iterator[Problem]:

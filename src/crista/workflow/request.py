@@ -47,6 +47,8 @@ class Request:
     """The YAML as given; kept in `config_files`."""
     notices: tuple[str, ...] = ()
     """What the loader of the configuration had to say."""
+    assumed_minutes: str = ""
+    """Why TRAIN.MAX_MINUTES is what it is, where nobody gave it; else empty."""
     stop: Event = field(default_factory=Event, compare=False)
     """Once it is set, the training ends in order with what it has."""
     begun: float = field(default_factory=time.monotonic, compare=False)
@@ -116,12 +118,14 @@ def request_automatic(
         return parse_config(text, "the configuration that crista made", overrides)
 
     loaded = load(minutes)
-    train = loaded.config.train
+    train, assumed = loaded.config.train, ""
     # The file beside the results is to be run again: it says the minutes, also where they were typed.
     if train.max_minutes is not None or train.epochs is None:
         loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
+        if train.max_minutes is None and loaded.config.train.max_minutes is not None:  # null among the overrides: by steps
+            assumed = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
     text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
-    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
+    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, assumed)
 
 
 def start_changes(checkpoint: Path | str) -> tuple[str, ...]:
