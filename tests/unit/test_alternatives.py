@@ -27,9 +27,9 @@ def test_a_training_by_the_clock_says_between_what_it_will_choose() -> None:
     said = told(BIG, "TRAIN.MAX_MINUTES=5")
     assert said["effort"] == (
         "full or light or least: decided when the training starts, by the time that a step then takes: full, which is shown "
-        "here, if 250 steps fit into the time that is left; else light if 250 fit (DATA.PATCH_SIZE (192, 192, 1), MODEL.FEATURE_MAPS "
-        "(16, 32, 64, 128)); else least (DATA.PATCH_SIZE (128, 128, 1), MODEL.FEATURE_MAPS (8, 16, 32, 64, 128), "
-        "TRAIN.BATCH_SIZE 8)"
+        "here, if 250 steps fit into the time that is left; else light if 250 fit (DATA.PATCH_SIZE (192, 192, 1), "
+        "MODEL.FEATURE_MAPS (16, 32, 64, 128)); else least (DATA.PATCH_SIZE (128, 128, 1), "
+        "MODEL.FEATURE_MAPS (8, 16, 32, 64, 128), TRAIN.BATCH_SIZE 8)"
     )
     assert said["TRAIN.EPOCHS"].startswith("by the clock: once a step on real patches has been timed, the time is divided into 5")
     assert said["DATA.PATCH_SIZE"].startswith("(256, 256, 1)")

@@ -67,6 +67,14 @@ def test_scalar_for_list_and_list_for_scalar():
     assert config.model.z_down == (1,)
 
 
+def test_a_network_that_is_left_empty_or_in_a_list():
+    assert parse("MODEL: {ARCHITECTURE: [UNet]}").model.architecture == "unet"
+    assert parse("MODEL: {ARCHITECTURE: [ResUNet]}").model.architecture == "resunet"
+    empty = parse_config("MODEL: {ARCHITECTURE: null, FEATURE_MAPS: [8, 16]}")
+    assert (empty.config.model.architecture, empty.config.model.architecture_given) == ("unet", False)
+    assert empty.notices == ("line 1: MODEL.ARCHITECTURE is empty and taken as left out ('unet')",)
+
+
 def test_tabs_count_as_two_spaces():
     assert parse("TRAIN:\n\tLR_SCHEDULER:\n\t\tNAME: onecycle\n\tEPOCHS: 7\n").train.epochs == 7
 

@@ -141,6 +141,13 @@ def test_weighted_sum_of_two_losses():
     assert loaded.notices == ("line 2: LOSS.TYPE: W_CE_DICE is now [DICE, CE]; LOSS.WEIGHTS has their weights",)
 
 
+@pytest.mark.parametrize("name", ["w_ce_dice", "[W_CE_DICE]", "' W_Ce_Dice '"])
+def test_old_names_of_values_in_any_case(name):
+    assert load(f"LOSS:\n  TYPE: {name}\n").config.loss.type == ("DICE", "CE")
+    assert load("DATA: {NORMALIZATION: {TYPE: Custom}}").config.data.normalization.type == "zero_mean_unit_variance"
+    assert load("TRAIN: {LR_SCHEDULER: {NAME: Cosine}}").config.train.lr_scheduler.name == "warmupcosine"
+
+
 def test_empty_lists_of_biapy_are_left_out():
     loaded = load("LOSS: {TYPE: [], WEIGHTS: [], CLASS_WEIGHTS: []}\nTRAIN: {METRICS: []}\nTEST: {METRICS: []}\n")
     assert loaded.config.loss.type is None

@@ -235,6 +235,10 @@ class _NodeReader:
     def _items(self, node: MappingNode) -> Iterator[tuple[str, int | None, Any]]:
         given = {str(key.value) for key, _ in node.value}
         for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                what = "has a list or a section where the name of a key should be"
+                self._report(key, what, "put text with brackets or braces in quotes; fill in a {{placeholder}}")
+                continue
             read = self.read(value)
             if str(key.tag).endswith(":merge") and isinstance(read, _Pairs):
                 yield from (pair for pair in read if pair[0] not in given)

@@ -191,8 +191,9 @@ def judge_known_key(document: Document, key: str, known: Known) -> str | Problem
 
 def check_architecture(document: Document) -> Problem | None:
     """A network that crista does not have: say which there are."""
-    value = str(document.value("MODEL.ARCHITECTURE", "unet"))
-    if value.lower() in ARCHITECTURES:
+    given = document.value("MODEL.ARCHITECTURE")
+    value = str(given[0] if isinstance(given, list | tuple) and len(given) == 1 else given).strip()
+    if given is None or value.lower() in ARCHITECTURES:
         return None
     there = ", ".join(ARCHITECTURES)
     if value.lower() in BIAPY_ARCHITECTURES:

@@ -89,6 +89,8 @@ def wrong_value(document: Document, key: Key, error: ErrorDetails | None = None)
     hint = nearest_choice(key, given_item)
     if isinstance(given, str) and given.startswith("(") and not given.endswith(")"):
         hint = "between { and } a list takes square brackets: [1, 2]"
+    if key.takes_text and isinstance(given_item, int | float) and not isinstance(given_item, bool):
+        hint = "put text that looks like a number in quotes: '2024_01'"
     return Problem(
         document.place(key.path),
         f"must be {_requirement(key, error)}, but is {show_value(given)}{item}",
@@ -151,11 +153,12 @@ def _unknown_root(key: str) -> str:
 
 def _unknown(document: Document, root: str) -> Problem:
     if root in all_keys():
-        return Problem(
-            document.place(root),
-            f"takes a value ({all_keys()[root].words}), not keys of its own",
-            f"write {root.rpartition('.')[2]}: {show_value(all_keys()[root].default)}",
+        key, leaf = all_keys()[root], root.rpartition(".")[2]
+        default = (
+            f"write {leaf}: {show_value(key.default)}" if key.default not in (None, "", ()) else f"write a value after {leaf}:"
         )
+        next_step = f"{default}, or leave it out" if key.takes_none else default
+        return Problem(document.place(root), f"takes a value ({key.words}), not keys of its own", next_step)
     hint = nearest_key(root)
     kind = "section" if root in document.sections else "key"
     return Problem(document.place(root), f"there is no such {kind}", hint or "remove it, or see: crista explain")

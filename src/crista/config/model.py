@@ -127,7 +127,8 @@ ARCHITECTURES = ("unet", "resunet", "attention_unet")
 
 def _architecture(values: Any) -> str:
     if isinstance(values, dict):
-        return str(values.get("ARCHITECTURE", values.get("architecture", "unet")))
+        name = values.get("ARCHITECTURE", values.get("architecture", "unet"))
+        return str(name[0] if isinstance(name, list | tuple) and len(name) == 1 else name)
     return str(getattr(values, "architecture", "unet"))
 
 
