@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crista.config.document import Override
 from crista.config.load import config_from_dict, load_config, parse_config
 from crista.config.model import ResidualUNet
 from crista.config.root import Config
@@ -144,6 +145,16 @@ def test_override_by_old_or_new_name(text, override):
 
 def test_last_override_of_a_key_wins():
     assert parse("", "TRAIN.EPOCHS=3", "TRAIN.EPOCHS=4").train.epochs == 4
+
+
+def test_two_flags_that_contradict_each_other_are_refused():
+    minutes = Override("TRAIN.MAX_MINUTES=5", "--minutes")
+    for change in ("TRAIN.MAX_MINUTES=9", "TRAIN={MAX_MINUTES: 9}"):
+        problem = problem_of("", minutes, Override(change, "--set"))
+        assert problem.where == "--set TRAIN.MAX_MINUTES"
+        assert problem.what == "is 9, but --minutes, TRAIN.MAX_MINUTES is 5"
+    assert parse("", minutes, Override("TRAIN.MAX_MINUTES=5", "--set")).train.max_minutes == 5
+    assert parse("", Override("TRAIN.EPOCHS=1", "--set"), Override("TRAIN.EPOCHS=2", "--set")).train.epochs == 2
 
 
 def test_override_of_a_whole_section():

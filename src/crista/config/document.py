@@ -157,9 +157,21 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Document, list[Problem]]:
             problems.append(Problem(_place_beside(given_by, key), f"the value {text!r} is not YAML", "quote it: KEY='text'"))
             continue
         value = _nested(one.tree()["VALUE"]) if "VALUE" in one.tree() else None
+        changed = Document()
+        problems += _flatten(_Pairs([(key, None, value)]), "", changed, given_by)
+        problems += _contradictions(document, changed)
         document.entries.pop(key, None)
-        problems += _flatten(_Pairs([(key, None, value)]), "", document, given_by)
+        document.overlay(changed)
     return document, problems
+
+
+def _contradictions(before: Document, changed: Document) -> Iterator[Problem]:
+    """Keys that two flags set to different values: neither is to be dropped in silence. Of one flag the last counts."""
+    for key, entry in changed.entries.items():
+        first = before.entries.get(key)
+        if first is not None and first.given_by != entry.given_by and first.value != entry.value:
+            what = f"is {entry.value}, but {_place_beside(first.given_by, key)} is {first.value}"
+            yield Problem(_place_beside(entry.given_by, key), what, "give one of them")
 
 
 def _place_beside(given_by: str, key: str) -> str:

@@ -82,7 +82,7 @@ def decide_optimizer(train: Train, ledger: Ledger) -> Optimizer:
     if train.max_minutes is not None and name != "SGD":
         default, reason = (
             SHORT_RATE,
-            "a training of minutes has few steps: a higher rate than the usual 0.001 learns more in them",
+            "a training by the clock may have few steps: a higher rate than the usual 0.001 learns more in them",
         )
     rate = ledger.settle("TRAIN.LR", train.lr, default, reason)
     optimizers: dict[str, Optimizer] = {
