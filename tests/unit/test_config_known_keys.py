@@ -77,6 +77,12 @@ def test_parts_of_a_feature_that_is_off_are_accepted_in_silence(key):
     assert notices(nested(key.replace("*", "X"), "7")) == ()
 
 
+def test_test_images_that_biapy_would_skip_are_said_to_be_predicted():
+    [notice] = notices("DATA: {TEST: {FILTER_SAMPLES: {PROPS: [[foreground]], VALUES: [[0.1]], SIGNS: [[lt]]}}}\n")
+    assert notice.endswith("DATA.TEST.FILTER_SAMPLES.PROPS has no effect: all test images are predicted and measured")
+    assert notices("DATA: {TEST: {FILTER_SAMPLES: {PROPS: [], VALUES: []}}}\n") == ()
+
+
 @pytest.mark.parametrize("on", ["1", "1.0", "'y'", "'1'", "[True]", "on", "'T'"])
 def test_a_switch_is_on_however_it_is_written(on):
     """What is asked for and not there is never said to be switched off."""

@@ -253,6 +253,7 @@ def test_file_that_is_not_text(tmp_path):
         ("TRAIN: a: b\n", "line 1, column 9", "a colon stands where none can be: TRAIN: a: b"),
         ("TRAIN:\n  EPOCHS: 3\n  LR\n", "line 3, column 3", "a key without a colon: LR"),
         ('DATA:\n  X: "C:\\data"\n', "line 2, column 10", 'a backslash in double quotes is an escape sign: X: "C:\\data"'),
+        ('DATA:\n  X: "C:\\Users"\n', "line 2, column 11", 'a backslash in double quotes is an escape sign: X: "C:\\Users"'),
         ("TRAIN:\n  NAME: 'x\n", "line 2, column 9", "a quote is opened and not closed: NAME: 'x"),
         ("A: [1, 2\nB: 3\n", "line 2, column 2", "a bracket is not closed, or a comma is missing: B: 3"),
         ("TRAIN:\n    A: 1\n  B: 2\n", "line 3, column 3", "the line is not indented like the lines above it: B: 2"),

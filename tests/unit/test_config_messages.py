@@ -82,6 +82,11 @@ def test_wrong_values(text, what):
     assert problem.next_step
 
 
+@pytest.mark.parametrize("text", ["TRAIN:\n  ENABLE:True", "TRAIN:\n  ENABLE：True"])
+def test_a_colon_without_a_space(text):
+    assert [problem.next_step for problem in problems_of(text)] == ["put a space after the colon: ENABLE: …"]
+
+
 @pytest.mark.parametrize("text", ["DATA:\n  TRAIN: {PATH: 2024_01}", "DATA:\n  CLASS_NAMES: [ground, 1]"])
 def test_text_that_looks_like_a_number_takes_quotes(text):
     assert [problem.next_step for problem in problems_of(text)] == ["put text that looks like a number in quotes: '2024_01'"]

@@ -229,6 +229,13 @@ def test_old_and_new_name_that_agree():
     assert load("MODEL: {N_CLASSES: 1}\nDATA: {N_CLASSES: 2}\n").config.data.n_classes == 2
 
 
+@pytest.mark.parametrize("text", ["{MASK_PATH: null, GT_PATH: y}", "{MASK_PATH: y, GT_PATH: null}", "{MASK_PATH: y}"])
+def test_a_name_that_is_left_empty_contradicts_nothing(text):
+    loaded = load(f"DATA: {{TRAIN: {text}}}\n")
+    assert loaded.config.data.train.gt_path == "y"
+    assert "line 1: DATA.TRAIN.MASK_PATH is now DATA.TRAIN.GT_PATH" in loaded.notices
+
+
 def test_old_and_new_name_that_disagree():
     with pytest.raises(ConfigError) as caught:
         load("DATA:\n  N_CLASSES: 2\nMODEL:\n  N_CLASSES: 3\n")

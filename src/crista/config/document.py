@@ -289,10 +289,9 @@ _SYNTAX = (
         "indent the line like its neighbours; put text that contains ': ' in quotes",
     ),
     ("could not find expected ':'", "a key without a colon", "write `KEY: value`"),
-    (
-        "found unknown escape character",
-        "a backslash in double quotes is an escape sign",
-        "use single quotes, or / in paths",
+    *(
+        (sign, "a backslash in double quotes is an escape sign", "use single quotes, or / in paths")
+        for sign in ("found unknown escape character", "expected escape sequence")  # C:\\data, C:\\Users
     ),
     ("unexpected end of stream", "a quote is opened and not closed", "add the closing quote"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing", "write it as [1, 2, 3]"),

@@ -95,6 +95,8 @@ KNOWN: dict[str, Known] = {
             "FILTER_SAMPLES.*": _PART,
         }.items()
     },
+    # BiaPy skips test images by these, whatever ENABLE says
+    "DATA.TEST.FILTER_SAMPLES.PROPS": _no_effect([], "all test images are predicted and measured"),
     "DATA.TEST.ROI_MASK.ENABLE": _unsupported(False, "mask the label images afterwards"),
     "DATA.TEST.ROI_MASK.*": _PART,
     **{phase: _unsupported(False, _PREPARE, needs=_STEPS) for phase in _PHASES},

@@ -46,11 +46,12 @@ def nearest_key(key: str) -> str:
 def scalar_for_section(document: Document, section: str) -> Problem:
     """A value (or a list) stands where a section begins."""
     example = next((key for key in all_keys() if key.startswith(f"{section}.")), section)
-    leaf = example[len(section) + 1 :]
+    leaf, given = example[len(section) + 1 :], document.value(section)
+    glued = re.match(r"\s*([A-Za-z_]\w*)[:：](?=\S)", given) if isinstance(given, str) else None
     return Problem(
         document.place(section),
-        f"is a section and takes no value of its own, but is {show_value(document.value(section))}",
-        f"put its keys below it, indented, e.g. {leaf}: …",
+        f"is a section and takes no value of its own, but is {show_value(given)}",
+        f"put a space after the colon: {glued[1]}: …" if glued else f"put its keys below it, indented, e.g. {leaf}: …",
     )
 
 
