@@ -117,6 +117,25 @@ def test_a_decided_patch_follows_the_levels_that_are_given(
     assert plan(facts([shape], spacing=spacing), **keys).patch_size == patch
 
 
+@pytest.mark.parametrize(
+    ("shapes", "patch"),
+    [
+        ([(84, 84), (512, 512), (512, 512)], (64, 64)),  # rounded down: 96 would have to be padded
+        ([(30, 512, 512), (40, 512, 512), (40, 512, 512)], (24, 96, 96)),
+        ([(40, 512, 512), (16, 512, 512), (40, 512, 512)], (16, 128, 128)),
+    ],
+)
+def test_without_padding_the_patch_fits_into_the_smallest_image(shapes: list[tuple[int, ...]], patch: tuple[int, ...]) -> None:
+    made = plan(facts(shapes), DATA__REFLECT_TO_COMPLETE_SHAPE=False)
+    assert made.patch_size == patch
+    assert "the smallest image is" in reason(made, "DATA.PATCH_SIZE")
+
+
+def test_without_padding_levels_that_no_image_bears_are_refused() -> None:
+    text = refusal(facts([(50, 50)]), DATA__REFLECT_TO_COMPLETE_SHAPE=False, MODEL__FEATURE_MAPS="[4,4,4,4,4,4,4]")
+    assert "48 along y cannot be halved 6 times" in text
+
+
 def test_the_reason_of_the_patch_is_true_of_it() -> None:
     """32 × 96 × 96 are more than 64³, and more slices than there are."""
     made = plan(facts([(30, 512, 512)]))

@@ -32,21 +32,26 @@ def decide_patch_size(config: Config, fingerprint: Fingerprint, effort: Effort, 
         _check_channels(given, fingerprint, ledger)
         ledger.note("DATA.PATCH_SIZE", tuple(given), "given")
         return tuple(given[:ndim])
-    typical = [round(median(axis)) for axis in zip(*fingerprint.shapes, strict=True)]
-    size = _fit_voxels(typical, fingerprint.spacing, effort.patch_voxels[ndim])
-    size = tuple(map(_to_multiple, size, _asked_stride(config.model, effort, size)))
+    padded = config.data.reflect_to_complete_shape
+    typical = [round(median(axis)) if padded else min(axis) for axis in zip(*fingerprint.shapes, strict=True)]
+    most = [2 * side for side in typical] if padded else typical  # smaller images are padded by reflection, or refused
+    size = _fit_voxels(typical, fingerprint.spacing, effort.patch_voxels[ndim], most)
+    size = tuple(map(_to_multiple, size, _asked_stride(config.model, effort, size), most))
     sides = "" if fingerprint.spacing is None else ", of about equal sides in micrometres where the image allows it"
+    shown = f"the {'typical' if padded else 'smallest'} image is {' × '.join(map(str, typical))}"
     ledger.note(
         "DATA.PATCH_SIZE",
         (*size, fingerprint.num_channels),
-        f"the typical image is {' × '.join(map(str, typical))}; about {effort.patch_voxels[ndim]:,} voxels per patch at most"
-        f"{sides}, rounded to sides that can be halved",
+        f"{shown}; about {effort.patch_voxels[ndim]:,} voxels per patch at most{sides}, rounded to sides that can be halved",
     )
     return size
 
 
-def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budget: int) -> tuple[int, ...]:
-    """The largest patch, of equal physical sides where the spacing is known, within the image and the budget."""
+def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budget: int, most: Sequence[int]) -> tuple[int, ...]:
+    """The largest patch, of equal physical sides where the spacing is known, within the image and the budget.
+
+    Rounded, it may be a little more than the image, but nowhere more than `most`.
+    """
     ndim = len(typical)
     weights = [max(spacing) / value for value in spacing] if spacing is not None else [1.0] * ndim
     scale = (budget / prod(weights)) ** (1 / ndim)
@@ -58,14 +63,15 @@ def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budge
         factor = (budget / prod(sides)) ** (1 / len(free))
         sides = [min(float(typical[i]), side * factor) if i in free else side for i, side in enumerate(sides)]
     least = (1, LEAST_SIDE, LEAST_SIDE)[-ndim:]  # smaller images are padded by reflection
-    return tuple(max(low, _rounded(side)) for low, side in zip(least, sides, strict=True))
+    return tuple(max(low, _rounded(side, limit)) for low, side, limit in zip(least, sides, most, strict=True))
 
 
-def _rounded(side: float) -> int:
+def _rounded(side: float, most: int) -> int:
     """To a multiple of the largest power of two that keeps the change small."""
     for step in (32, 16, 8, 4, 2):
         if side >= 2 * step:
-            return max(step, round(side / step) * step)
+            near = max(step, round(side / step) * step)
+            return near if near <= most else near - step
     return max(1, round(side))
 
 
@@ -82,9 +88,9 @@ def _repeated(values: Sequence[int], times: int) -> Sequence[int]:
     return values[:1] * times if len(set(values)) == 1 else values
 
 
-def _to_multiple(side: int, multiple: int) -> int:
-    """The multiple at or below a side, or the first one above it unless that is more than twice the side."""
-    return side // multiple * multiple or (multiple if multiple <= 2 * side else side)
+def _to_multiple(side: int, multiple: int, most: int) -> int:
+    """The multiple at or below a side, or the first one if it is not more than `most`; else the side, which will be refused."""
+    return side // multiple * multiple or (multiple if multiple <= most else side)
 
 
 def _check_channels(given: Sequence[int], fingerprint: Fingerprint, ledger: Ledger) -> None:
@@ -226,8 +232,7 @@ def _decide_z_down(
         depth //= decided[-1]
         ratio *= decided[-1] / in_plane
     reason = (
-        thin
-        or "z is halved only while a voxel is less than twice as deep as wide and 4 slices or more are left, by an even number"
+        thin or "z is halved where a voxel is less than twice as deep as wide and half of an even number of slices is 4 or more"
     )
     if given is not None and any(factor == 0 for factor in given):
         given = tuple(factor or own for factor, own in zip(given, decided, strict=True))
