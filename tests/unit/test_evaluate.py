@@ -80,6 +80,22 @@ def test_predictions_are_not_asked_for_ignored_pixels(tmp_path: Path) -> None:
         crista.evaluate(true, found, ignore_index=254)
 
 
+def test_scribbles_that_count_classes_from_1_against_predictions_that_count_from_0(tmp_path: Path) -> None:
+    """As a network predicts that was trained with LOSS.IGNORE_INDEX: 0 (and 9)."""
+
+    def rows(*values: int) -> np.ndarray:
+        return np.repeat([values], 4, axis=1)
+
+    true, found = write(tmp_path / "y", a=rows(0, 1, 2, 2, 3, 9)), write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 2))
+    result = crista.evaluate(true, found, ignore_index=(0, 9))
+    np.testing.assert_array_equal(result.pooled, np.diag([4, 8, 4]))
+    same = write(tmp_path / "q", a=rows(1, 1, 2, 2, 3, 3))  # as the true ones are written
+    np.testing.assert_array_equal(crista.evaluate(true, same, ignore_index=(0, 9)).pooled, np.diag([4, 8, 4]))
+    write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 3))
+    with pytest.raises(DataError, match=r"\{3\}"):
+        crista.evaluate(true, found, ignore_index=(0, 9))
+
+
 def test_a_further_value_to_ignore_is_advised_beside_the_given_one(tmp_path: Path) -> None:
     true, found = write(tmp_path / "y", a=[[0, 1, 254, 255]]), write(tmp_path / "p", a=[[0, 1, 0, 1]])
     with pytest.raises(DataError, match="set --ignore-index 254,255 to leave these pixels out"):

@@ -228,19 +228,24 @@ def _decide_codings(
 ) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
     """What values mean in (predicted, true) images: the codings of the true and of the predicted ones.
 
-    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255.
+    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255; and where 0 is not
+    annotated, so that true classes count from 1, and predictions have it: their classes count from 0, as crista's do.
     """
     predicted, true = ([(image.path, summarise_label(image)) for image in side] for side in zip(*opened, strict=True))
-    values = [{value for _, summary in side for value in summary.values}.difference(ignored) for side in (true, predicted)]
-    low, high = sorted(values, key=lambda side: max(side, default=0))
+    in_true, in_predicted = ({value for _, summary in side for value in summary.values} for side in (true, predicted))
+    low, high = sorted((in_true.difference(ignored), in_predicted.difference(ignored)), key=lambda side: max(side, default=0))
     apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
-    # That predictions hold no pixels without annotation is as it should be; only true label images are warned of.
-    of_predictions = [value for value in ignored if any(value in summary.values for _, summary in predicted)]
-    sides = [(true, ignored), (predicted, of_predictions)] if apart else [([*predicted, *true], ignored)]
-    count = 2 if apart else num_classes
-    found = [decide_coding(side, num_classes=count, ignore_index=left_out, where=where) for side, left_out in sides]
+    from_zero = 0 in ignored and 0 in in_predicted
+    if not apart and not from_zero:
+        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)]
+    else:
+        # That predictions hold no pixels without annotation is as it should be; only true label images are warned of.
+        left_out = [value for value in ignored if value in in_predicted and not from_zero]
+        found = [decide_coding(true, num_classes=2 if apart else num_classes, ignore_index=ignored, where=where)]
+        count = found[0].coding.num_classes if found[0].coding is not None else num_classes
+        found.append(decide_coding(predicted, num_classes=count, ignore_index=left_out, where=str(predicted[0][0].parent)))
     codings = [decision.coding for decision in found if decision.coding is not None]
-    if len(codings) < len(sides):
+    if len(codings) < len(found):
         return None, found
     return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])))]
 
