@@ -280,6 +280,16 @@ def test_schedules() -> None:
     assert cosine == WarmupCosine(warmup_epochs=5, min_lr=0, decay_fraction=1.0)
 
 
+def test_a_warm_up_beyond_the_decided_epochs_is_refused() -> None:
+    rising = {"TRAIN__LR_SCHEDULER__NAME": "warmupcosine", "TRAIN__LR_SCHEDULER__WARMUP_COSINE_DECAY_EPOCHS": 40}
+    many = facts([(512, 512)] * 300)
+    assert "WARMUP_COSINE_DECAY_EPOCHS: 40 is beyond the 10 epochs that are decided" in refusal(many, **rising)
+    assert "beyond the 25 epochs that a time is divided into" in refusal(TRAIN__MAX_MINUTES=5, **rising)
+    assert plan(**rising).schedule == WarmupCosine(warmup_epochs=40)  # of 300
+    other = {**rising, "TRAIN__LR_SCHEDULER__NAME": "onecycle"}
+    assert plan(many, **other).epochs == 10  # said to have no effect when it was read
+
+
 def test_loss_terms_and_weights() -> None:
     made = plan(LOSS__TYPE="[DICE, CE]", LOSS__WEIGHTS="[0.3, 0.7]")
     assert [(term.term.name, term.weight) for term in made.loss] == [("DICE", 0.3), ("CE", 0.7)]

@@ -104,6 +104,13 @@ def decide_schedule(train: Train, epochs: int, ledger: Ledger) -> ScheduleShape:
     if patience < 0:
         patience = max(1, (train.patience if train.patience > 0 else 15) // 3)
     warmup = asked.warmup_cosine_decay_epochs
+    if name == "warmupcosine" and warmup > epochs:  # of EPOCHS that are given it was compared when they were read
+        ledger.refuse(
+            "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS",
+            f"{warmup} is beyond the {epochs} epochs that {'a time is divided into' if train.max_minutes else 'are decided'}: "
+            "the rate would only rise",
+            "leave it out (a tenth of them), or give fewer" + ("" if train.max_minutes else ", or give TRAIN.EPOCHS"),
+        )
     shapes: dict[str, ScheduleShape] = {
         "": ConstantRate(),
         "onecycle": OneCycle(),

@@ -80,8 +80,13 @@ def request_run(
     """The run of a configuration; without `name` it is called as its YAML file."""
     loaded = load_any(config, overrides)
     default = Path(config).stem if isinstance(config, str | Path) else "crista"
-    text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
+    text = _with_changes(loaded.text, overrides)
     return Request(loaded.config, Path(result_dir), name or default, run_id, text, loaded.notices)
+
+
+def _with_changes(text: str, overrides: Sequence[str]) -> str:
+    """The YAML that is kept beside the results."""
+    return text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
 
 
 def request_training(config: ConfigLike, **where: Any) -> Request:
@@ -124,7 +129,7 @@ def request_automatic(
         loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
         if train.max_minutes is None and loaded.config.train.max_minutes is not None:  # null among the overrides: by steps
             assumed = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
-    text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
+    text = _with_changes(loaded.text, overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, assumed)
 
 
@@ -177,7 +182,8 @@ def request_prediction(
     if idle:
         notices.append(kept_as_trained(idle))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
-    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, tuple(notices))
+    text = _with_changes(loaded.text, overrides)
+    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, text, tuple(notices))
 
 
 def kept_as_trained(keys: Sequence[str]) -> str:
