@@ -239,6 +239,14 @@ def test_images_that_validate_are_counted_only_where_they_are_taken_from_trainin
     assert "(8 patches);" in reason(other, "TRAIN.EPOCHS")
 
 
+def test_patches_without_annotation_are_left_out_of_the_grid_only() -> None:
+    dense = facts(counts=(500_000, 20_000))  # of 524288
+    words = "(8 patches, with those that validate, less those without annotation)"
+    assert words in reason(plan(dense, LOSS__IGNORE_INDEX=255), "TRAIN.EPOCHS")
+    assert words not in reason(plan(LOSS__IGNORE_INDEX=255), "TRAIN.EPOCHS")  # 1000 pixels: patches are drawn around them
+    assert words not in reason(plan(dense, LOSS__IGNORE_INDEX=255, DATA__TRAIN__EXTRACT_RANDOM_PATCH=True), "TRAIN.EPOCHS")
+
+
 def test_a_rate_that_may_stay_high_is_not_said_to_be_lowered() -> None:
     assert "the learning rate is lowered towards the end" in reason(plan(), "TRAIN.EMA")
     for name in ("reduceonplateau", "''"):

@@ -57,6 +57,9 @@ def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int
     aim = STEPS[config.train.quality]
     decided = max(10, min(aim // 5, ceil(aim / steps)))
     also = ", with those that validate" if config.data.val.from_train else ""
+    train = config.data.train
+    drawn = train.extract_random_patch or train.class_share or is_drawn_around_annotation(config, fingerprint)
+    also += ", less those without annotation" if config.loss.ignored_values and not drawn else ""
     reason = (
         f"about {decided * steps} steps, {steps} per epoch ({samples} patches{also}); {aim} are aimed at "
         f"(TRAIN.QUALITY: {config.train.quality}), in 10 to {aim // 5} epochs"
@@ -103,7 +106,9 @@ def _decide_class_share(config: Config, minutes: float | None, ledger: Ledger) -
     train = config.data.train
     if minutes is None or train.extract_random_patch:
         return train.class_share or 0.0
-    reason = "so many patches lie around a pixel of a class, each class in turn, however rare; the others lie anywhere"
+    reason = (
+        "so many patches lie around a pixel of the foreground, each of its classes in turn, however rare; the others lie anywhere"
+    )
     return ledger.settle("DATA.TRAIN.CLASS_SHARE", train.class_share, CLASS_SHARE, reason)
 
 
