@@ -192,6 +192,18 @@ def test_what_is_given_stays() -> None:
     assert tuned(plan(**OLD), MODEL__KERNEL_SIZE=5, MODEL__YX_DOWN="[2]", MODEL__ARCHITECTURE="resunet").model.kernel_size == 5
 
 
+@pytest.mark.parametrize("factors", ["[0,0,0,0]", "0", "[0,0,0]", "[1,0,0,0]"])
+def test_factors_that_are_left_open_are_the_checkpoints(factors: str) -> None:
+    """BiaPy writes its default out, ``Z_DOWN: [0, 0, 0, 0]``; cubic voxels would else be halved at the first level too."""
+    patch = "(64,64,64,1)"
+    old = plan(facts([(64, 64, 64)] * 3, spacing=(2.0, 1.0, 1.0)), DATA__PATCH_SIZE=patch)
+    made = tuned(old, facts([(64, 64, 64)] * 3, spacing=(1.0, 1.0, 1.0)), MODEL__Z_DOWN=factors, MODEL__YX_DOWN="[0,0,0,0]")
+    tuned(old, facts([(64, 64, 64)] * 3), MODEL__CONV_LAYERS="[2,2,2]")  # equal values serve any number of levels
+    with pytest.raises(PlanError, match="CONV_LAYERS"):
+        tuned(old, facts([(64, 64, 64)] * 3), MODEL__CONV_LAYERS="[1,1,1]")
+    assert (made.model.z_down, made.model.yx_down) == (old.model.z_down, old.model.yx_down) == ((1, 2, 2, 2), (2, 2, 2, 2))
+
+
 def test_all_that_asks_for_another_network_is_refused_at_once() -> None:
     with pytest.raises(PlanError) as caught:
         tuned(

@@ -88,7 +88,7 @@ def _asked_otherwise(asked: Model, trained: Plan, keys: Sequence[str]) -> Iterat
         yield "architecture"
     for key in keys:
         given, idle = getattr(asked, key), trained.ndim == 2 and key in ONLY_3D
-        if key in asked.model_fields_set and given is not None and not idle and not _is_same(given, getattr(has, key)):
+        if key in asked.model_fields_set and given is not None and not idle and not _is_same(key, given, getattr(has, key)):
             yield key
 
 
@@ -106,21 +106,36 @@ def settled_otherwise(config: Config, trained: Plan) -> list[str]:
     return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network)]
 
 
-def _is_same(given: Any, value: Any) -> bool:
-    """Whether a key means the same; one value for all levels may be written once, and 0 leaves a factor open."""
+def _is_same(key: str, given: Any, value: Any) -> bool:
+    """Whether a key means the same; a 0 leaves a factor open."""
+    given = _per_level(key, given, value)
     if not isinstance(given, tuple) or not isinstance(value, tuple):
         return bool(given == value)
-    given = given * len(value) if len(given) == 1 else given
     return len(given) == len(value) and all(one == other or _is_open(one) for one, other in zip(given, value, strict=True))
+
+
+def _per_level(key: str, given: Any, value: Any) -> Any:
+    """What is given, equal values as often as the checkpoint has them: they serve any number of levels."""
+    serves_all = isinstance(given, tuple) and isinstance(value, tuple) and len(set(given)) == 1 and key != "feature_maps"
+    return given[:1] * len(value) if serves_all else given
 
 
 def _is_open(factor: Any) -> bool:
     return factor == 0 and not isinstance(factor, bool)
 
 
+def _closed(key: str, given: Any, value: Any) -> Any:
+    """What is given, with the checkpoint's factor where a 0 leaves one open."""
+    fitted = _per_level(key, given, value)
+    if not isinstance(fitted, tuple) or not any(map(_is_open, fitted)) or not _is_same(key, fitted, value):
+        return given
+    return tuple(own if _is_open(factor) else factor for factor, own in zip(fitted, value, strict=True))
+
+
 def _network(asked: Model, has: Model) -> Model:
     """`asked` with the keys that it leaves out from `has`; per-level keys only where there are as many levels."""
-    given = {key: getattr(asked, key) for key in asked.model_fields_set - {"architecture", LEFT_OUT}}
+    names = asked.model_fields_set - {"architecture", LEFT_OUT}
+    given = {key: _closed(key, getattr(asked, key), getattr(has, key)) for key in names}
     kind = type(asked) if asked.architecture_given else type(has)
     levels = given.get("feature_maps") or has.feature_maps
     same_levels = len(levels or ()) == len(has.feature_maps or ())
