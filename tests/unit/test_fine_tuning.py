@@ -235,3 +235,5 @@ def test_what_a_network_that_predicts_has_otherwise_is_listed() -> None:
     other = {"DATA__NORMALIZATION__TYPE": "scale_range", "DATA__N_CLASSES": 2, "DATA__PATCH_SIZE": "(64,64,1)"}
     names = ["DATA.PATCH_SIZE", "DATA.N_CLASSES", "DATA.NORMALIZATION", "MODEL.ARCHITECTURE", "MODEL.ACTIVATION"]
     assert kept(**other, MODEL__ARCHITECTURE="resunet", MODEL__ACTIVATION="relu") == names
+    assert kept(LOSS__IGNORE_INDEX=255) == ["LOSS.IGNORE_INDEX"]
+    assert kept(LOSS__IGNORE_INDEX="[-1]") == []

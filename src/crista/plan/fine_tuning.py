@@ -94,13 +94,14 @@ def _asked_otherwise(asked: Model, trained: Plan, keys: Sequence[str]) -> Iterat
 
 def settled_otherwise(config: Config, trained: Plan) -> list[str]:
     """Keys of network, classes and intensities that a request to predict gives, and that the trained network has otherwise."""
-    data, learnt, classes = config.data, trained.config.data, trained.classes
+    data, learnt, classes, ignored = config.data, trained.config.data, trained.classes, trained.config.loss.ignored_values
     differ = {
         "DATA.PATCH_SIZE": data.patch_size is not None and data.patch_size[: trained.ndim] != trained.patch_size,
         "DATA.N_CLASSES": data.n_classes is not None and max(2, data.n_classes) != classes.num_classes,
         "DATA.CLASS_NAMES": data.class_names is not None and data.class_names != classes.names,
         "DATA.FORCE_RGB": "force_rgb" in data.model_fields_set and data.force_rgb != learnt.force_rgb,
         "DATA.NORMALIZATION": "normalization" in data.model_fields_set and data.normalization != learnt.normalization,
+        "LOSS.IGNORE_INDEX": "ignore_index" in config.loss.model_fields_set and config.loss.ignored_values != ignored,
     }
     network = _asked_otherwise(config.model, trained, (*SHAPING, "activation"))
     return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network)]
