@@ -200,6 +200,16 @@ def test_a_config_made_in_python_comes_back_from_its_dictionary():
     assert tree["MODEL"] == {"ARCHITECTURE": "resunet", "FEATURE_MAPS": [8, 16]}
 
 
+def test_a_network_that_is_left_out_stays_so():
+    """Else a training from another network than the default would be refused, as if that had been asked for."""
+    config = parse("MODEL: {LOAD_CHECKPOINT: True}\nTRAIN: {EPOCHS: 3}\n")
+    assert config.given() == {"MODEL": {"LOAD_CHECKPOINT": True}, "TRAIN": {"EPOCHS": 3}}
+    assert not config_from_dict(config.given()).config.model.architecture_given
+    assert parse("MODEL: {ARCHITECTURE: unet}\n").given() == {"MODEL": {"ARCHITECTURE": "unet"}}
+    assert Config(model=ResidualUNet()).given() == {"MODEL": {"ARCHITECTURE": "resunet"}}
+    assert Config().given() == {}
+
+
 @pytest.mark.parametrize("tree", [{"train": None, "train.epochs": 3}, {"train.epochs": 3, "train": None}])
 def test_an_empty_section_beside_a_dotted_key(tree):
     loaded = config_from_dict(tree)

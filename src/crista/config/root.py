@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -115,6 +115,13 @@ class Config(Section):
     """Prediction and measurement."""
     paths: Paths = Paths()
     """Folders."""
+
+    def given(self) -> dict[str, Any]:
+        """The keys that were given, as they would stand in a file."""
+        tree = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        if not self.model.architecture_given and "MODEL" in tree:
+            del tree["MODEL"]["ARCHITECTURE"]
+        return tree
 
 
 def check_across_sections(config: Config) -> list[Problem]:

@@ -63,7 +63,7 @@ class Request:
 def load_any(config: ConfigLike, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Load a configuration of any form; `overrides` are ``TRAIN.EPOCHS=20``."""
     if isinstance(config, Config):
-        config = config.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        config = config.given()
     if isinstance(config, Mapping):
         return config_from_dict(config, overrides)
     return load_config(Path(config), overrides)
@@ -162,7 +162,7 @@ def request_prediction(
 
     path = Path(checkpoint)
     plan: Plan = load_checkpoint(path).plan
-    tree = plan.config.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    tree = plan.config.given()
     tree.setdefault("TRAIN", {})["ENABLE"] = False
     tree.setdefault("TEST", {})["ENABLE"] = True
     tree.setdefault("MODEL", {})["LOAD_CHECKPOINT"] = True
