@@ -70,7 +70,7 @@ def test_python_hears_what_has_no_effect_and_of_which_run_a_plan_knows_nothing(m
     data, heard = make_data(), list[Event]()
     tree = tiny_config(data, train={"OPTIMIZER": "SGD", "OPT_BETAS": (0.8, 0.9)}, model={"LOAD_CHECKPOINT": True})
     notice = Said("TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD")
-    crista.plan(tree, on_event=heard.append)
+    crista.make_plan(tree, on_event=heard.append)
     assert heard.count(notice) == 1
     assert any(isinstance(event, Said) and "this plan does not know that run" in event.text for event in heard)
     heard.clear()

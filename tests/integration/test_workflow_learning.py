@@ -172,7 +172,7 @@ def test_other_classes_and_channels_and_what_is_left_out_comes_from_the_checkpoi
     assert plan_of(outcome)["CONFIG"]["DATA"]["NORMALIZATION"]["TYPE"] == "div"
     assert f"MODEL = resunet (4, 8): the network of {source}; keys that are given stay" in said
     assert len(log_rows(outcome)) == 1
-    shown = crista.plan(config_from_dict(config).config)  # as `crista plan` does
+    shown = crista.make_plan(config_from_dict(config).config)  # as `crista plan` does
     assert (shown.model.architecture, shown.model.feature_maps, shown.patch_size) == ("resunet", (4, 8), (32, 32))
 
 
