@@ -238,6 +238,13 @@ def test_a_short_training_takes_a_lighter_network(
     assert len(events) == len(seconds_per_step) - 1
     [decision] = [item for item in plan.decisions if item.key == "effort"]
     assert decision.value == effort
+    steps, _, rest = decision.reason.partition(" steps in the time that is left, 250 are wanted")
+    assert steps == f"about {int(300 / seconds_per_step[-1])}"
+    assert rest == (
+        "; there is no lighter one with what is given"
+        if effort == "least"
+        else "; with fewer, network and patches are made smaller"
+    )
     assert next(costs, None) is None
 
 
@@ -259,6 +266,10 @@ def test_what_is_given_is_not_made_smaller(monkeypatch: pytest.MonkeyPatch) -> N
     events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
     assert events == []
     assert (plan.patch_size, plan.model.feature_maps, plan.batch_size) == ((256, 256), (32, 64), 4)
+    assert plan.decisions[-1].reason.endswith("250 are wanted; there is no lighter one with what is given")
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 1.0)
+    _, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert plan.decisions[-1].reason == "about 300 steps in the time that is left, 250 are wanted"
 
 
 def test_a_lighter_plan_that_given_keys_do_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,9 +73,11 @@ def choose_plan(
             f"the {name} network would make {steps} steps in the time that is left, {wanted} are wanted: "
             f"network and patches are made smaller"
         )
-    reason = f"about {steps} steps in the time that is left; with fewer than {wanted} network and patches are made smaller"
+    reason = f"about {steps} steps in the time that is left, {wanted} are wanted"
     if steps < wanted:
-        reason = f"about {steps} steps in the time that is left, {wanted} are wanted; there is no lighter one with what is given"
+        reason += "; there is no lighter one with what is given"
+    elif plan is not tried[-1][1]:
+        reason += "; with fewer, network and patches are made smaller"
     return _with(plan, {}, Decision(key="effort", value=name, reason=reason))
 
 
