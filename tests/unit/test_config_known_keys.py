@@ -77,6 +77,10 @@ def test_parts_of_a_feature_that_is_off_are_accepted_in_silence(key):
     assert notices(nested(key.replace("*", "X"), "7")) == ()
 
 
+def test_places_that_are_left_empty_ask_for_nothing():
+    assert notices("LOG: {LOG_DIR: '', LOG_FILE_PREFIX: ''}\nPATHS: {CHECKPOINT: '', RESULT_DIR: {PATH: ''}}\n") == ()
+
+
 def test_test_images_that_biapy_would_skip_are_said_to_be_predicted():
     [notice] = notices("DATA: {TEST: {FILTER_SAMPLES: {PROPS: [[foreground]], VALUES: [[0.1]], SIGNS: [[lt]]}}}\n")
     assert notice.endswith("DATA.TEST.FILTER_SAMPLES.PROPS has no effect: all test images are predicted and measured")

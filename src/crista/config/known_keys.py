@@ -206,7 +206,7 @@ def check_architecture(document: Document) -> Problem | None:
 
 
 def _is_default(value: Any, default: Any) -> bool:
-    if value is None:
+    if value is None or (value == "" and default is None):
         return True
     if isinstance(default, bool):
         return as_switch(value) is default
