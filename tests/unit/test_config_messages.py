@@ -105,6 +105,11 @@ def test_nearest_choice_is_offered():
     assert problem.next_step == "did you mean ADAMW?"
 
 
+def test_another_workflow_is_not_taken_for_the_one_that_there_is():
+    [problem] = problems_of("PROBLEM:\n  TYPE: INSTANCE_SEG")
+    assert problem.next_step == "see: crista explain PROBLEM.TYPE"
+
+
 def test_a_tuple_between_braces_is_cut_at_its_comma():
     problem = problems_of("DATA:\n  TEST: {PADDING: (4, 4)}")[-1]
     assert problem.where == "job.yaml line 2, DATA.TEST.PADDING"

@@ -319,6 +319,7 @@ def test_a_class_without_pixels_gets_a_finite_weight() -> None:
     made = plan(facts(num_classes=3, counts=(900, 100, 0)), LOSS__CLASS_REBALANCE="auto")
     assert made.class_weights is not None
     assert max(made.class_weights) < 3.1
+    assert reason(made, "LOSS.CLASS_WEIGHTS").endswith("(90.00%, 10.00%, 0.00%), mean 1; rarer than 0.0001% counts as that")
 
 
 def test_class_names() -> None:

@@ -101,7 +101,7 @@ def wrong_value(document: Document, key: Key, error: ErrorDetails | None = None)
 
 def nearest_choice(key: Key, value: Any) -> str:
     """``did you mean ADAMW?`` for a misspelt name."""
-    if not key.choices or isinstance(value, list | tuple | dict):
+    if len(key.choices) < 2 or isinstance(value, list | tuple | dict):  # INSTANCE_SEG does not mean the one that there is
         return ""
     by_lower = {choice.lower(): choice for choice in key.choices}
     near = difflib.get_close_matches(str(value).lower(), by_lower, 1, 0.5)

@@ -28,6 +28,8 @@ SHORT_RATE = 5e-3
 """Peak rate of Adam and AdamW in a training by the clock. After 110 steps, validation IoU on ssTEM membranes, five classes of
 organelles, nuclei with outline: 0.644, 0.354, 0.593 with 1e-3; 0.662, 0.578, 0.616 with 3e-3; 0.667, 0.623 with 6e-3."""
 
+RAREST = 1e-6
+"""Share of a class below which its weight grows no more: one that does not occur would have none."""
 FEWEST_PATCHES, MOST_PATCHES = 2, 32
 """Of a step."""
 
@@ -68,10 +70,11 @@ def decide_class_weights(config: Config, fingerprint: Fingerprint, ledger: Ledge
             "set DATA.TRAIN.CHECK_DATA: True, or give LOSS.CLASS_WEIGHTS",
         )
         return None
-    raw = [max(frequency, 1e-6) ** -0.5 for frequency in frequencies]
+    raw = [max(frequency, RAREST) ** -0.5 for frequency in frequencies]
     weights = tuple(round(weight * len(raw) / sum(raw), 4) for weight in raw)
     shown = ", ".join(f"{frequency:.2%}" for frequency in frequencies)
-    ledger.note("LOSS.CLASS_WEIGHTS", weights, f"inverse square root of the class frequencies ({shown}), mean 1")
+    floor = f"; rarer than {RAREST:.4%} counts as that" if min(frequencies) < RAREST else ""
+    ledger.note("LOSS.CLASS_WEIGHTS", weights, f"inverse square root of the class frequencies ({shown}), mean 1{floor}")
     return weights
 
 
