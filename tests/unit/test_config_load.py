@@ -108,6 +108,8 @@ def test_merge_key():
     config = parse("DATA:\n  TRAIN: &shared {IN_MEMORY: False, PADDING: [1, 1]}\n  TEST:\n    <<: *shared\n    IN_MEMORY: True\n")
     assert config.data.test.padding == (1, 1)
     assert config.data.test.in_memory
+    own = parse("DATA:\n  TRAIN: &shared {PADDING: [1, 1]}\n  TEST: {<<: *shared, padding: [2, 2]}\n")  # in another case
+    assert own.data.test.padding == (2, 2)
 
 
 def test_numbers_of_yaml_keep_their_value():

@@ -197,7 +197,7 @@ def _flatten(pairs: _Pairs, prefix: str, document: Document, given_by: str = "")
     problems: list[Problem] = []
     own: dict[str, int | None] = {}
     for written, line, value in pairs:
-        key = f"{prefix}{written.strip().upper()}"
+        key = f"{prefix}{_capitals(written)}"
         if key in own or (key in document.entries and not given_by):
             first = own[key] if key in own else document.entries[key].line
             lines = f" on line {first} and on line {line}" if line is not None else ""
@@ -245,7 +245,7 @@ class _NodeReader:
         return _scalar(node) if isinstance(node, ScalarNode) else None
 
     def _items(self, node: MappingNode) -> Iterator[tuple[str, int | None, Any]]:
-        given = {str(key.value) for key, _ in node.value}
+        given = {_capitals(key.value) for key, _ in node.value}
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
                 what = "has a list or a section where the name of a key should be"
@@ -253,12 +253,17 @@ class _NodeReader:
                 continue
             read = self.read(value)
             if str(key.tag).endswith(":merge") and isinstance(read, _Pairs):
-                yield from (pair for pair in read if pair[0] not in given)
+                yield from (pair for pair in read if _capitals(pair[0]) not in given)
             else:
                 yield str(key.value), key.start_mark.line + 1, read
 
     def _report(self, node: Node, what: str, next_step: str) -> None:
         self.problems.append(Problem(f"{self.name} line {node.start_mark.line + 1}", what, next_step))
+
+
+def _capitals(key: Any) -> str:
+    """A key as it is compared."""
+    return str(key).strip().upper()
 
 
 def _as_dict(value: Any) -> Any:
