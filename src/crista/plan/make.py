@@ -124,7 +124,7 @@ def _decide_class_names(config: Config, fingerprint: Fingerprint, ledger: Ledger
     count, named = fingerprint.coding.num_classes, fingerprint.named
     plain = ("foreground",) if count == 2 else tuple(f"class {i}" for i in range(1, count))
     default = ("background", *plain)
-    reason = f"no file beside the labels has just {count} different names (classes.txt or nnU-Net's dataset.json)"
+    reason = f"no file beside the labels (classes.txt or nnU-Net's dataset.json) names {count} classes"
     if named is not None:
         default, reason = named.names, f"from {named.file}"
     names = ledger.settle("DATA.CLASS_NAMES", config.data.class_names, default, reason)
