@@ -87,10 +87,16 @@ def test_scribbles_that_count_classes_from_1_against_predictions_that_count_from
         return np.repeat([values], 4, axis=1)
 
     true, found = write(tmp_path / "y", a=rows(0, 1, 2, 2, 3, 9)), write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 2))
-    result = crista.evaluate(true, found, ignore_index=(0, 9))
+    heard: list[Any] = []
+    result = crista.evaluate(true, found, ignore_index=(0, 9), on_event=heard.append)
+    assert any("0 is 1 of the true label images, 1 is 2" in event.text for event in heard if isinstance(event, Warned))
     np.testing.assert_array_equal(result.pooled, np.diag([4, 8, 4]))
     same = write(tmp_path / "q", a=rows(1, 1, 2, 2, 3, 3))  # as the true ones are written
     np.testing.assert_array_equal(crista.evaluate(true, same, ignore_index=(0, 9)).pooled, np.diag([4, 8, 4]))
+    all_three = write(tmp_path / "b", a=rows(0, 1, 2, 2, 0, 1)), write(tmp_path / "c", a=rows(0, 1, 2, 2, 1, 1))
+    with pytest.raises(DataError, match="set --classes 3"):
+        crista.evaluate(*all_three, ignore_index=0)
+    np.testing.assert_array_equal(crista.evaluate(*all_three, ignore_index=0, num_classes=3).pooled, np.diag([0, 8, 8]))
     write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 3))
     with pytest.raises(DataError, match=r"\{3\}"):
         crista.evaluate(true, found, ignore_index=(0, 9))

@@ -247,7 +247,19 @@ def _decide_codings(
     codings = [decision.coding for decision in found if decision.coding is not None]
     if len(codings) < len(found):
         return None, found
-    return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])))]
+    shifted = _counted_from_zero(str(predicted[0][0].parent), codings[0]) if from_zero else ()
+    return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])), shifted)]
+
+
+def _counted_from_zero(where: str, of_true: LabelCoding) -> tuple[Problem, ...]:
+    """A warning of what the predictions' own numbers are taken for."""
+    if of_true.mapping is None:
+        return ()
+    arrows = ", ".join(f"{number} is {stored} of the true label images" for stored, number in of_true.mapping)
+    what = (
+        f"the predictions have 0, which --ignore-index takes out of the true label images: their classes count from 0 ({arrows})"
+    )
+    return (Problem(where, what, "if 0 is a class of both, give --classes"),)
 
 
 def _unknown_predictions(predicted: Summaries, coding: LabelCoding) -> Iterator[Problem]:
