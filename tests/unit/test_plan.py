@@ -247,6 +247,15 @@ def test_patches_without_annotation_are_left_out_of_the_grid_only() -> None:
     assert words not in reason(plan(dense, LOSS__IGNORE_INDEX=255, DATA__TRAIN__EXTRACT_RANDOM_PATCH=True), "TRAIN.EPOCHS")
 
 
+def test_overlap_and_padding_are_said_to_place_nothing_where_the_grid_is_left() -> None:
+    given = {"DATA__TRAIN__OVERLAP": 0.5, "DATA__TRAIN__PADDING": 8}
+    timed = reason(plan(TRAIN__MAX_MINUTES=5, **given), "DATA.TRAIN.CLASS_SHARE")
+    assert timed.endswith("the others lie anywhere; DATA.TRAIN.OVERLAP and DATA.TRAIN.PADDING place no patch then")
+    assert reason(plan(TRAIN__MAX_MINUTES=5, DATA__TRAIN__PADDING=0), "DATA.TRAIN.CLASS_SHARE").endswith("lie anywhere")
+    sparse = plan(LOSS__IGNORE_INDEX=255, DATA__TRAIN__PADDING=8)
+    assert reason(sparse, "DATA.TRAIN.PROBABILITY_MAP").endswith("; DATA.TRAIN.PADDING places no patch then")
+
+
 def test_a_rate_that_may_stay_high_is_not_said_to_be_lowered() -> None:
     assert "the learning rate is lowered towards the end" in reason(plan(), "TRAIN.EMA")
     for name in ("reduceonplateau", "''"):

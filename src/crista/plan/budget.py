@@ -12,7 +12,7 @@ from crista.config.train import Train
 from crista.geometry.tiles import grid_starts
 from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import Ledger
-from crista.plan.sparse_labels import is_drawn_around_annotation
+from crista.plan.sparse_labels import is_drawn_around_annotation, without_grid
 
 STEPS = {"fast": 500, "standard": 1500, "best": 6000}
 """Optimizer steps of a training whose epochs are left out, by TRAIN.QUALITY."""
@@ -108,6 +108,7 @@ def _decide_class_share(config: Config, minutes: float | None, ledger: Ledger) -
         return train.class_share or 0.0
     reason = (
         "so many patches lie around a pixel of the foreground, each of its classes in turn, however rare; the others lie anywhere"
+        f"{without_grid(config)}"
     )
     return ledger.settle("DATA.TRAIN.CLASS_SHARE", train.class_share, CLASS_SHARE, reason)
 
