@@ -535,6 +535,19 @@ def test_class_weights_and_names_that_do_not_fit() -> None:
     assert "background first" in text
 
 
+def test_problems_of_patch_loss_and_schedule_are_told_at_once() -> None:
+    text = refusal(
+        DATA__PATCH_SIZE="(250,256,1)",
+        MODEL__FEATURE_MAPS="[4,8,16,32,64]",
+        LOSS__WEIGHTS="[1,1,1]",
+        TRAIN__LR_SCHEDULER__NAME="warmupcosine",
+        TRAIN__LR_SCHEDULER__WARMUP_COSINE_DECAY_EPOCHS=1000,
+    )
+    assert text.startswith("3 problems")
+    for key in ("DATA.PATCH_SIZE", "LOSS.WEIGHTS", "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS"):
+        assert f"{key}: " in text
+
+
 def test_rebalancing_without_counts() -> None:
     text = refusal(facts(counts=None), LOSS__CLASS_REBALANCE="auto")
     assert "LOSS.CLASS_REBALANCE: the class frequencies are not known" in text

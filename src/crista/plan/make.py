@@ -42,9 +42,15 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     check_training_patches(config, patch, ledger)
     batch = decide_batch_size(config.train, patch, effort, ledger)
     length = decide_epochs(config, fingerprint, patch, batch, ledger)
+    loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
+    sparse = decide_sparse_sampling(config, fingerprint, ledger)
+    optimizer, schedule = decide_optimizer(config.train, ledger), decide_schedule(config.train, length.epochs, ledger)
+    if not ledger.problems:  # tiles need a patch and a network that fit
+        inference = decide_inference(config, patch, model, batch, ledger)
+    save_probabilities = _decide_output(config, ledger)
     if ledger.problems:
         raise PlanError("in how the configuration and the data fit together", ledger.problems)
-    plan = Plan(
+    return Plan(
         config=config,
         ndim=ndim,
         num_channels=fingerprint.num_channels,
@@ -53,12 +59,12 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         object_diameter=fingerprint.object_diameter,
         patch_size=patch,
         model=model,
-        loss=decide_loss(config, ledger),
-        class_weights=decide_class_weights(config, fingerprint, ledger),
+        loss=loss,
+        class_weights=class_weights,
         class_frequencies=fingerprint.class_frequencies,
-        sparse_labels=decide_sparse_sampling(config, fingerprint, ledger),
-        optimizer=decide_optimizer(config.train, ledger),
-        schedule=decide_schedule(config.train, length.epochs, ledger),
+        sparse_labels=sparse,
+        optimizer=optimizer,
+        schedule=schedule,
         batch_size=batch,
         epochs=length.epochs,
         minutes=length.minutes,
@@ -66,13 +72,10 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         average_share=length.average_share,
         patience=config.train.patience if config.train.patience >= 0 else None,
         amp=config.train.amp,
-        inference=decide_inference(config, patch, model, batch, ledger),
-        save_probabilities=_decide_output(config, ledger),
+        inference=inference,
+        save_probabilities=save_probabilities,
         decisions=tuple(ledger.decisions),
     )
-    if ledger.problems:
-        raise PlanError("in how the configuration and the data fit together", ledger.problems)
-    return plan
 
 
 def plan_for_prediction(trained: Plan, config: Config) -> Plan:
