@@ -401,6 +401,10 @@ def test_normalisation_that_depends_on_the_tile_is_blended(normalization: str) -
     made = plan(MODEL__NORMALIZATION=normalization)
     assert (made.inference.mode, made.inference.tile_size) == ("blended", (256, 256))
     assert "depends on the tile" in reason(made, "tiles")
+    assert "TEST.MAX_MEMORY" not in reason(made, "tiles")
+    for padding in (0, 8):
+        limited = plan(MODEL__NORMALIZATION=normalization, TEST__MAX_MEMORY=4, DATA__TEST__PADDING=padding)
+        assert reason(limited, "tiles").endswith("; TEST.MAX_MEMORY changes nothing")
 
 
 @pytest.mark.parametrize(
