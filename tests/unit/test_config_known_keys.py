@@ -77,6 +77,10 @@ def test_parts_of_a_feature_that_is_off_are_accepted_in_silence(key):
     assert notices(nested(key.replace("*", "X"), "7")) == ()
 
 
+def test_a_default_in_another_case_is_the_default():
+    assert notices("MODEL: {SOURCE: BiaPy, OUT_CHECKPOINT_FORMAT: PTH}\n") == ()
+
+
 def test_places_that_are_left_empty_ask_for_nothing():
     assert notices("LOG: {LOG_DIR: '', LOG_FILE_PREFIX: ''}\nPATHS: {CHECKPOINT: '', RESULT_DIR: {PATH: ''}}\n") == ()
 

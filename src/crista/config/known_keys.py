@@ -212,4 +212,6 @@ def _is_default(value: Any, default: Any) -> bool:
         return as_switch(value) is default
     if isinstance(default, int | float | list):
         value = coerce(value, tuple[str, ...] if isinstance(default, list) else type(default))
+    if isinstance(value, str) and isinstance(default, str):
+        return value.strip().lower() == default.lower()
     return bool(value == default)
