@@ -143,6 +143,9 @@ def test_the_reason_of_the_patch_is_true_of_it() -> None:
     assert reason(made, "DATA.PATCH_SIZE") == (
         "the typical image is 30 × 512 × 512; about 262,144 voxels per patch at most, rounded to sides that can be halved"
     )
+    assert reason(plan(facts([(3, 256, 256)])), "DATA.PATCH_SIZE").endswith(
+        "at most, y and x rounded to sides that can be halved"
+    )
     known = reason(plan(facts([(100, 512, 512)], spacing=(1.0, 0.25, 0.25))), "DATA.PATCH_SIZE")
     assert "of about equal sides in micrometres where the image allows it" in known
 
@@ -211,6 +214,7 @@ def test_a_guess_is_told_only_where_something_follows_from_it() -> None:
     flat = facts([(20, 256, 256)] * 3)
     told = [{item.key for item in plan(flat, **keys).decisions} for keys in ({}, {"MODEL__Z_DOWN": 1, "MODEL__ISOTROPY": False})]
     assert ["DATA.TRAIN.RESOLUTION" in keys for keys in told] == [True, False]
+    assert "DATA.TRAIN.RESOLUTION" not in {item.key for item in plan(facts([(3, 256, 256)])).decisions}
 
 
 def test_few_slices_are_not_halved_either() -> None:

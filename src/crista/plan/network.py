@@ -38,11 +38,12 @@ def decide_patch_size(config: Config, fingerprint: Fingerprint, effort: Effort, 
     size = _fit_voxels(typical, fingerprint.spacing, effort.patch_voxels[ndim], most)
     size = tuple(map(_to_multiple, size, _asked_stride(config.model, effort, size), most))
     sides = "" if fingerprint.spacing is None else ", of about equal sides in micrometres where the image allows it"
+    rounded = "y and x rounded to sides" if size[0] % 2 else "rounded to sides"
     shown = f"the {'typical' if padded else 'smallest'} image is {' × '.join(map(str, typical))}"
     ledger.note(
         "DATA.PATCH_SIZE",
         (*size, fingerprint.num_channels),
-        f"{shown}; about {effort.patch_voxels[ndim]:,} voxels per patch at most{sides}, rounded to sides that can be halved",
+        f"{shown}; about {effort.patch_voxels[ndim]:,} voxels per patch at most{sides}, {rounded} that can be halved",
     )
     return size
 
@@ -181,9 +182,9 @@ def _decide_depth(
     count = len(yx_down) + 1
     given_down, given_isotropy = _per_level(asked, "z_down", count - 1, ledger), _per_level(asked, "isotropy", count, ledger)
     ratio, origin, guess = _depth_ratio(fingerprint)
-    if guess and not (given_down and all(given_down) and given_isotropy):  # else nothing follows from it
-        ledger.note("DATA.TRAIN.RESOLUTION", "unknown", guess)
     thin = _few_slices(fingerprint, depth)
+    if guess and not thin and not (given_down and all(given_down) and given_isotropy):  # else nothing follows from it
+        ledger.note("DATA.TRAIN.RESOLUTION", "unknown", guess)
     z_down = _decide_z_down(given_down, 0 if thin else depth, (ratio, yx_down), thin, ledger)
     isotropy = _decide_isotropy(
         given_isotropy, z_down, (inf if thin else ratio, yx_down), thin or _kernel_reason(ratio, origin), ledger
