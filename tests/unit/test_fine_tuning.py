@@ -192,6 +192,11 @@ def test_what_is_given_stays() -> None:
     assert tuned(plan(**OLD), MODEL__KERNEL_SIZE=5, MODEL__YX_DOWN="[2]", MODEL__ARCHITECTURE="resunet").model.kernel_size == 5
 
 
+def test_a_dropout_of_0_is_no_open_factor() -> None:
+    old = plan(**SMALL, MODEL__DROPOUT_VALUES="[0.2,0.2]")
+    assert tuned(old, MODEL__DROPOUT_VALUES="[0,0]").model.dropout_values == (0, 0)
+
+
 @pytest.mark.parametrize("factors", ["[0,0,0,0]", "0", "[0,0,0]", "[1,0,0,0]"])
 def test_factors_that_are_left_open_are_the_checkpoints(factors: str) -> None:
     """BiaPy writes its default out, ``Z_DOWN: [0, 0, 0, 0]``; cubic voxels would else be halved at the first level too."""

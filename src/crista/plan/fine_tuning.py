@@ -18,6 +18,8 @@ UNIFORM = ("kernel_size", "upsample_layer", "conv_block_order", "larger_io", "no
 SHAPING = (*PER_LEVEL, *UNIFORM)
 """Keys of MODEL that decide which weights there are."""
 ONLY_3D = ("z_down", "isotropy")
+FACTORS = ("z_down", "yx_down")
+"""Keys of which a 0 leaves a level open."""
 
 
 def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *, where: str) -> Plan:
@@ -128,7 +130,7 @@ def _is_open(factor: Any) -> bool:
 def _closed(key: str, given: Any, value: Any) -> Any:
     """What is given, with the checkpoint's factor where a 0 leaves one open."""
     fitted = _per_level(key, given, value)
-    if not isinstance(fitted, tuple) or not any(map(_is_open, fitted)) or not _is_same(key, fitted, value):
+    if key not in FACTORS or not isinstance(fitted, tuple) or not _is_same(key, fitted, value):
         return given
     return tuple(own if _is_open(factor) else factor for factor, own in zip(fitted, value, strict=True))
 
