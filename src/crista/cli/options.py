@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -102,7 +102,7 @@ def whole_numbers(flag: str, texts: Sequence[str] | None) -> list[int] | None:
         return None
     from crista.config.base import coerce
 
-    numbers = [number for text in texts for number in coerce(text, tuple[int, ...]) or (text,)]
+    numbers: list[Any] = [number for text in texts for number in coerce(text, tuple[int, ...]) or (text,)]
     wrong = [number for number in numbers if not isinstance(number, int) or isinstance(number, bool)]
     if wrong:
         text = f"{wrong[0]!r} is no whole number; write one, or several as 254,255"

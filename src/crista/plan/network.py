@@ -84,7 +84,7 @@ def _asked_stride(asked: Model, effort: Effort, size: tuple[int, ...]) -> tuple[
     return (along_z, in_plane, in_plane)[-len(size) :]
 
 
-def _repeated(values: Sequence[int], times: int) -> Sequence[int]:
+def _repeated(values: tuple[int, ...], times: int) -> tuple[int, ...]:
     """Equal values as often as there are levels; others as they are."""
     return values[:1] * times if len(set(values)) == 1 else values
 
