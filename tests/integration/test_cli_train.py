@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.conftest import MakeData
+from tests.conftest import MakeData, tiny_config
 
 from crista.cli.main import main
 from crista.training.checkpoint import load_checkpoint
@@ -45,6 +45,37 @@ def test_the_plan_of_two_folders(make_data: MakeData, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     for word in ("TRAIN.MAX_MINUTES", "DATA.N_CLASSES", "counted in the label images", "(4, 8)"):
         assert word in printed
+
+
+def test_the_plan_says_what_was_not_given_and_what_has_no_effect(
+    make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(test=0)
+    folders = [str(data / "train/x"), str(data / "train/y")]
+    assert main(["plan", *folders, "--set", "TRAIN.OPTIMIZER=SGD", "--set", "TRAIN.OPT_BETAS=(0.8,0.9)"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "TRAIN.MAX_MINUTES 20 no time is given, and TRAIN.QUALITY: standard stands for that many minutes" in printed
+    assert printed.count("TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD") == 1
+    assert "effort full or light" in printed or "effort full or least" in printed
+    assert main(["check", *folders, "--set", "TRAIN.OPTIMIZER=SGD", "--set", "TRAIN.OPT_BETAS=(0.8,0.9)"]) == 0
+    assert capsys.readouterr().out.count("TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD") == 1
+    assert main(["plan", *folders, "--minutes", "20"]) == 0
+    assert "TRAIN.MAX_MINUTES 20 given" in " ".join(capsys.readouterr().out.split())
+
+
+def test_python_hears_what_has_no_effect_and_of_which_run_a_plan_knows_nothing(make_data: MakeData) -> None:
+    import crista
+    from crista.plan.events import Event, Said
+
+    data, heard = make_data(), list[Event]()
+    tree = tiny_config(data, train={"OPTIMIZER": "SGD", "OPT_BETAS": (0.8, 0.9)}, model={"LOAD_CHECKPOINT": True})
+    notice = Said("TRAIN.OPT_BETAS has no effect: TRAIN.OPTIMIZER is SGD")
+    crista.make_plan(tree, on_event=heard.append)
+    assert heard.count(notice) == 1
+    assert any(isinstance(event, Said) and "this plan does not know that run" in event.text for event in heard)
+    heard.clear()
+    crista.check(tree, on_event=heard.append)
+    assert heard.count(notice) == 1
 
 
 def test_the_job_is_called_as_the_folder_of_the_data(make_data: MakeData, tmp_path: Path) -> None:

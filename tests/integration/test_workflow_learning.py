@@ -13,6 +13,7 @@ import torch
 from tests.jobs import job, log_rows, plan_of, run_and_listen, same_weights, table, weights_of, write_data
 
 import crista
+from crista.config.load import config_from_dict
 from crista.errors import ConfigError, PlanError, TrainingError
 from crista.plan.events import EpochFinished, TrainingFinished
 from crista.training import loop
@@ -171,6 +172,8 @@ def test_other_classes_and_channels_and_what_is_left_out_comes_from_the_checkpoi
     assert plan_of(outcome)["CONFIG"]["DATA"]["NORMALIZATION"]["TYPE"] == "div"
     assert f"MODEL = resunet (4, 8): the network of {source}; keys that are given stay" in said
     assert len(log_rows(outcome)) == 1
+    shown = crista.make_plan(config_from_dict(config).config)  # as `crista plan` does
+    assert (shown.model.architecture, shown.model.feature_maps, shown.patch_size) == ("resunet", (4, 8), (32, 32))
 
 
 def test_a_network_of_other_axes_is_refused(data: Path, tmp_path: Path) -> None:

@@ -148,6 +148,11 @@ def test_evaluate_names_its_own_flags(make_data: MakeData, capsys: pytest.Captur
     code, out, _ = run(capsys, "evaluate", tmp_path / "found", tmp_path / "found", "--ignore-index", "254")
     assert code == 0
     assert "--ignore-index: 254 occurs in no label image" in out
+    write_labels(labels, "01", [[0, 1], [254, 255]])
+    for flags in (["--ignore-index", "254,255"], ["--ignore-index", "254", "--ignore_index", "255"]):
+        code, out, _ = run(capsys, "evaluate", labels, tmp_path / "found", *flags)
+        assert (code, "warning" in out) == (0, False)
+    write_labels(labels, "01", [[0, 1], [0, 255]])
     write_labels(tmp_path / "found", "02", [[0, 1], [0, 255]])
     code, _, err = run(capsys, "evaluate", labels, tmp_path / "found", "--ignore-index", "255")
     assert code == 1

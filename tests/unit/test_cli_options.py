@@ -104,6 +104,19 @@ def test_a_folder_of_results_that_cannot_be_made_is_named(tmp_path: Path) -> Non
         options.make_results_folder(tmp_path / "file" / "here", Screen())
 
 
+@pytest.mark.parametrize("texts", [["254,255"], ["[254, 255]"], ["254", "255"], ["(254,255)"]])
+def test_several_numbers_are_read_as_the_configuration_reads_them(texts: list[str]) -> None:
+    assert options.whole_numbers("--flag", texts) == [254, 255]
+    assert options.whole_numbers("--flag", ["-1"]) == [-1]
+    assert options.whole_numbers("--flag", None) is None
+
+
+@pytest.mark.parametrize("text", ["", "a", "254;255", "1.5", "True", "None", "[[1, 2]]"])
+def test_what_is_no_number_is_a_usage_error(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"is no whole number; write one, or several as 254,255"):
+        options.whole_numbers("--flag", [text])
+
+
 def test_a_budget_reaches_a_command_as_changes_before_those_of_set() -> None:
     seen: list[object] = []
 

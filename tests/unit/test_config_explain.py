@@ -68,6 +68,13 @@ def test_explain_nothing_lists_the_sections():
     ]
 
 
+@pytest.mark.parametrize(("section", "key"), [("LOG", "LOG_DIR"), ("data.preprocess", "RESIZE.ENABLE"), ("MODEL.HRNET", "*")])
+def test_explain_a_section_that_only_biapy_has(section, key):
+    text = explain_key(section)
+    assert text.startswith(f"{section.upper()} is a section of BiaPy of which crista has no key")
+    assert key in text
+
+
 def test_explain_an_unknown_key():
     with pytest.raises(ConfigError, match=r"TRAIN\.EPOCH: there is no such key\n.*did you mean TRAIN\.EPOCHS\?"):
         explain_key("TRAIN.EPOCH")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from crista.config.effects import IDLE
+from crista.config.effects import IDLE, idle_in
 from crista.config.fields import all_keys
 from crista.config.known_keys import BIAPY_ARCHITECTURES, KNOWN, Kind
 from crista.config.load import parse_config
@@ -75,6 +75,35 @@ def test_key_without_effect(key):
 @pytest.mark.parametrize("key", [key for key, known in KNOWN.items() if known.kind is Kind.PART])
 def test_parts_of_a_feature_that_is_off_are_accepted_in_silence(key):
     assert notices(nested(key.replace("*", "X"), "7")) == ()
+
+
+def test_a_default_in_another_case_is_the_default():
+    assert notices("MODEL: {SOURCE: BiaPy, OUT_CHECKPOINT_FORMAT: PTH}\n") == ()
+
+
+def test_places_that_are_left_empty_ask_for_nothing():
+    assert notices("LOG: {LOG_DIR: '', LOG_FILE_PREFIX: ''}\nPATHS: {CHECKPOINT: '', RESULT_DIR: {PATH: ''}}\n") == ()
+
+
+def test_test_images_that_biapy_would_skip_are_said_to_be_predicted():
+    [notice] = notices("DATA: {TEST: {FILTER_SAMPLES: {PROPS: [[foreground]], VALUES: [[0.1]], SIGNS: [[lt]]}}}\n")
+    assert notice.endswith("DATA.TEST.FILTER_SAMPLES.PROPS has no effect: all test images are predicted and measured")
+    assert notices("DATA: {TEST: {FILTER_SAMPLES: {PROPS: [], VALUES: []}}}\n") == ()
+
+
+@pytest.mark.parametrize("on", ["1", "1.0", "'y'", "'1'", "[True]", "on", "'T'"])
+def test_a_switch_is_on_however_it_is_written(on):
+    """What is asked for and not there is never said to be switched off."""
+    with pytest.raises(ConfigError, match=r"AUGMENTOR\.GRIDMASK: True is known in BiaPy but not supported"):
+        parse_config(f"AUGMENTOR: {{ENABLE: {on}, GRIDMASK: True}}\n")
+    assert parse_config(f"AUGMENTOR: {{ENABLE: {on}}}\n").config.augmentor.enable
+
+
+@pytest.mark.parametrize("off", ["0", "'n'", "[False]", "off"])
+def test_a_switch_is_off_however_it_is_written(off):
+    assert parse_config(f"LOSS: {{CONTRAST: {{ENABLE: {off}}}}}\n").notices == ()
+    [notice] = parse_config(f"AUGMENTOR: {{ENABLE: {off}, GRIDMASK: True}}\n").notices
+    assert "has no effect while AUGMENTOR.ENABLE is off" in notice
 
 
 def test_augmentations_that_crista_lacks():
@@ -244,6 +273,44 @@ def test_no_known_key_is_a_key_of_crista_or_an_old_name():
             "TEST.POST_PROCESSING.MEDIAN_FILTER_AXIS, TEST.POST_PROCESSING.MEDIAN_FILTER_SIZE have no effect: "
             "TEST.POST_PROCESSING.MEDIAN_FILTER is False",
         ),
+        (
+            "AUGMENTOR: {ENABLE: False, RANDOM_ROT: True, RANDOM_ROT_RANGE: [-10, 10], DA_PROB: 0.2}",
+            "AUGMENTOR.RANDOM_ROT, AUGMENTOR.RANDOM_ROT_RANGE, AUGMENTOR.DA_PROB have no effect: AUGMENTOR.ENABLE is False",
+        ),
+        (
+            "AUGMENTOR: {ENABLE: True, VFLIP: True, AFFINE_MODE: constant}",
+            "AUGMENTOR.AFFINE_MODE has no effect: AUGMENTOR.RANDOM_ROT, ZOOM, SHEAR, SHIFT are off",
+        ),
+        (
+            "AUGMENTOR: {ENABLE: True, VFLIP: True, AUG_SAMPLES: False, AUG_NUM_SAMPLES: 3}",
+            "AUGMENTOR.AUG_NUM_SAMPLES has no effect: AUGMENTOR.ENABLE or AUGMENTOR.AUG_SAMPLES is False",
+        ),
+        (
+            "AUGMENTOR: {ENABLE: True, VFLIP: True, AUG_SAMPLES: False, DRAW_GRID: False}",
+            "AUGMENTOR.DRAW_GRID has no effect: AUGMENTOR.AUG_SAMPLES is False",
+        ),
+        (
+            "DATA: {TEST: {GT_PATH: y}}\nTEST: {ENABLE: True, EVAL_BORDER_CROP: [4]}",
+            "DATA.TEST.GT_PATH, TEST.EVAL_BORDER_CROP have no effect: DATA.TEST.LOAD_GT is False, and nothing is measured",
+        ),
+        (
+            "DATA: {TRAIN: {GT_PATH: y, INPUT_ZARR_MULTIPLE_DATA: True}}",
+            "DATA.TRAIN.GT_PATH has no effect: DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA is True: the labels are those inside the "
+            "files of PATH",
+        ),
+        (
+            "DATA: {VAL: {INPUT_ZARR_MULTIPLE_DATA: True, INPUT_ZARR_MULTIPLE_DATA_GT_PATH: labels}}",
+            "DATA.VAL.INPUT_ZARR_MULTIPLE_DATA, DATA.VAL.INPUT_ZARR_MULTIPLE_DATA_GT_PATH have no effect: "
+            "DATA.VAL.FROM_TRAIN is True",
+        ),
+        (
+            "DATA: {NORMALIZATION: {PERC_CLIP: {ENABLE: True, LOWER_PERC: 1, UPPER_PERC: 99, UPPER_VALUE: 250}}}",
+            "DATA.NORMALIZATION.PERC_CLIP.UPPER_VALUE has no effect: DATA.NORMALIZATION.PERC_CLIP.UPPER_PERC decides",
+        ),
+        (
+            "DATA: {TEST: {OVERLAP: 0.5}}\nTEST: {MAX_MEMORY: 4}",
+            "TEST.MAX_MEMORY has no effect: with DATA.TEST.OVERLAP images are predicted in patches of the training's size",
+        ),
     ],
 )
 def test_keys_that_change_nothing_in_this_combination(text, notice):
@@ -252,9 +319,36 @@ def test_keys_that_change_nothing_in_this_combination(text, notice):
 
 
 def test_every_key_of_an_augmentation_goes_with_its_switch():
-    general = {"ENABLE", "DA_PROB", "AUG_SAMPLES", "AUG_NUM_SAMPLES", "DRAW_GRID", "AFFINE_MODE"}
     said = {key for rule in IDLE for key in rule.keys if key.startswith("AUGMENTOR.")}
-    assert {key for key in all_keys() if key.startswith("AUGMENTOR.")} == said | {f"AUGMENTOR.{key}" for key in general}
+    assert {key for key in all_keys() if key.startswith("AUGMENTOR.")} == said | {"AUGMENTOR.ENABLE"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AUGMENTOR: {AUG_NUM_SAMPLES: 3}\nLOSS: {IGNORE_INDEX: 255}",  # patches are shown with their annotated pixel
+        "AUGMENTOR: {AUG_NUM_SAMPLES: 3}\nDATA: {TRAIN: {EXTRACT_RANDOM_PATCH: True, PROBABILITY_MAP: True}}",
+        "AUGMENTOR: {ENABLE: True, SHIFT: True, AFFINE_MODE: constant}",
+        "DATA: {TEST: {GT_PATH: y}}",  # nothing is tested
+        "DATA: {TEST: {GT_PATH: y, LOAD_GT: True}}\nTEST: {ENABLE: True}",
+        "DATA: {TEST: {USE_VAL_AS_TEST: True}}\nTEST: {ENABLE: True, EVAL_BORDER_CROP: [4]}",
+        "DATA: {TEST: {OVERLAP: [0, 0]}}\nTEST: {MAX_MEMORY: 4}",
+    ],
+)
+def test_keys_that_do_have_an_effect_are_not_said_to_be_idle(text):
+    assert notices(text) == ()
+
+
+def test_what_the_data_tell_may_make_keys_idle():
+    config = parse_config("TEST: {THRESHOLD: 0.4}\nMODEL: {Z_DOWN: [1]}\n").config
+    [threshold] = idle_in(config, num_classes=3)
+    assert threshold.startswith("TEST.THRESHOLD has no effect: of more than two classes")
+    assert idle_in(config, ndim=3, num_classes=2) == []
+    assert [text for text in idle_in(config, ndim=2, num_classes=3) if text != threshold] == [
+        "MODEL.Z_DOWN has no effect: the images are 2D"
+    ]
+    known = parse_config("TEST: {THRESHOLD: 0.4}\nDATA: {N_CLASSES: 2}\n").config
+    assert idle_in(known, num_classes=3) == []  # what is given was heard before
 
 
 def test_a_checkpoint_that_predicts_is_not_said_to_be_idle():

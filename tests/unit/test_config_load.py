@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crista.config.document import Override
 from crista.config.load import config_from_dict, load_config, parse_config
 from crista.config.model import ResidualUNet
 from crista.config.root import Config
@@ -67,6 +68,14 @@ def test_scalar_for_list_and_list_for_scalar():
     assert config.model.z_down == (1,)
 
 
+def test_a_network_that_is_left_empty_or_in_a_list():
+    assert parse("MODEL: {ARCHITECTURE: [UNet]}").model.architecture == "unet"
+    assert parse("MODEL: {ARCHITECTURE: [ResUNet]}").model.architecture == "resunet"
+    empty = parse_config("MODEL: {ARCHITECTURE: null, FEATURE_MAPS: [8, 16]}")
+    assert (empty.config.model.architecture, empty.config.model.architecture_given) == ("unet", False)
+    assert empty.notices == ("line 1: MODEL.ARCHITECTURE is empty and taken as left out ('unet')",)
+
+
 def test_tabs_count_as_two_spaces():
     assert parse("TRAIN:\n\tLR_SCHEDULER:\n\t\tNAME: onecycle\n\tEPOCHS: 7\n").train.epochs == 7
 
@@ -99,6 +108,8 @@ def test_merge_key():
     config = parse("DATA:\n  TRAIN: &shared {IN_MEMORY: False, PADDING: [1, 1]}\n  TEST:\n    <<: *shared\n    IN_MEMORY: True\n")
     assert config.data.test.padding == (1, 1)
     assert config.data.test.in_memory
+    own = parse("DATA:\n  TRAIN: &shared {PADDING: [1, 1]}\n  TEST: {<<: *shared, padding: [2, 2]}\n")  # in another case
+    assert own.data.test.padding == (2, 2)
 
 
 def test_numbers_of_yaml_keep_their_value():
@@ -136,6 +147,16 @@ def test_override_by_old_or_new_name(text, override):
 
 def test_last_override_of_a_key_wins():
     assert parse("", "TRAIN.EPOCHS=3", "TRAIN.EPOCHS=4").train.epochs == 4
+
+
+def test_two_flags_that_contradict_each_other_are_refused():
+    minutes = Override("TRAIN.MAX_MINUTES=5", "--minutes")
+    for change in ("TRAIN.MAX_MINUTES=9", "TRAIN={MAX_MINUTES: 9}"):
+        problem = problem_of("", minutes, Override(change, "--set"))
+        assert problem.where == "--set TRAIN.MAX_MINUTES"
+        assert problem.what == "is 9, but --minutes, TRAIN.MAX_MINUTES is 5"
+    assert parse("", minutes, Override("TRAIN.MAX_MINUTES=5", "--set")).train.max_minutes == 5
+    assert parse("", Override("TRAIN.EPOCHS=1", "--set"), Override("TRAIN.EPOCHS=2", "--set")).train.epochs == 2
 
 
 def test_override_of_a_whole_section():
@@ -179,6 +200,16 @@ def test_a_config_made_in_python_comes_back_from_its_dictionary():
     tree = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     assert config_from_dict(tree).config == config
     assert tree["MODEL"] == {"ARCHITECTURE": "resunet", "FEATURE_MAPS": [8, 16]}
+
+
+def test_a_network_that_is_left_out_stays_so():
+    """Else a training from another network than the default would be refused, as if that had been asked for."""
+    config = parse("MODEL: {LOAD_CHECKPOINT: True}\nTRAIN: {EPOCHS: 3}\n")
+    assert config.given() == {"MODEL": {"LOAD_CHECKPOINT": True}, "TRAIN": {"EPOCHS": 3}}
+    assert not config_from_dict(config.given()).config.model.architecture_given
+    assert parse("MODEL: {ARCHITECTURE: unet}\n").given() == {"MODEL": {"ARCHITECTURE": "unet"}}
+    assert Config(model=ResidualUNet()).given() == {"MODEL": {"ARCHITECTURE": "resunet"}}
+    assert Config().given() == {}
 
 
 @pytest.mark.parametrize("tree", [{"train": None, "train.epochs": 3}, {"train.epochs": 3, "train": None}])
@@ -234,6 +265,7 @@ def test_file_that_is_not_text(tmp_path):
         ("TRAIN: a: b\n", "line 1, column 9", "a colon stands where none can be: TRAIN: a: b"),
         ("TRAIN:\n  EPOCHS: 3\n  LR\n", "line 3, column 3", "a key without a colon: LR"),
         ('DATA:\n  X: "C:\\data"\n', "line 2, column 10", 'a backslash in double quotes is an escape sign: X: "C:\\data"'),
+        ('DATA:\n  X: "C:\\Users"\n', "line 2, column 11", 'a backslash in double quotes is an escape sign: X: "C:\\Users"'),
         ("TRAIN:\n  NAME: 'x\n", "line 2, column 9", "a quote is opened and not closed: NAME: 'x"),
         ("A: [1, 2\nB: 3\n", "line 2, column 2", "a bracket is not closed, or a comma is missing: B: 3"),
         ("TRAIN:\n    A: 1\n  B: 2\n", "line 3, column 3", "the line is not indented like the lines above it: B: 2"),

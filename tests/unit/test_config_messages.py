@@ -34,7 +34,7 @@ def problems_of(text: str) -> list[Problem]:
             "TRAIN:\n  EPOCHS:\n    X: 1",
             "line 2, TRAIN.EPOCHS",
             "takes a value (a whole number, at least 1), not keys of its own",
-            "write EPOCHS: left out",
+            "write a value after EPOCHS:, or leave it out",
         ),
     ],
 )
@@ -82,9 +82,32 @@ def test_wrong_values(text, what):
     assert problem.next_step
 
 
+@pytest.mark.parametrize("text", ["TRAIN:\n  ENABLE:True", "TRAIN:\n  ENABLE：True"])
+def test_a_colon_without_a_space(text):
+    assert [problem.next_step for problem in problems_of(text)] == ["put a space after the colon: ENABLE: …"]
+
+
+@pytest.mark.parametrize("text", ["DATA:\n  TRAIN: {PATH: 2024_01}", "DATA:\n  CLASS_NAMES: [ground, 1]"])
+def test_text_that_looks_like_a_number_takes_quotes(text):
+    assert [problem.next_step for problem in problems_of(text)] == ["put text that looks like a number in quotes: '2024_01'"]
+
+
+@pytest.mark.parametrize("text", ["DATA:\n  TRAIN: {PATH: {{ folder }}}", "? [a, b]\n: c", "{a: 1}: 2"])
+def test_a_placeholder_or_list_for_a_key_is_told_without_the_parsers_words(text):
+    first, *_ = problems_of(text)
+    assert first.what == "has a list or a section where the name of a key should be"
+    assert first.next_step.endswith("fill in a {{placeholder}}")
+    assert not any("Node" in str(problem) for problem in problems_of(text))
+
+
 def test_nearest_choice_is_offered():
     [problem] = problems_of("TRAIN:\n  OPTIMIZER: ADAMWW")
     assert problem.next_step == "did you mean ADAMW?"
+
+
+def test_another_workflow_is_not_taken_for_the_one_that_there_is():
+    [problem] = problems_of("PROBLEM:\n  TYPE: INSTANCE_SEG")
+    assert problem.next_step == "see: crista explain PROBLEM.TYPE"
 
 
 def test_a_tuple_between_braces_is_cut_at_its_comma():

@@ -141,6 +141,13 @@ def test_weighted_sum_of_two_losses():
     assert loaded.notices == ("line 2: LOSS.TYPE: W_CE_DICE is now [DICE, CE]; LOSS.WEIGHTS has their weights",)
 
 
+@pytest.mark.parametrize("name", ["w_ce_dice", "[W_CE_DICE]", "' W_Ce_Dice '"])
+def test_old_names_of_values_in_any_case(name):
+    assert load(f"LOSS:\n  TYPE: {name}\n").config.loss.type == ("DICE", "CE")
+    assert load("DATA: {NORMALIZATION: {TYPE: Custom}}").config.data.normalization.type == "zero_mean_unit_variance"
+    assert load("TRAIN: {LR_SCHEDULER: {NAME: Cosine}}").config.train.lr_scheduler.name == "warmupcosine"
+
+
 def test_empty_lists_of_biapy_are_left_out():
     loaded = load("LOSS: {TYPE: [], WEIGHTS: [], CLASS_WEIGHTS: []}\nTRAIN: {METRICS: []}\nTEST: {METRICS: []}\n")
     assert loaded.config.loss.type is None
@@ -220,6 +227,13 @@ def test_old_switches_that_are_off(key, value):
 def test_old_and_new_name_that_agree():
     assert load("MODEL: {N_CLASSES: 3}\nDATA: {N_CLASSES: 3}\n").config.data.n_classes == 3
     assert load("MODEL: {N_CLASSES: 1}\nDATA: {N_CLASSES: 2}\n").config.data.n_classes == 2
+
+
+@pytest.mark.parametrize("text", ["{MASK_PATH: null, GT_PATH: y}", "{MASK_PATH: y, GT_PATH: null}", "{MASK_PATH: y}"])
+def test_a_name_that_is_left_empty_contradicts_nothing(text):
+    loaded = load(f"DATA: {{TRAIN: {text}}}\n")
+    assert loaded.config.data.train.gt_path == "y"
+    assert "line 1: DATA.TRAIN.MASK_PATH is now DATA.TRAIN.GT_PATH" in loaded.notices
 
 
 def test_old_and_new_name_that_disagree():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from crista.cli.inspection import score_rows
 from crista.errors import CristaError, DataError
 from crista.geometry.spacing import Spacing
 from crista.images.write import write_image
-from crista.plan.events import ImageFinished
+from crista.plan.events import ImageFinished, Warned
 
 
 def write(folder: Path, **arrays: Any) -> Path:
@@ -57,6 +58,54 @@ def test_ignored_pixels_count_nowhere(tmp_path: Path) -> None:
     result = crista.evaluate(true, found, num_classes=2, ignore_index=255)
     assert result.pooled.sum() == 2
     assert result.summary["foreground_iou"] == 1
+
+
+@pytest.mark.parametrize("several", [(254, 255), [255, 254, -1]])
+def test_several_values_of_ignored_pixels(tmp_path: Path, several: Sequence[int]) -> None:
+    true, found = write(tmp_path / "y", a=[[0, 1, 254, 255]]), write(tmp_path / "p", a=[[0, 1, 0, 1]])
+    heard: list[Any] = []
+    result = crista.evaluate(true, found, ignore_index=several, on_event=heard.append)
+    assert (result.pooled.sum(), result.summary["foreground_iou"]) == (2, 1)
+    assert not [event for event in heard if isinstance(event, Warned)]
+
+
+def test_predictions_are_not_asked_for_ignored_pixels(tmp_path: Path) -> None:
+    """0 and 255 in the predictions are read by themselves; the true label images hold the 254 that is ignored."""
+    true, found = write(tmp_path / "y", a=[[0, 1, 254, 1]]), write(tmp_path / "p", a=[[0, 255, 0, 255]])
+    heard: list[Any] = []
+    assert crista.evaluate(true, found, ignore_index=254, on_event=heard.append).pooled.sum() == 3
+    assert not [event.text for event in heard if isinstance(event, Warned) and "ignore" in event.text]
+    write(tmp_path / "p", a=[[0, 255, 254, 255]])
+    with pytest.raises(DataError, match="254"):
+        crista.evaluate(true, found, ignore_index=254)
+
+
+def test_scribbles_that_count_classes_from_1_against_predictions_that_count_from_0(tmp_path: Path) -> None:
+    """As a network predicts that was trained with LOSS.IGNORE_INDEX: 0 (and 9)."""
+
+    def rows(*values: int) -> np.ndarray:
+        return np.repeat([values], 4, axis=1)
+
+    true, found = write(tmp_path / "y", a=rows(0, 1, 2, 2, 3, 9)), write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 2))
+    heard: list[Any] = []
+    result = crista.evaluate(true, found, ignore_index=(0, 9), on_event=heard.append)
+    assert any("0 is 1 of the true label images, 1 is 2" in event.text for event in heard if isinstance(event, Warned))
+    np.testing.assert_array_equal(result.pooled, np.diag([4, 8, 4]))
+    same = write(tmp_path / "q", a=rows(1, 1, 2, 2, 3, 3))  # as the true ones are written
+    np.testing.assert_array_equal(crista.evaluate(true, same, ignore_index=(0, 9)).pooled, np.diag([4, 8, 4]))
+    all_three = write(tmp_path / "b", a=rows(0, 1, 2, 2, 0, 1)), write(tmp_path / "c", a=rows(0, 1, 2, 2, 1, 1))
+    with pytest.raises(DataError, match="set --classes 3"):
+        crista.evaluate(*all_three, ignore_index=0)
+    np.testing.assert_array_equal(crista.evaluate(*all_three, ignore_index=0, num_classes=3).pooled, np.diag([0, 8, 8]))
+    write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 3))
+    with pytest.raises(DataError, match=r"\{3\}"):
+        crista.evaluate(true, found, ignore_index=(0, 9))
+
+
+def test_a_further_value_to_ignore_is_advised_beside_the_given_one(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=[[0, 1, 254, 255]]), write(tmp_path / "p", a=[[0, 1, 0, 1]])
+    with pytest.raises(DataError, match="set --ignore-index 254,255 to leave these pixels out"):
+        crista.evaluate(true, found, ignore_index=254)
 
 
 @pytest.mark.parametrize(("top_true", "top_found"), [(1, 255), (255, 1), (255, 255)])

@@ -173,6 +173,9 @@ def test_what_is_left_out_is_the_checkpoints() -> None:
     assert said["MODEL"] == "resunet (4, 8): the network of old.pth; keys that are given stay"
     assert said["DATA.PATCH_SIZE"] == "(64, 64, 3): that of old.pth"
     assert said["DATA.NORMALIZATION"] == "div: that of old.pth, which its weights expect"
+    assert said["MODEL.FEATURE_MAPS"] == "(4, 8): that of old.pth"
+    assert [key for key in said if said[key].endswith(": given")] == []
+    assert len(said) == len(made.decisions)  # each is told once
 
 
 def test_what_is_given_stays() -> None:
@@ -182,8 +185,28 @@ def test_what_is_given_stays() -> None:
     assert made.patch_size == (32, 32)
     assert made.config.data.normalization.type == "scale_range"
     assert made.model.dropout_values == (0.1, 0.1)
-    assert {decision.key for decision in made.decisions if "old.pth" in decision.reason} == {"MODEL"}
+    of_checkpoint = {decision.key for decision in made.decisions if "old.pth" in decision.reason}
+    assert of_checkpoint == {"MODEL", "MODEL.FEATURE_MAPS", "MODEL.NORMALIZATION", "MODEL.ACTIVATION"}
+    given = tuned(plan(**OLD), MODEL__FEATURE_MAPS="[4,8]").decisions
+    assert [decision.reason for decision in given if decision.key == "MODEL.FEATURE_MAPS"] == ["given"]
     assert tuned(plan(**OLD), MODEL__KERNEL_SIZE=5, MODEL__YX_DOWN="[2]", MODEL__ARCHITECTURE="resunet").model.kernel_size == 5
+
+
+def test_a_dropout_of_0_is_no_open_factor() -> None:
+    old = plan(**SMALL, MODEL__DROPOUT_VALUES="[0.2,0.2]")
+    assert tuned(old, MODEL__DROPOUT_VALUES="[0,0]").model.dropout_values == (0, 0)
+
+
+@pytest.mark.parametrize("factors", ["[0,0,0,0]", "0", "[0,0,0]", "[1,0,0,0]"])
+def test_factors_that_are_left_open_are_the_checkpoints(factors: str) -> None:
+    """BiaPy writes its default out, ``Z_DOWN: [0, 0, 0, 0]``; cubic voxels would else be halved at the first level too."""
+    patch = "(64,64,64,1)"
+    old = plan(facts([(64, 64, 64)] * 3, spacing=(2.0, 1.0, 1.0)), DATA__PATCH_SIZE=patch)
+    made = tuned(old, facts([(64, 64, 64)] * 3, spacing=(1.0, 1.0, 1.0)), MODEL__Z_DOWN=factors, MODEL__YX_DOWN="[0,0,0,0]")
+    tuned(old, facts([(64, 64, 64)] * 3), MODEL__CONV_LAYERS="[2,2,2]")  # equal values serve any number of levels
+    with pytest.raises(PlanError, match="CONV_LAYERS"):
+        tuned(old, facts([(64, 64, 64)] * 3), MODEL__CONV_LAYERS="[1,1,1]")
+    assert (made.model.z_down, made.model.yx_down) == (old.model.z_down, old.model.yx_down) == ((1, 2, 2, 2), (2, 2, 2, 2))
 
 
 def test_all_that_asks_for_another_network_is_refused_at_once() -> None:
@@ -217,3 +240,5 @@ def test_what_a_network_that_predicts_has_otherwise_is_listed() -> None:
     other = {"DATA__NORMALIZATION__TYPE": "scale_range", "DATA__N_CLASSES": 2, "DATA__PATCH_SIZE": "(64,64,1)"}
     names = ["DATA.PATCH_SIZE", "DATA.N_CLASSES", "DATA.NORMALIZATION", "MODEL.ARCHITECTURE", "MODEL.ACTIVATION"]
     assert kept(**other, MODEL__ARCHITECTURE="resunet", MODEL__ACTIVATION="relu") == names
+    assert kept(LOSS__IGNORE_INDEX=255) == ["LOSS.IGNORE_INDEX"]
+    assert kept(LOSS__IGNORE_INDEX="[-1]") == []

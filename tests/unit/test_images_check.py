@@ -19,7 +19,7 @@ from crista.geometry.axes import Array
 from crista.geometry.spacing import Spacing
 from crista.images import check
 from crista.images.check import DatasetReport, check_dataset
-from crista.images.labels import LabelCoding
+from crista.images.labels import LabelCoding, make_coding
 from crista.images.open import open_image
 from crista.images.scan import Intensity, scan_image
 from crista.images.write import write_image
@@ -297,6 +297,8 @@ def test_a_settled_coding_is_used(folders: Folders) -> None:
     settled = check_dataset(config, need_train=False, need_test=True, coding=LabelCoding(2))
     assert "holds {255}; the label values of this training are {0, 1}" in problems_of(settled)
     assert "train with LOSS.IGNORE_INDEX: 255, or measure with `crista evaluate … --ignore-index 255`" in problems_of(settled)
+    other = check_dataset(config, need_train=False, need_test=True, coding=make_coding(2, [254]))
+    assert "with LOSS.IGNORE_INDEX: [254, 255], or measure with `crista evaluate … --ignore-index 254,255`" in problems_of(other)
     assert check_dataset(config, need_train=False, need_test=True).problems == ()
 
 

@@ -101,6 +101,55 @@ def test_patch_size(shapes: list[tuple[int, ...]], spacing: tuple[float, ...] | 
     assert "the typical image is" in reason(made, "DATA.PATCH_SIZE")
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "keys", "patch"),
+    [
+        ((50, 50), None, {"MODEL__FEATURE_MAPS": "[4,4,4,4,4,4]"}, (32, 32)),  # 48 could be halved four times only
+        ((50, 50), None, {"MODEL__FEATURE_MAPS": "[4,4,4,4,4,4,4]"}, (64, 64)),  # padded by reflection
+        ((128, 128), None, {"MODEL__FEATURE_MAPS": "[4,4,4]", "MODEL__YX_DOWN": "[3,3]"}, (126, 126)),
+        ((24, 128, 128), (2.0, 1.0, 1.0), {"MODEL__Z_DOWN": "2"}, (16, 96, 96)),
+        ((24, 128, 128), (2.0, 1.0, 1.0), {"MODEL__Z_DOWN": "[0,0,0,0]"}, (24, 96, 96)),
+    ],
+)
+def test_a_decided_patch_follows_the_levels_that_are_given(
+    shape: tuple[int, ...], spacing: tuple[float, ...] | None, keys: dict[str, str], patch: tuple[int, ...]
+) -> None:
+    assert plan(facts([shape], spacing=spacing), **keys).patch_size == patch
+
+
+@pytest.mark.parametrize(
+    ("shapes", "patch"),
+    [
+        ([(84, 84), (512, 512), (512, 512)], (64, 64)),  # rounded down: 96 would have to be padded
+        ([(30, 512, 512), (40, 512, 512), (40, 512, 512)], (24, 96, 96)),
+        ([(40, 512, 512), (16, 512, 512), (40, 512, 512)], (16, 128, 128)),
+    ],
+)
+def test_without_padding_the_patch_fits_into_the_smallest_image(shapes: list[tuple[int, ...]], patch: tuple[int, ...]) -> None:
+    made = plan(facts(shapes), DATA__REFLECT_TO_COMPLETE_SHAPE=False)
+    assert made.patch_size == patch
+    assert "the smallest image is" in reason(made, "DATA.PATCH_SIZE")
+
+
+def test_without_padding_levels_that_no_image_bears_are_refused() -> None:
+    text = refusal(facts([(50, 50)]), DATA__REFLECT_TO_COMPLETE_SHAPE=False, MODEL__FEATURE_MAPS="[4,4,4,4,4,4,4]")
+    assert "48 along y cannot be halved 6 times" in text
+
+
+def test_the_reason_of_the_patch_is_true_of_it() -> None:
+    """32 × 96 × 96 are more than 64³, and more slices than there are."""
+    made = plan(facts([(30, 512, 512)]))
+    assert made.patch_size == (32, 96, 96)
+    assert reason(made, "DATA.PATCH_SIZE") == (
+        "the typical image is 30 × 512 × 512; about 262,144 voxels per patch at most, rounded to sides that can be halved"
+    )
+    assert reason(plan(facts([(3, 256, 256)])), "DATA.PATCH_SIZE").endswith(
+        "at most, y and x rounded to sides that can be halved"
+    )
+    known = reason(plan(facts([(100, 512, 512)], spacing=(1.0, 0.25, 0.25))), "DATA.PATCH_SIZE")
+    assert "of about equal sides in micrometres where the image allows it" in known
+
+
 @pytest.mark.parametrize("shape", [(n, m) for n in (1, 2, 7, 31, 32, 33, 64, 72, 100, 257) for m in (5, 40, 96, 300)])
 def test_the_decided_network_fits_the_decided_patch(shape: tuple[int, int]) -> None:
     made = plan(facts([shape]))
@@ -131,6 +180,90 @@ def test_anisotropic_pooling(
     made = plan(facts([(64, 64, 64)], spacing=spacing), DATA__PATCH_SIZE=(depth, 64, 64, 1))
     assert made.model.z_down == z_down
     assert made.model.isotropy == isotropy
+
+
+def test_pooling_along_z_follows_what_is_given_of_the_plane() -> None:
+    """Voxels twice as deep as wide stay so where the plane is not halved, and are cubes after it is quartered by halves."""
+    volumes, patch = facts([(64, 64, 64)], spacing=(2.0, 1.0, 1.0)), "(64,64,64,1)"
+    made = plan(volumes, DATA__PATCH_SIZE=patch, MODEL__FEATURE_MAPS="[4,8,16,32]", MODEL__YX_DOWN="[1,1,2]")
+    assert made.model.z_down == (1, 1, 1)
+    assert made.model.isotropy == (False, False, False, True)
+    made = plan(volumes, DATA__PATCH_SIZE=patch, MODEL__FEATURE_MAPS="[4,8,16,32]", MODEL__YX_DOWN="[4,2,2]")
+    assert made.model.z_down == (1, 2, 2)
+    assert made.model.isotropy == (False, True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shown", "flat"),
+    [
+        ((0.25, 0.5, 0.5), "0.5 times", False),
+        ((0.6, 0.30000003, 0.30000003), "2 times", True),  # as an ImageJ file holds 0.3
+        ((1.99, 1.0, 1.0), "1.99 times", False),
+    ],
+)
+def test_the_shown_depth_of_a_voxel_is_the_one_that_decides(spacing: tuple[float, ...], shown: str, flat: bool) -> None:
+    made = plan(facts([(64, 64, 64)], spacing=spacing))
+    assert f"here it is {shown} as deep as wide" in reason(made, "MODEL.ISOTROPY")
+    assert made.model.isotropy is not None
+    assert made.model.isotropy[0] != flat
+    assert made.model.z_down is not None
+    assert (made.model.z_down[0] == 1) == flat
+
+
+def test_a_guess_is_told_only_where_something_follows_from_it() -> None:
+    flat = facts([(20, 256, 256)] * 3)
+    told = [{item.key for item in plan(flat, **keys).decisions} for keys in ({}, {"MODEL__Z_DOWN": 1, "MODEL__ISOTROPY": False})]
+    assert ["DATA.TRAIN.RESOLUTION" in keys for keys in told] == [True, False]
+    assert "DATA.TRAIN.RESOLUTION" not in {item.key for item in plan(facts([(3, 256, 256)])).decisions}
+
+
+def test_few_slices_are_not_halved_either() -> None:
+    """A given patch of 8 would be, and slices would be mixed where the reason says that they are not."""
+    made = plan(facts([(4, 256, 256)] * 3), DATA__PATCH_SIZE="(8,64,64,1)")
+    assert set(made.model.z_down or ()) == {1}
+    assert reason(made, "MODEL.Z_DOWN") == reason(made, "MODEL.ISOTROPY")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({}, "folded into the convolutions"),
+        ({"MODEL__ARCHITECTURE": "attention_unet"}, "folded into the convolutions"),
+        ({"MODEL__ARCHITECTURE": "resunet"}, "a fixed scale and shift"),
+        ({"MODEL__CONV_BLOCK_ORDER": "norm_act_conv"}, "a fixed scale and shift"),
+    ],
+)
+def test_norms_before_their_convolution_are_not_said_to_be_folded(keys: dict[str, str], words: str) -> None:
+    assert words in reason(plan(**keys), "MODEL.NORMALIZATION")
+
+
+def test_images_that_validate_are_counted_only_where_they_are_taken_from_training() -> None:
+    assert "(8 patches, with those that validate)" in reason(plan(), "TRAIN.EPOCHS")
+    other = plan(DATA__VAL__FROM_TRAIN=False, DATA__VAL__PATH="x", DATA__VAL__GT_PATH="y")
+    assert "(8 patches);" in reason(other, "TRAIN.EPOCHS")
+
+
+def test_patches_without_annotation_are_left_out_of_the_grid_only() -> None:
+    dense = facts(counts=(500_000, 20_000))  # of 524288
+    words = "(8 patches, with those that validate, less those without annotation)"
+    assert words in reason(plan(dense, LOSS__IGNORE_INDEX=255), "TRAIN.EPOCHS")
+    assert words not in reason(plan(LOSS__IGNORE_INDEX=255), "TRAIN.EPOCHS")  # 1000 pixels: patches are drawn around them
+    assert words not in reason(plan(dense, LOSS__IGNORE_INDEX=255, DATA__TRAIN__EXTRACT_RANDOM_PATCH=True), "TRAIN.EPOCHS")
+
+
+def test_overlap_and_padding_are_said_to_place_nothing_where_the_grid_is_left() -> None:
+    given = {"DATA__TRAIN__OVERLAP": 0.5, "DATA__TRAIN__PADDING": 8}
+    timed = reason(plan(TRAIN__MAX_MINUTES=5, **given), "DATA.TRAIN.CLASS_SHARE")
+    assert timed.endswith("the others lie anywhere; DATA.TRAIN.OVERLAP and DATA.TRAIN.PADDING place no patch then")
+    assert reason(plan(TRAIN__MAX_MINUTES=5, DATA__TRAIN__PADDING=0), "DATA.TRAIN.CLASS_SHARE").endswith("lie anywhere")
+    sparse = plan(LOSS__IGNORE_INDEX=255, DATA__TRAIN__PADDING=8)
+    assert reason(sparse, "DATA.TRAIN.PROBABILITY_MAP").endswith("; DATA.TRAIN.PADDING places no patch then")
+
+
+def test_a_rate_that_may_stay_high_is_not_said_to_be_lowered() -> None:
+    assert "the learning rate is lowered towards the end" in reason(plan(), "TRAIN.EMA")
+    for name in ("reduceonplateau", "''"):
+        assert reason(plan(TRAIN__LR_SCHEDULER__NAME=name), "TRAIN.EMA").startswith("only a training by the clock")
 
 
 def test_a_zero_in_z_down_leaves_that_level_to_the_plan() -> None:
@@ -168,6 +301,16 @@ def test_schedules() -> None:
     assert cosine == WarmupCosine(warmup_epochs=5, min_lr=0, decay_fraction=1.0)
 
 
+def test_a_warm_up_beyond_the_decided_epochs_is_refused() -> None:
+    rising = {"TRAIN__LR_SCHEDULER__NAME": "warmupcosine", "TRAIN__LR_SCHEDULER__WARMUP_COSINE_DECAY_EPOCHS": 40}
+    many = facts([(512, 512)] * 300)
+    assert "WARMUP_COSINE_DECAY_EPOCHS: 40 is beyond the 10 epochs that are decided" in refusal(many, **rising)
+    assert "beyond the 25 epochs that a time is divided into" in refusal(TRAIN__MAX_MINUTES=5, **rising)
+    assert plan(**rising).schedule == WarmupCosine(warmup_epochs=40)  # of 300
+    other = {**rising, "TRAIN__LR_SCHEDULER__NAME": "onecycle"}
+    assert plan(many, **other).epochs == 10  # said to have no effect when it was read
+
+
 def test_loss_terms_and_weights() -> None:
     made = plan(LOSS__TYPE="[DICE, CE]", LOSS__WEIGHTS="[0.3, 0.7]")
     assert [(term.term.name, term.weight) for term in made.loss] == [("DICE", 0.3), ("CE", 0.7)]
@@ -190,11 +333,14 @@ def test_a_class_without_pixels_weighs_as_much_as_the_rarest() -> None:
     made = plan(facts(num_classes=3, counts=(900, 100, 0)), LOSS__CLASS_REBALANCE="auto")
     raw = (0.9**-0.5, 0.1**-0.5, 0.1**-0.5)
     assert made.class_weights == pytest.approx([3 * value / sum(raw) for value in raw], abs=1e-4)
+    assert reason(made, "LOSS.CLASS_WEIGHTS").endswith("(90.00%, 10.00%, 0.00%), mean 1; rarer than 10.0000% counts as that")
 
 
 def test_class_names() -> None:
     three = facts(num_classes=3, counts=(8, 1, 1))
     assert plan(three).classes.names == ("background", "class 1", "class 2")
+    # Also where there is such a file, of four names.
+    assert reason(plan(three), "DATA.CLASS_NAMES").endswith("names 3 classes")
     assert plan(three).classes.num_logits == 3
     assert plan().classes.num_logits == 1
     assert plan(three, DATA__CLASS_NAMES="[a, b, c]").classes.names == ("a", "b", "c")
@@ -260,6 +406,10 @@ def test_normalisation_that_depends_on_the_tile_is_blended(normalization: str) -
     made = plan(MODEL__NORMALIZATION=normalization)
     assert (made.inference.mode, made.inference.tile_size) == ("blended", (256, 256))
     assert "depends on the tile" in reason(made, "tiles")
+    assert "TEST.MAX_MEMORY" not in reason(made, "tiles")
+    for padding in (0, 8):
+        limited = plan(MODEL__NORMALIZATION=normalization, TEST__MAX_MEMORY=4, DATA__TEST__PADDING=padding)
+        assert reason(limited, "tiles").endswith("; TEST.MAX_MEMORY changes nothing")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +466,12 @@ def test_a_patch_that_cannot_be_halved() -> None:
     assert "MODEL.FEATURE_MAPS has 5 levels" in text
     assert "use 240 or 256" in text
     assert "along x" not in text
+
+
+def test_a_patch_that_cannot_be_divided_by_three() -> None:
+    text = refusal(DATA__PATCH_SIZE="(256,256,1)", MODEL__FEATURE_MAPS="[4,8,16]", MODEL__YX_DOWN="[3,3]")
+    assert "256 along y cannot be divided by 9: it must be a multiple of 9, because MODEL.YX_DOWN is (3, 3)" in text
+    assert "use 252 or 261" in text
 
 
 def test_all_axes_are_refused_at_once_and_z_names_its_own_key() -> None:
@@ -386,6 +542,19 @@ def test_class_weights_and_names_that_do_not_fit() -> None:
     text = refusal(three, LOSS__CLASS_REBALANCE="manual", LOSS__CLASS_WEIGHTS="[1,2]")
     assert "LOSS.CLASS_WEIGHTS: 2 weights for 3 classes" in text
     assert "background first" in text
+
+
+def test_problems_of_patch_loss_and_schedule_are_told_at_once() -> None:
+    text = refusal(
+        DATA__PATCH_SIZE="(250,256,1)",
+        MODEL__FEATURE_MAPS="[4,8,16,32,64]",
+        LOSS__WEIGHTS="[1,1,1]",
+        TRAIN__LR_SCHEDULER__NAME="warmupcosine",
+        TRAIN__LR_SCHEDULER__WARMUP_COSINE_DECAY_EPOCHS=1000,
+    )
+    assert text.startswith("3 problems")
+    for key in ("DATA.PATCH_SIZE", "LOSS.WEIGHTS", "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS"):
+        assert f"{key}: " in text
 
 
 def test_rebalancing_without_counts() -> None:

@@ -251,6 +251,13 @@ def test_a_short_training_takes_a_lighter_network(
     assert len(events) == len(seconds_per_step) - 1
     [decision] = [item for item in plan.decisions if item.key == "effort"]
     assert decision.value == effort
+    steps, _, rest = decision.reason.partition(" steps in the time that is left, 250 are wanted")
+    assert steps == f"about {int(300 / seconds_per_step[-1])}"
+    assert rest == (
+        "; there is no lighter one with what is given"
+        if effort == "least"
+        else "; with fewer, network and patches are made smaller"
+    )
     assert next(costs, None) is None
 
 
@@ -272,18 +279,31 @@ def test_what_is_given_is_not_made_smaller(monkeypatch: pytest.MonkeyPatch) -> N
     events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
     assert events == []
     assert (plan.patch_size, plan.model.feature_maps, plan.batch_size) == ((256, 256), (32, 64), 4)
+    assert plan.decisions[-1].reason.endswith("250 are wanted; there is no lighter one with what is given")
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 1.0)
+    _, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert plan.decisions[-1].reason == "about 300 steps in the time that is left, 250 are wanted"
 
 
 def test_a_lighter_plan_that_given_keys_do_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six levels need sides of 32: the patch of the full effort has 96, those of the lighter ones 48."""
+    """Five values per level: the full network and the least have as many levels, the light one has four."""
     monkeypatch.setattr(probe, "_time_noise", lambda *_: 100.0)
-    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5", "MODEL.FEATURE_MAPS=[8,8,8,8,8,8]"]).config
-    volumes = facts([(128, 256, 256)] * 3, spacing=(2.0, 1.0, 1.0))
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5", "MODEL.CONV_LAYERS=[1,1,1,2,2]"]).config
     with pytest.raises(PlanError):
-        make_plan(config, volumes, LIGHT)
-    events, plan = drain(choose_plan(config, volumes, torch.device("cpu"), 300.0, None))
-    assert (events, plan.patch_size) == ([], (48, 96, 96))
-    assert plan.decisions[-1].value == "full"
+        make_plan(config, facts(BIG), LIGHT)
+    events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert (len(events), plan.patch_size) == (1, (128, 128))
+    assert plan.decisions[-1].value == "least"
+    assert plan.decisions[-1].reason.endswith("there is no lighter one with what is given")
+
+
+def test_equal_work_in_the_middle_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images as small as the patch of the light effort: the least one has a smaller patch."""
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 100.0)
+    given = ["TRAIN.MAX_MINUTES=5", "MODEL.FEATURE_MAPS=[8,16,32]", "TRAIN.BATCH_SIZE=4"]
+    config = config_from_dict({}, given).config
+    _, plan = drain(choose_plan(config, facts([(160, 160)] * 8), torch.device("cpu"), 300.0, None))
+    assert plan.patch_size == (128, 128)
 
 
 def test_a_time_that_is_over_leaves_no_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import merge, tiny_config
+from tests.conftest import MakeData, merge, tiny_config
 
+import crista
 from crista.config.load import config_from_dict
 from crista.errors import Problem
-from crista.plan.events import Said
+from crista.plan.events import Event, Said
 from crista.workflow.check import check
 
 
@@ -50,6 +51,15 @@ def test_a_key_for_volumes_is_not_said_of_volumes(tmp_path: Path) -> None:
     said, problems = checked(tmp_path, 3, {"TEST": {"POST_PROCESSING": {"Z_FILTERING": True}}})
     assert problems == ()
     assert not [line for line in said if "Z_FILTERING" in line]
+
+
+@pytest.mark.parametrize(("classes", "idle"), [(2, False), (3, True)])
+def test_a_threshold_is_said_to_be_idle_once_the_classes_are_counted(make_data: MakeData, classes: int, idle: bool) -> None:
+    tree = tiny_config(make_data(num_classes=classes), test={"THRESHOLD": 0.4})
+    del tree["DATA"]["N_CLASSES"]
+    heard: list[Event] = []
+    crista.check(tree, on_event=heard.append)
+    assert any(isinstance(event, Said) and event.text.startswith("TEST.THRESHOLD has no effect") for event in heard) == idle
 
 
 @pytest.mark.parametrize(

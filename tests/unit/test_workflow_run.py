@@ -55,6 +55,15 @@ def test_label_images_that_are_given_are_those_that_count(tmp_path: Path, monkey
         assert pair.label.inner == ("label" if labels == "x" else None)
 
 
+def test_the_configuration_that_is_kept_of_a_prediction_says_what_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_with(monkeypatch, {"TEST": {"THRESHOLD": 0.4}})
+    request = request_prediction("best.pth", tmp_path / "x", result_dir=tmp_path, overrides=["TEST.THRESHOLD=0.7"])
+    assert request.config.test.threshold == 0.7
+    assert request.config_text.endswith("\n# changed on the command line: TEST.THRESHOLD=0.7")
+
+
 @pytest.mark.parametrize(
     ("minutes", "overrides", "expected"),
     [(3, (), 3), (None, ("TRAIN.MAX_MINUTES=7",), 7), (None, (), 20), (None, ("TRAIN.EPOCHS=4",), None)],
@@ -65,4 +74,5 @@ def test_the_configuration_that_is_kept_of_two_folders_is_that_of_the_same_train
     """Its first line tells people to run it; `--minutes` comes as a change of a key."""
     made = request_automatic(tmp_path / "x", tmp_path / "y", minutes=minutes, result_dir=tmp_path, overrides=overrides)
     assert made.config.train.max_minutes == expected
+    assert bool(made.assumed_minutes) == (expected == 20)
     assert parse_config(made.config_text).config.train.max_minutes == expected

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crista.cli import options
-from crista.cli.inspection import load_settings
+from crista.cli.inspection import load_settings, tell
 from crista.cli.progress import listener
 from crista.cli.screen import Screen, one_line
 
 if TYPE_CHECKING:
+    from crista.config.root import Config
     from crista.images.check import DatasetReport
     from crista.plan.events import Event
     from crista.workflow.fix import FixReport
@@ -49,6 +50,7 @@ def check(
     source: Path
     if data is not None and not options.is_yaml(data):
         source, labels = options.two_folders(data, labels, config)
+        settings = _settings_of(source, labels, override, screen)
     else:
         options.refuse_labels(labels)
         source = options.one_config(data, config)
@@ -57,7 +59,7 @@ def check(
             screen.warn("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do, and no data to check")
             return
     with listener(screen) as show:
-        found = api.check(source, labels, overrides=override or (), on_event=_without_warnings(show))
+        found = api.check(settings, on_event=_without_warnings(show))
     _show_findings(screen, found)
     if not options.is_yaml(source) and options.names_a_key(*(finding.problem for finding in found.findings)):
         screen.notice(options.HOW_TO_SET)
@@ -66,7 +68,7 @@ def check(
     mended = False
     if fix is not None:
         with listener(screen) as show:
-            done = api.fix(source, labels, out=fix, overrides=override or (), on_event=_without_warnings(show))
+            done = api.fix(settings, out=fix, on_event=_without_warnings(show))
         _show_fix(screen, done, report is not None)
         mended = not done.after.problems
     elif any(finding.problem.fix for finding in found.findings):
@@ -75,6 +77,15 @@ def check(
         screen.line(f"to mend what can be: {shlex.join(['crista', 'check', *words, *changes])} --fix NEW_FOLDER")
     if found.problems and not mended:
         raise typer.Exit(1)
+
+
+def _settings_of(images: Path, labels: Path, override: Sequence[str] | None, screen: Screen) -> Config:
+    """The configuration of a training on two folders; what there is to say about it goes to the screen."""
+    from crista.workflow.request import request_automatic
+
+    request = request_automatic(images, labels, result_dir=options.DEFAULT_RESULTS, overrides=override or ())
+    tell(request.notices, screen)
+    return request.config
 
 
 def _without_warnings(show: Callable[[Event], object]) -> Callable[[Event], object]:

@@ -33,21 +33,24 @@ def plan(
     if job is not None and not options.is_yaml(job):
         images, truth = options.two_folders(job, labels, config)
         with options.telling_how_to_set():
-            _show_plan(
-                request_automatic(images, truth, result_dir=options.DEFAULT_RESULTS, overrides=override or ()).config, screen
-            )
+            request = request_automatic(images, truth, result_dir=options.DEFAULT_RESULTS, overrides=override or ())
+            tell(request.notices, screen)
+            _show_plan(request.config, screen, request.assumed_minutes)
         return
     options.refuse_labels(labels)
     _show_plan(load_settings(options.one_config(job, config), override, screen), screen)
 
 
-def _show_plan(settings: Config, screen: Screen) -> None:
+def _show_plan(settings: Config, screen: Screen, assumed_minutes: str = "") -> None:
+    """`assumed_minutes` is why TRAIN.MAX_MINUTES, which nobody gave, is what it is."""
     from crista.workflow import api
 
     with listener(screen) as show:
         made = api.plan(settings, on_event=show)
     screen.line("")
-    screen.table(("Key", "Value", "Reason"), [(item.key, item.value, item.reason) for item in made.decisions])
+    assumed = {"TRAIN.MAX_MINUTES": assumed_minutes}
+    rows = [(item.key, item.value, assumed.get(item.key) or item.reason) for item in made.decisions]
+    screen.table(("Key", "Value", "Reason"), rows)
 
 
 def evaluate(
@@ -55,7 +58,13 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="The predicted ones.")],
     classes: Annotated[int | None, typer.Option(min=2, help="Classes, background included. Default: counted.")] = None,
     ignore_index: Annotated[
-        int | None, typer.Option("--ignore-index", "--ignore_index", help="Value of pixels that are not measured.")
+        list[str] | None,
+        typer.Option(
+            "--ignore-index",
+            "--ignore_index",
+            metavar="N|N,N",
+            help="Value of pixels that are not measured, or several: 254,255.",
+        ),
     ] = None,
     csv: Annotated[
         Path | None,
@@ -65,9 +74,9 @@ def evaluate(
     """Measure predicted label images against the true ones."""
     from crista.workflow import api
 
-    screen = Screen()
+    screen, ignored = Screen(), options.whole_numbers("--ignore-index", ignore_index)
     with listener(screen) as show:
-        found = api.evaluate(labels, predictions, num_classes=classes, ignore_index=ignore_index, on_event=show)
+        found = api.evaluate(labels, predictions, num_classes=classes, ignore_index=ignored, on_event=show)
     screen.line("")
     rows = score_rows(found)
     screen.table(list(rows[0]), [[_shown(value) for value in row.values()] for row in rows])
@@ -98,9 +107,14 @@ def load_settings(path: Path, override: Sequence[str] | None, screen: Screen) ->
     from crista.workflow.request import load_any
 
     loaded = load_any(path, override or ())
-    for notice in loaded.notices:
-        screen.notice(notice)
+    tell(loaded.notices, screen)
     return loaded.config
+
+
+def tell(notices: Sequence[str], screen: Screen) -> None:
+    """What there is to say about a configuration."""
+    for notice in notices:
+        screen.notice(notice)
 
 
 def score_rows(found: Evaluation) -> list[dict[str, str | float]]:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,6 +94,20 @@ def writable_file(path: Path | None) -> Path | None:
     if path is not None and (why := obstacle(path)):
         raise typer.BadParameter(f"{path}: {why}")
     return path
+
+
+def whole_numbers(flag: str, texts: Sequence[str] | None) -> list[int] | None:
+    """What follows `flag`, which may be repeated: ``254,255`` or ``[254, 255]``, as the configuration reads a list."""
+    if not texts:
+        return None
+    from crista.config.base import coerce
+
+    numbers: list[Any] = [number for text in texts for number in coerce(text, tuple[int, ...]) or (text,)]
+    wrong = [number for number in numbers if not isinstance(number, int) or isinstance(number, bool)]
+    if wrong:
+        text = f"{wrong[0]!r} is no whole number; write one, or several as 254,255"
+        raise typer.BadParameter(text, param_hint=f"'{flag}'")
+    return numbers
 
 
 def is_yaml(path: Path) -> bool:

@@ -157,9 +157,21 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Document, list[Problem]]:
             problems.append(Problem(_place_beside(given_by, key), f"the value {text!r} is not YAML", "quote it: KEY='text'"))
             continue
         value = _nested(one.tree()["VALUE"]) if "VALUE" in one.tree() else None
+        changed = Document()
+        problems += _flatten(_Pairs([(key, None, value)]), "", changed, given_by)
+        problems += _contradictions(document, changed)
         document.entries.pop(key, None)
-        problems += _flatten(_Pairs([(key, None, value)]), "", document, given_by)
+        document.overlay(changed)
     return document, problems
+
+
+def _contradictions(before: Document, changed: Document) -> Iterator[Problem]:
+    """Keys that two flags set to different values: neither is to be dropped in silence. Of one flag the last counts."""
+    for key, entry in changed.entries.items():
+        first = before.entries.get(key)
+        if first is not None and first.given_by != entry.given_by and first.value != entry.value:
+            what = f"is {entry.value}, but {_place_beside(first.given_by, key)} is {first.value}"
+            yield Problem(_place_beside(entry.given_by, key), what, "give one of them")
 
 
 def _place_beside(given_by: str, key: str) -> str:
@@ -185,7 +197,7 @@ def _flatten(pairs: _Pairs, prefix: str, document: Document, given_by: str = "")
     problems: list[Problem] = []
     own: dict[str, int | None] = {}
     for written, line, value in pairs:
-        key = f"{prefix}{written.strip().upper()}"
+        key = f"{prefix}{_capitals(written)}"
         if key in own or (key in document.entries and not given_by):
             first = own[key] if key in own else document.entries[key].line
             lines = f" on line {first} and on line {line}" if line is not None else ""
@@ -233,16 +245,25 @@ class _NodeReader:
         return _scalar(node) if isinstance(node, ScalarNode) else None
 
     def _items(self, node: MappingNode) -> Iterator[tuple[str, int | None, Any]]:
-        given = {str(key.value) for key, _ in node.value}
+        given = {_capitals(key.value) for key, _ in node.value}
         for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                what = "has a list or a section where the name of a key should be"
+                self._report(key, what, "put text with brackets or braces in quotes; fill in a {{placeholder}}")
+                continue
             read = self.read(value)
             if str(key.tag).endswith(":merge") and isinstance(read, _Pairs):
-                yield from (pair for pair in read if pair[0] not in given)
+                yield from (pair for pair in read if _capitals(pair[0]) not in given)
             else:
                 yield str(key.value), key.start_mark.line + 1, read
 
     def _report(self, node: Node, what: str, next_step: str) -> None:
         self.problems.append(Problem(f"{self.name} line {node.start_mark.line + 1}", what, next_step))
+
+
+def _capitals(key: Any) -> str:
+    """A key as it is compared."""
+    return str(key).strip().upper()
 
 
 def _as_dict(value: Any) -> Any:
@@ -273,10 +294,9 @@ _SYNTAX = (
         "indent the line like its neighbours; put text that contains ': ' in quotes",
     ),
     ("could not find expected ':'", "a key without a colon", "write `KEY: value`"),
-    (
-        "found unknown escape character",
-        "a backslash in double quotes is an escape sign",
-        "use single quotes, or / in paths",
+    *(
+        (sign, "a backslash in double quotes is an escape sign", "use single quotes, or / in paths")
+        for sign in ("found unknown escape character", "expected escape sequence")  # C:\\data, C:\\Users
     ),
     ("unexpected end of stream", "a quote is opened and not closed", "add the closing quote"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing", "write it as [1, 2, 3]"),

@@ -27,7 +27,11 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "CUTOUT": ("COUT_NB_ITERATIONS", "COUT_SIZE", "COUT_CVAL", "COUT_APPLY_TO_MASK"),
 }  # fmt: skip
 """The switch of each augmentation, and what is set of it besides its probability."""
-_AUGMENTATIONS = tuple(f"AUGMENTOR.{name}" for name in _PARAMETERS)
+_OF_AUGMENTATIONS = (
+    *(f"AUGMENTOR.{key}" for name, keys in _PARAMETERS.items() for key in (name, f"{name}_PROB", *keys)),
+    *(f"AUGMENTOR.{key}" for key in ("DA_PROB", "AFFINE_MODE", "AUG_SAMPLES", "DRAW_GRID")),
+)
+_AFFINE = ("RANDOM_ROT", "ZOOM", "SHEAR", "SHIFT")
 
 _OF_JOBS = tuple(
     f"SYSTEM.CLUSTER.{name}"
@@ -42,6 +46,17 @@ def _parameters_of(name: str) -> Idle:
     """The keys of one augmentation, which are given while it is switched off."""
     keys = tuple(f"AUGMENTOR.{key}" for key in (f"{name}_PROB", *_PARAMETERS[name]))
     return Idle(keys, lambda c: c.augmentor.enable and not getattr(c.augmentor, name.lower()), f"AUGMENTOR.{name} is off")
+
+
+def _labels_inside(part: str) -> Idle:
+    """Label images of their own where those inside the files of the images are taken."""
+    inside = f"DATA.{part}.INPUT_ZARR_MULTIPLE_DATA is True: the labels are those inside the files of PATH"
+    return Idle((f"DATA.{part}.GT_PATH",), lambda c: getattr(c.data, part.lower()).input_zarr_multiple_data, inside)
+
+
+def _is_not_measured(config: Config) -> bool:
+    """Whether images are predicted without label images to measure against."""
+    return config.test.enable and not config.data.test.load_gt and not config.data.test.use_val_as_test
 
 
 IDLE: tuple[Idle, ...] = (
@@ -65,13 +80,29 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not c.data.normalization.perc_clip.enable,
         "DATA.NORMALIZATION.PERC_CLIP.ENABLE is False",
     ),
+    *(
+        Idle(
+            (f"DATA.NORMALIZATION.PERC_CLIP.{side}_VALUE",),
+            lambda c, side=side: (  # type: ignore[misc]
+                c.data.normalization.perc_clip.enable and getattr(c.data.normalization.perc_clip, f"{side.lower()}_perc") >= 0
+            ),
+            f"DATA.NORMALIZATION.PERC_CLIP.{side}_PERC decides",
+        )
+        for side in ("LOWER", "UPPER")
+    ),
     Idle(
         ("DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.MEAN_VAL", "DATA.NORMALIZATION.ZERO_MEAN_UNIT_VAR.STD_VAL"),
         lambda c: c.data.normalization.type != "zero_mean_unit_variance",
         "DATA.NORMALIZATION.TYPE is not zero_mean_unit_variance",
     ),
     Idle(
-        tuple(f"DATA.VAL.{key}" for key in ("PATH", "GT_PATH", "RESOLUTION", "INPUT_IMG_AXES_ORDER", "INPUT_MASK_AXES_ORDER")),
+        tuple(
+            f"DATA.VAL.{key}"
+            for key in (
+                *("PATH", "GT_PATH", "RESOLUTION", "INPUT_IMG_AXES_ORDER", "INPUT_MASK_AXES_ORDER", "INPUT_ZARR_MULTIPLE_DATA"),
+                *("INPUT_ZARR_MULTIPLE_DATA_RAW_PATH", "INPUT_ZARR_MULTIPLE_DATA_GT_PATH"),
+            )
+        ),
         lambda c: c.data.val.from_train,
         "DATA.VAL.FROM_TRAIN is True",
     ),
@@ -79,13 +110,33 @@ IDLE: tuple[Idle, ...] = (
     Idle(("DATA.VAL.SPLIT_TRAIN",), lambda c: c.data.val.cross_val, "DATA.VAL.CROSS_VAL is True"),
     Idle(("DATA.TEST.PATH", "DATA.TEST.GT_PATH"), lambda c: c.data.test.use_val_as_test, "USE_VAL_AS_TEST is True"),
     Idle(
+        ("DATA.TEST.GT_PATH", "DATA.TEST.INPUT_MASK_AXES_ORDER", "DATA.TEST.CHECK_DATA", "TEST.EVAL_BORDER_CROP"),
+        _is_not_measured,
+        "DATA.TEST.LOAD_GT is False, and nothing is measured",
+    ),
+    *map(_labels_inside, ("TRAIN", "VAL", "TEST")),
+    Idle(
         ("DATA.VAL.CROSS_VAL_NFOLD", "DATA.VAL.CROSS_VAL_FOLD"), lambda c: not c.data.val.cross_val, "DATA.VAL.CROSS_VAL is False"
     ),
     Idle(
         ("DATA.TRAIN.OVERLAP", "DATA.TRAIN.PADDING"), lambda c: c.data.train.extract_random_patch, "EXTRACT_RANDOM_PATCH is True"
     ),
-    Idle(_AUGMENTATIONS, lambda c: not c.augmentor.enable, "AUGMENTOR.ENABLE is False"),
+    Idle(_OF_AUGMENTATIONS, lambda c: not c.augmentor.enable, "AUGMENTOR.ENABLE is False"),
     *map(_parameters_of, _PARAMETERS),
+    Idle(
+        ("AUGMENTOR.AFFINE_MODE",),
+        lambda c: c.augmentor.enable and not any(getattr(c.augmentor, name.lower()) for name in _AFFINE),
+        f"AUGMENTOR.{', '.join(_AFFINE)} are off",
+    ),
+    Idle(
+        ("AUGMENTOR.DRAW_GRID",), lambda c: c.augmentor.enable and not c.augmentor.aug_samples, "AUGMENTOR.AUG_SAMPLES is False"
+    ),
+    Idle(
+        ("AUGMENTOR.AUG_NUM_SAMPLES",),
+        # It is also the number of patches that are shown with the pixels that they were drawn around.
+        lambda c: not ((c.augmentor.enable and c.augmentor.aug_samples) or c.data.train.probability_map or c.loss.ignored_values),
+        "AUGMENTOR.ENABLE or AUGMENTOR.AUG_SAMPLES is False",
+    ),
     Idle(("AUGMENTOR.ZFLIP", "AUGMENTOR.ZOOM_IN_Z"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(("MODEL.Z_DOWN", "MODEL.ISOTROPY"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(
@@ -135,6 +186,11 @@ IDLE: tuple[Idle, ...] = (
         ("TEST.THRESHOLD",),
         lambda c: (c.data.n_classes or 2) > 2,
         "of more than two classes the one with the highest probability is taken",
+    ),
+    Idle(
+        ("TEST.MAX_MEMORY",),
+        lambda c: any(c.data.test.overlap or ()),
+        "with DATA.TEST.OVERLAP images are predicted in patches of the training's size",
     ),
     Idle(("TEST.REDUCE_MEMORY",), lambda _: True, "images are predicted tile by tile anyway"),
     Idle(("DATA.TEST.MEDIAN_PADDING",), lambda _: True, "images are padded by reflection"),
@@ -200,10 +256,14 @@ def idle_keys(config: Config, document: Document) -> list[str]:
     return [document.says(given[0], text) for given, text in _idle(config) if given[0] in document.entries]
 
 
-def idle_in(config: Config, ndim: int) -> list[str]:
-    """Notices for keys that change nothing because the images have `ndim` axes, which PROBLEM.NDIM left open."""
-    known = {text for _, text in _idle(config)}
-    seen = config.model_copy(update={"problem": config.problem.model_copy(update={"ndim": f"{ndim}D"})})
+def idle_in(config: Config, *, ndim: int | None = None, num_classes: int | None = None) -> list[str]:
+    """Notices for keys that change nothing because the images have `ndim` axes, which PROBLEM.NDIM left open, or the labels
+    `num_classes` classes, which DATA.N_CLASSES did."""
+    known, seen = {text for _, text in _idle(config)}, config
+    if ndim is not None and config.problem.ndim is None:
+        seen = seen.model_copy(update={"problem": seen.problem.model_copy(update={"ndim": f"{ndim}D"})})
+    if num_classes is not None and config.data.n_classes is None:
+        seen = seen.model_copy(update={"data": seen.data.model_copy(update={"n_classes": num_classes})})
     return [text.replace("PROBLEM.NDIM is", "the images are") for _, text in _idle(seen) if text not in known]
 
 

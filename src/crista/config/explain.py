@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from crista.config.fields import Key, all_keys, all_sections, show_value
-from crista.config.known_keys import Kind, find_known
+from crista.config.known_keys import KNOWN, Kind, find_known, is_known_section
 from crista.config.messages import nearest_key
 from crista.config.renamed_keys import Moved, Removed, Rewritten, find_action, old_names
 from crista.errors import ConfigError, Problem
@@ -37,6 +37,8 @@ def explain_key(key: str) -> str:
     known = find_known(name)
     if known is not None:
         return _describe_known(name, known.kind, known.advice)
+    if is_known_section(name):
+        return _describe_known_section(name)
     alone = [path for path in all_keys() if path.rpartition(".")[2] == name]
     if len(alone) == 1:
         return _describe(all_keys()[alone[0]])
@@ -80,6 +82,12 @@ def _list_sections(prefix: str) -> str:
     sections = {name: text for name, text in all_sections().items() if name.startswith(prefix)}
     inside = {name: text for name, text in sections.items() if "." not in name[len(prefix) :]}
     return "\n".join(f"  {name}: {text}" for name, text in inside.items())
+
+
+def _describe_known_section(name: str) -> str:
+    below = ", ".join(key.removeprefix(f"{name}.") for key in KNOWN if key.startswith(f"{name}."))
+    listed = textwrap.fill(below, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    return f"{name} is a section of BiaPy of which crista has no key; crista explain {name}.… tells of each:\n{listed}"
 
 
 def _describe_known(name: str, kind: Kind, advice: str) -> str:

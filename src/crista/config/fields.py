@@ -41,6 +41,11 @@ class Key:
         return any(option is bool for option in _flat(self.annotation))
 
     @property
+    def takes_text(self) -> bool:
+        """Whether free text is a value of this key (or of its elements)."""
+        return any(option is str for option in _flat(self.annotation))
+
+    @property
     def takes_none(self) -> bool:
         """Whether the key may be left out so that it is decided later."""
         return any(option is type(None) for option in _members(self.annotation))

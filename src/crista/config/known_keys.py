@@ -95,6 +95,8 @@ KNOWN: dict[str, Known] = {
             "FILTER_SAMPLES.*": _PART,
         }.items()
     },
+    # BiaPy skips test images by these, whatever ENABLE says
+    "DATA.TEST.FILTER_SAMPLES.PROPS": _no_effect([], "all test images are predicted and measured"),
     "DATA.TEST.ROI_MASK.ENABLE": _unsupported(False, "mask the label images afterwards"),
     "DATA.TEST.ROI_MASK.*": _PART,
     **{phase: _unsupported(False, _PREPARE, needs=_STEPS) for phase in _PHASES},
@@ -191,8 +193,9 @@ def judge_known_key(document: Document, key: str, known: Known) -> str | Problem
 
 def check_architecture(document: Document) -> Problem | None:
     """A network that crista does not have: say which there are."""
-    value = str(document.value("MODEL.ARCHITECTURE", "unet"))
-    if value.lower() in ARCHITECTURES:
+    given = document.value("MODEL.ARCHITECTURE")
+    value = str(given[0] if isinstance(given, list | tuple) and len(given) == 1 else given).strip()
+    if given is None or value.lower() in ARCHITECTURES:
         return None
     there = ", ".join(ARCHITECTURES)
     if value.lower() in BIAPY_ARCHITECTURES:
@@ -203,10 +206,12 @@ def check_architecture(document: Document) -> Problem | None:
 
 
 def _is_default(value: Any, default: Any) -> bool:
-    if value is None:
+    if value is None or (value == "" and default is None):
         return True
     if isinstance(default, bool):
         return as_switch(value) is default
     if isinstance(default, int | float | list):
         value = coerce(value, tuple[str, ...] if isinstance(default, list) else type(default))
+    if isinstance(value, str) and isinstance(default, str):
+        return value.strip().lower() == default.lower()
     return bool(value == default)

@@ -46,11 +46,12 @@ def nearest_key(key: str) -> str:
 def scalar_for_section(document: Document, section: str) -> Problem:
     """A value (or a list) stands where a section begins."""
     example = next((key for key in all_keys() if key.startswith(f"{section}.")), section)
-    leaf = example[len(section) + 1 :]
+    leaf, given = example[len(section) + 1 :], document.value(section)
+    glued = re.match(r"\s*([A-Za-z_]\w*)[:：](?=\S)", given) if isinstance(given, str) else None
     return Problem(
         document.place(section),
-        f"is a section and takes no value of its own, but is {show_value(document.value(section))}",
-        f"put its keys below it, indented, e.g. {leaf}: …",
+        f"is a section and takes no value of its own, but is {show_value(given)}",
+        f"put a space after the colon: {glued[1]}: …" if glued else f"put its keys below it, indented, e.g. {leaf}: …",
     )
 
 
@@ -89,6 +90,8 @@ def wrong_value(document: Document, key: Key, error: ErrorDetails | None = None)
     hint = nearest_choice(key, given_item)
     if isinstance(given, str) and given.startswith("(") and not given.endswith(")"):
         hint = "between { and } a list takes square brackets: [1, 2]"
+    if key.takes_text and isinstance(given_item, int | float) and not isinstance(given_item, bool):
+        hint = "put text that looks like a number in quotes: '2024_01'"
     return Problem(
         document.place(key.path),
         f"must be {_requirement(key, error)}, but is {show_value(given)}{item}",
@@ -98,7 +101,7 @@ def wrong_value(document: Document, key: Key, error: ErrorDetails | None = None)
 
 def nearest_choice(key: Key, value: Any) -> str:
     """``did you mean ADAMW?`` for a misspelt name."""
-    if not key.choices or isinstance(value, list | tuple | dict):
+    if len(key.choices) < 2 or isinstance(value, list | tuple | dict):  # INSTANCE_SEG does not mean the one that there is
         return ""
     by_lower = {choice.lower(): choice for choice in key.choices}
     near = difflib.get_close_matches(str(value).lower(), by_lower, 1, 0.5)
@@ -151,11 +154,12 @@ def _unknown_root(key: str) -> str:
 
 def _unknown(document: Document, root: str) -> Problem:
     if root in all_keys():
-        return Problem(
-            document.place(root),
-            f"takes a value ({all_keys()[root].words}), not keys of its own",
-            f"write {root.rpartition('.')[2]}: {show_value(all_keys()[root].default)}",
+        key, leaf = all_keys()[root], root.rpartition(".")[2]
+        default = (
+            f"write {leaf}: {show_value(key.default)}" if key.default not in (None, "", ()) else f"write a value after {leaf}:"
         )
+        next_step = f"{default}, or leave it out" if key.takes_none else default
+        return Problem(document.place(root), f"takes a value ({key.words}), not keys of its own", next_step)
     hint = nearest_key(root)
     kind = "section" if root in document.sections else "key"
     return Problem(document.place(root), f"there is no such {kind}", hint or "remove it, or see: crista explain")

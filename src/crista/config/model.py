@@ -76,7 +76,7 @@ class UNetFamily(Section):
     def _name_the_network(self) -> UNetFamily:
         # `ResidualUNet()` in Python sets no key, and dumped without its name it would come back as the default network
         if "architecture" not in self.model_fields_set:
-            self.model_fields_set.update(("architecture", LEFT_OUT))
+            self.model_fields_set.update(("architecture", *([LEFT_OUT] if isinstance(self, UNet) else [])))
         return self
 
     @model_validator(mode="after")
@@ -127,7 +127,8 @@ ARCHITECTURES = ("unet", "resunet", "attention_unet")
 
 def _architecture(values: Any) -> str:
     if isinstance(values, dict):
-        return str(values.get("ARCHITECTURE", values.get("architecture", "unet")))
+        name = values.get("ARCHITECTURE", values.get("architecture", "unet"))
+        return str(name[0] if isinstance(name, list | tuple) and len(name) == 1 else name)
     return str(getattr(values, "architecture", "unet"))
 
 

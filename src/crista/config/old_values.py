@@ -14,16 +14,27 @@ Step = Callable[[Document, str], "str | Problem | None"]
 
 
 def as_switch(value: Any) -> bool | None:
-    """True or False as people write them (also ``yes``, ``off``, ``"True"``); None for anything else."""
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    """True or False as people write them, and as keys are read (also ``yes``, ``off``, ``"True"``, 1); None for anything else."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return as_switch(value[0])
+    if isinstance(value, bool | int | float):
+        return bool(value) if value in (0, 1) else None
+    words = {
+        **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
+        **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
+    }
     return words.get(value.strip().lower()) if isinstance(value, str) else None
 
 
 def is_switch(value: Any) -> bool:
     """Whether `value` is True or False."""
     return as_switch(value) is not None
+
+
+def _word(value: Any) -> str:
+    """An old name, also as the one element of a list, in capitals; empty for anything else."""
+    single = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    return single.strip().upper() if isinstance(single, str) else ""
 
 
 def batch_norm_or_none(value: Any) -> Any:
@@ -66,7 +77,7 @@ def minimum_foreground(document: Document, key: str) -> str | Problem:
 def normalization_type(document: Document, key: str) -> str | Problem | None:
     """``custom`` is z-score with typed-in statistics; an empty text (none) has no equivalent."""
     entry = document.entries[key]
-    if entry.value == "custom":
+    if _word(entry.value) == "CUSTOM":
         document.entries[key] = replace(entry, value="zero_mean_unit_variance")
         return document.says(key, f"{key}: custom is now zero_mean_unit_variance (with MEAN_VAL and STD_VAL)")
     if entry.value == "":
@@ -97,7 +108,7 @@ def spatial_dropout(document: Document, key: str) -> str | Problem:
 def loss_type(document: Document, key: str) -> str | None:
     """``W_CE_DICE`` is Dice and cross-entropy with weights; an empty list is the default."""
     entry = document.entries[key]
-    if entry.value in ("W_CE_DICE", ["W_CE_DICE"]):
+    if _word(entry.value) == "W_CE_DICE":
         document.entries[key] = replace(entry, value=["DICE", "CE"])
         return document.says(key, f"{key}: W_CE_DICE is now [DICE, CE]; LOSS.WEIGHTS has their weights")
     empty_list(document, key)
@@ -125,7 +136,7 @@ def class_rebalance(document: Document, key: str) -> str | None:
 def cosine_schedule(document: Document, key: str) -> str | None:
     """``cosine`` was the cosine without a warm-up."""
     entry = document.entries[key]
-    if entry.value != "cosine":
+    if _word(entry.value) != "COSINE":
         return None
     document.entries[key] = replace(entry, value="warmupcosine")
     warmup = "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS"

@@ -184,7 +184,10 @@ def _move(document: Document, old: str, action: Moved) -> str | Problem | None:
     notice = document.says(old, f"{old} is now {action.new}")
     if value != entry.value:
         notice += f" ({show_value(entry.value)} is now {show_value(value)})"
-    if present is None or (entry.is_override and not present.is_override):
+    if entry.value is None and present is not None:  # left empty, it says nothing against the new name
+        del document.entries[old]
+        return notice
+    if present is None or present.value is None or (entry.is_override and not present.is_override):
         document.entries[action.new] = replace(entry, value=value)
     elif present.is_override == entry.is_override and not _same(action.new, value, present.value):
         problem = Problem(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ class System(Section):
     """SYSTEM: the machine."""
 
     num_cpus: Annotated[int, Field(ge=-1)] = -1
-    """Processor cores to use. -1: all."""
+    """Processor cores to use. -1 and 0: all."""
 
     num_workers: Annotated[int, Field(ge=-1)] = -1
     """Threads that prepare patches beside the network. -1: one per four cores, at least one and at most eight."""
@@ -115,6 +115,13 @@ class Config(Section):
     """Prediction and measurement."""
     paths: Paths = Paths()
     """Folders."""
+
+    def given(self) -> dict[str, Any]:
+        """The keys that were given, as they would stand in a file."""
+        tree = self.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        if not self.model.architecture_given and "MODEL" in tree:
+            del tree["MODEL"]["ARCHITECTURE"]
+        return tree
 
 
 def check_across_sections(config: Config) -> list[Problem]:

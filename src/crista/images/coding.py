@@ -65,6 +65,10 @@ class _Seen:
         """Number of classes the request allows, 2 where it does not say."""
         return self.num_classes if self.num_classes is not None else 2
 
+    def with_ignored(self, value: int) -> str:
+        """LOSS.IGNORE_INDEX that leaves `value` out as well, as one would write it."""
+        return str(sorted({*self.ignored, value})) if self.ignored else str(value)
+
 
 def decide_coding(
     summaries: Summaries, *, num_classes: int | None, ignore_index: int | Sequence[int] | None, where: str
@@ -166,7 +170,8 @@ def _ignore_suspected(seen: _Seen) -> CodingDecision | None:
         _first(seen.summaries, lambda value: value == last),
         f"the value {last} occurs beside the classes {show_values(rest)} (in {files}){most}; often it marks pixels without "
         "annotation",
-        f"set LOSS.IGNORE_INDEX: {last} to leave these pixels out; if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
+        f"set LOSS.IGNORE_INDEX: {seen.with_ignored(last)} to leave these pixels out; "
+        f"if it is a class, set DATA.N_CLASSES: {len(seen.values)}",
     )
     return CodingDecision(None, (problem,))
 
@@ -278,7 +283,7 @@ def _mapped(seen: _Seen) -> CodingDecision | None:
     what = f"{looks}: label values {show_values(values)} are not consecutive classes; they are mapped to "
     what += f"{show_values(range(len(values)))}: {arrows}{counted}"
     if values[-1] == 255 and len(values) > 2:
-        what += ". 255 is used as a class here; LOSS.IGNORE_INDEX: 255 would leave these pixels out"
+        what += f". 255 is used as a class here; LOSS.IGNORE_INDEX: {seen.with_ignored(255)} would leave these pixels out"
     coding = make_coding(len(values), seen.ignored, mapping)
     next_step = "if a class occurs in no label image, or the values mean something else, write 0, 1, 2… yourself"
     effect = f"the values are read as {arrows}, in training, prediction and measurement"
@@ -294,7 +299,7 @@ def _unexpected(seen: _Seen) -> Problem:
         next_step = f"write the classes {show_values(allowed)}, "
         next_step += f"or set DATA.N_CLASSES to the number of values ({len(seen.values)})"
     if 255 in outside:
-        next_step += "; if 255 means 'not annotated', set LOSS.IGNORE_INDEX: 255"
+        next_step += f"; if 255 means 'not annotated', set LOSS.IGNORE_INDEX: {seen.with_ignored(255)}"
     return Problem(
         _first(seen.summaries, lambda value: value in outside),
         f"label values {show_values(seen.values)}, "

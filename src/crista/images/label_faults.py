@@ -42,8 +42,10 @@ def check_values(path: Path, summary: LabelSummary, coding: LabelCoding, *, is_t
     known = show_values(sorted(coding.class_of))
     next_step = "bring the values of all label images into the same form"
     if IGNORED in unknown:
-        next_step += f"; if {IGNORED} means 'not annotated', train with LOSS.IGNORE_INDEX: {IGNORED}, "
-        next_step += f"or measure with `crista evaluate … --ignore-index {IGNORED}`"
+        ignored = sorted({*coding.ignored_values, IGNORED})  # those of the training stay
+        key = str(ignored) if len(ignored) > 1 else str(IGNORED)
+        next_step += f"; if {IGNORED} means 'not annotated', train with LOSS.IGNORE_INDEX: {key}, "
+        next_step += f"or measure with `crista evaluate … --ignore-index {','.join(map(str, ignored))}`"
     what = f"holds {show_values(unknown)}; the label values of this training are {known}"
     return Problem(str(path), what, next_step, fix=_fix_of_values(summary, coding, is_trained=is_trained))
 

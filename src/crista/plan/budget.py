@@ -12,7 +12,7 @@ from crista.config.train import Train
 from crista.geometry.tiles import grid_starts
 from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import Ledger
-from crista.plan.sparse_labels import is_drawn_around_annotation
+from crista.plan.sparse_labels import is_drawn_around_annotation, without_grid
 
 STEPS = {"fast": 500, "standard": 1500, "best": 6000}
 """Optimizer steps of a training whose epochs are left out, by TRAIN.QUALITY."""
@@ -56,8 +56,12 @@ def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int
     samples, steps = count_steps(config, fingerprint, patch, batch)
     aim = STEPS[config.train.quality]
     decided = max(10, min(aim // 5, ceil(aim / steps)))
+    also = ", with those that validate" if config.data.val.from_train else ""
+    train = config.data.train
+    drawn = train.extract_random_patch or train.class_share or is_drawn_around_annotation(config, fingerprint)
+    also += ", less those without annotation" if config.loss.ignored_values and not drawn else ""
     reason = (
-        f"about {decided * steps} steps, {steps} per epoch ({samples} patches, with those that validate); {aim} are aimed at "
+        f"about {decided * steps} steps, {steps} per epoch ({samples} patches{also}); {aim} are aimed at "
         f"(TRAIN.QUALITY: {config.train.quality}), in 10 to {aim // 5} epochs"
     )
     return ledger.settle("TRAIN.EPOCHS", config.train.epochs, decided, reason)
@@ -92,7 +96,7 @@ def _decide_average(train: Train, minutes: float | None, ledger: Ledger) -> floa
         "the weights are averaged over the last twentieth of the steps: a network that can be used whenever the time is over"
         if minutes is not None
         else "with a number of epochs the learning rate is lowered towards the end, which does the same"
-        if train.lr_scheduler.name != ""
+        if train.lr_scheduler.name in (None, "onecycle", "warmupcosine")
         else "only a training by the clock averages its weights unless it is told to"
     )
     return AVERAGE_SHARE if ledger.settle("TRAIN.EMA", train.ema, minutes is not None, reason) else None
@@ -102,7 +106,10 @@ def _decide_class_share(config: Config, minutes: float | None, ledger: Ledger) -
     train = config.data.train
     if minutes is None or train.extract_random_patch:
         return train.class_share or 0.0
-    reason = "so many patches lie around a pixel of a class, each class in turn, however rare; the others lie anywhere"
+    reason = (
+        "so many patches lie around a pixel of the foreground, each of its classes in turn, however rare; the others lie anywhere"
+        f"{without_grid(config)}"
+    )
     return ledger.settle("DATA.TRAIN.CLASS_SHARE", train.class_share, CLASS_SHARE, reason)
 
 

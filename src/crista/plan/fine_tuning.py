@@ -9,7 +9,7 @@ from crista.config.model import LEFT_OUT, Model
 from crista.config.root import Config
 from crista.errors import PlanError, Problem
 from crista.images.fingerprint import Fingerprint
-from crista.plan.ledger import show_value
+from crista.plan.ledger import GIVEN, show_value
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
 
@@ -18,6 +18,8 @@ UNIFORM = ("kernel_size", "upsample_layer", "conv_block_order", "larger_io", "no
 SHAPING = (*PER_LEVEL, *UNIFORM)
 """Keys of MODEL that decide which weights there are."""
 ONLY_3D = ("z_down", "isotropy")
+FACTORS = ("z_down", "yx_down")
+"""Keys of which a 0 leaves a level open."""
 
 
 def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *, where: str) -> Plan:
@@ -52,7 +54,16 @@ def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *,
         notes.append(Decision(key="DATA.NORMALIZATION", value=kind, reason=f"that of {where}, which its weights expect"))
     filled = config.model_copy(update={"model": model, "data": data.model_copy(update=update)})
     made = make_plan(filled, fingerprint)
-    return made.model_copy(update={"decisions": (*notes, *made.decisions)})
+    own = [_of_checkpoint(item, config, where) for item in made.decisions if item.key not in {note.key for note in notes}]
+    return made.model_copy(update={"decisions": (*notes, *own)})
+
+
+def _of_checkpoint(decision: Decision, config: Config, where: str) -> Decision:
+    """`decision`, which says that a key is given, where the checkpoint gave it."""
+    section, _, name = decision.key.lower().partition(".")
+    if section != "model" or decision.reason != GIVEN or getattr(config.model, name) is not None:
+        return decision
+    return decision.model_copy(update={"reason": f"that of {where}"})
 
 
 def _misfits(config: Config, fingerprint: Fingerprint, trained: Plan) -> Iterator[Problem]:
@@ -79,39 +90,55 @@ def _asked_otherwise(asked: Model, trained: Plan, keys: Sequence[str]) -> Iterat
         yield "architecture"
     for key in keys:
         given, idle = getattr(asked, key), trained.ndim == 2 and key in ONLY_3D
-        if key in asked.model_fields_set and given is not None and not idle and not _is_same(given, getattr(has, key)):
+        if key in asked.model_fields_set and given is not None and not idle and not _is_same(key, given, getattr(has, key)):
             yield key
 
 
 def settled_otherwise(config: Config, trained: Plan) -> list[str]:
     """Keys of network, classes and intensities that a request to predict gives, and that the trained network has otherwise."""
-    data, learnt, classes = config.data, trained.config.data, trained.classes
+    data, learnt, classes, ignored = config.data, trained.config.data, trained.classes, trained.config.loss.ignored_values
     differ = {
         "DATA.PATCH_SIZE": data.patch_size is not None and data.patch_size[: trained.ndim] != trained.patch_size,
         "DATA.N_CLASSES": data.n_classes is not None and max(2, data.n_classes) != classes.num_classes,
         "DATA.CLASS_NAMES": data.class_names is not None and data.class_names != classes.names,
         "DATA.FORCE_RGB": "force_rgb" in data.model_fields_set and data.force_rgb != learnt.force_rgb,
         "DATA.NORMALIZATION": "normalization" in data.model_fields_set and data.normalization != learnt.normalization,
+        "LOSS.IGNORE_INDEX": "ignore_index" in config.loss.model_fields_set and config.loss.ignored_values != ignored,
     }
     network = _asked_otherwise(config.model, trained, (*SHAPING, "activation"))
     return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network)]
 
 
-def _is_same(given: Any, value: Any) -> bool:
-    """Whether a key means the same; one value for all levels may be written once, and 0 leaves a factor open."""
+def _is_same(key: str, given: Any, value: Any) -> bool:
+    """Whether a key means the same; a 0 leaves a factor open."""
+    given = _per_level(key, given, value)
     if not isinstance(given, tuple) or not isinstance(value, tuple):
         return bool(given == value)
-    given = given * len(value) if len(given) == 1 else given
     return len(given) == len(value) and all(one == other or _is_open(one) for one, other in zip(given, value, strict=True))
+
+
+def _per_level(key: str, given: Any, value: Any) -> Any:
+    """What is given, equal values as often as the checkpoint has them: they serve any number of levels."""
+    serves_all = isinstance(given, tuple) and isinstance(value, tuple) and len(set(given)) == 1 and key != "feature_maps"
+    return given[:1] * len(value) if serves_all else given
 
 
 def _is_open(factor: Any) -> bool:
     return factor == 0 and not isinstance(factor, bool)
 
 
+def _closed(key: str, given: Any, value: Any) -> Any:
+    """What is given, with the checkpoint's factor where a 0 leaves one open."""
+    fitted = _per_level(key, given, value)
+    if key not in FACTORS or not isinstance(fitted, tuple) or not _is_same(key, fitted, value):
+        return given
+    return tuple(own if _is_open(factor) else factor for factor, own in zip(fitted, value, strict=True))
+
+
 def _network(asked: Model, has: Model) -> Model:
     """`asked` with the keys that it leaves out from `has`; per-level keys only where there are as many levels."""
-    given = {key: getattr(asked, key) for key in asked.model_fields_set - {"architecture", LEFT_OUT}}
+    names = asked.model_fields_set - {"architecture", LEFT_OUT}
+    given = {key: _closed(key, getattr(asked, key), getattr(has, key)) for key in names}
     kind = type(asked) if asked.architecture_given else type(has)
     levels = given.get("feature_maps") or has.feature_maps
     same_levels = len(levels or ()) == len(has.feature_maps or ())

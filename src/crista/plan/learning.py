@@ -76,7 +76,8 @@ def decide_class_weights(config: Config, fingerprint: Fingerprint, ledger: Ledge
     raw = [max(frequency, least) ** -0.5 for frequency in frequencies]
     weights = tuple(round(weight * len(raw) / sum(raw), 4) for weight in raw)
     shown = ", ".join(f"{frequency:.2%}" for frequency in frequencies)
-    ledger.note("LOSS.CLASS_WEIGHTS", weights, f"inverse square root of the class frequencies ({shown}), mean 1")
+    floor = f"; rarer than {least:.4%} counts as that" if min(frequencies) < least else ""
+    ledger.note("LOSS.CLASS_WEIGHTS", weights, f"inverse square root of the class frequencies ({shown}), mean 1{floor}")
     return weights
 
 
@@ -87,7 +88,7 @@ def decide_optimizer(train: Train, ledger: Ledger) -> Optimizer:
     if train.max_minutes is not None and name != "SGD":
         default, reason = (
             SHORT_RATE,
-            "a training of minutes has few steps: a higher rate than the usual 0.001 learns more in them",
+            "a training by the clock may have few steps: a higher rate than the usual 0.001 learns more in them",
         )
     rate = ledger.settle("TRAIN.LR", train.lr, default, reason)
     optimizers: dict[str, Optimizer] = {
@@ -109,6 +110,13 @@ def decide_schedule(train: Train, epochs: int, ledger: Ledger) -> ScheduleShape:
     if patience < 0:
         patience = max(1, (train.patience if train.patience > 0 else 15) // 3)
     warmup = asked.warmup_cosine_decay_epochs
+    if name == "warmupcosine" and warmup > epochs:  # of EPOCHS that are given it was compared when they were read
+        ledger.refuse(
+            "TRAIN.LR_SCHEDULER.WARMUP_COSINE_DECAY_EPOCHS",
+            f"{warmup} is beyond the {epochs} epochs that {'a time is divided into' if train.max_minutes else 'are decided'}: "
+            "the rate would only rise",
+            "leave it out (a tenth of them), or give fewer" + ("" if train.max_minutes else ", or give TRAIN.EPOCHS"),
+        )
     shapes: dict[str, ScheduleShape] = {
         "": ConstantRate(),
         "onecycle": OneCycle(),

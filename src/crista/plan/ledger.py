@@ -8,6 +8,8 @@ from crista.errors import Problem
 from crista.plan.plan import Decision
 
 Value = TypeVar("Value")
+GIVEN = "given"
+"""The reason of what stands in the configuration."""
 
 
 class Ledger:
@@ -20,7 +22,7 @@ class Ledger:
     def settle(self, key: str, given: Value | None, decided: Value, reason: str) -> Value:
         """`given` if the user gave it, else `decided`; notes either."""
         value = decided if given is None else given
-        self.decisions.append(Decision(key=key, value=show_value(value), reason=reason if given is None else "given"))
+        self.decisions.append(Decision(key=key, value=show_value(value), reason=reason if given is None else GIVEN))
         return value
 
     def note(self, key: str, value: object, reason: str) -> None:

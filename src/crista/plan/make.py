@@ -42,9 +42,16 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     check_training_patches(config, patch, ledger)
     batch = decide_batch_size(config.train, patch, effort, ledger)
     length = decide_epochs(config, fingerprint, patch, batch, ledger)
+    loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
+    sparse = decide_sparse_sampling(config, fingerprint, ledger)
+    shares = decide_class_shares(config, fingerprint, ledger)
+    optimizer, schedule = decide_optimizer(config.train, ledger), decide_schedule(config.train, length.epochs, ledger)
+    if not ledger.problems:  # tiles need a patch and a network that fit
+        inference = decide_inference(config, patch, model, batch, ledger)
+    save_probabilities = _decide_output(config, ledger)
     if ledger.problems:
         raise PlanError("in how the configuration and the data fit together", ledger.problems)
-    plan = Plan(
+    return Plan(
         config=config,
         ndim=ndim,
         num_channels=fingerprint.num_channels,
@@ -53,13 +60,13 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         object_diameter=fingerprint.object_diameter,
         patch_size=patch,
         model=model,
-        loss=decide_loss(config, ledger),
-        class_weights=decide_class_weights(config, fingerprint, ledger),
+        loss=loss,
+        class_weights=class_weights,
         class_frequencies=fingerprint.class_frequencies,
-        sparse_labels=decide_sparse_sampling(config, fingerprint, ledger),
-        estimates_class_shares=decide_class_shares(config, fingerprint, ledger),
-        optimizer=decide_optimizer(config.train, ledger),
-        schedule=decide_schedule(config.train, length.epochs, ledger),
+        sparse_labels=sparse,
+        estimates_class_shares=shares,
+        optimizer=optimizer,
+        schedule=schedule,
         batch_size=batch,
         epochs=length.epochs,
         minutes=length.minutes,
@@ -67,13 +74,10 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         average_share=length.average_share,
         patience=config.train.patience if config.train.patience >= 0 else None,
         amp=config.train.amp,
-        inference=decide_inference(config, patch, model, batch, ledger),
-        save_probabilities=_decide_output(config, ledger),
+        inference=inference,
+        save_probabilities=save_probabilities,
         decisions=tuple(ledger.decisions),
     )
-    if ledger.problems:
-        raise PlanError("in how the configuration and the data fit together", ledger.problems)
-    return plan
 
 
 def plan_for_prediction(trained: Plan, config: Config) -> Plan:
@@ -124,7 +128,8 @@ def _decide_class_names(config: Config, fingerprint: Fingerprint, ledger: Ledger
     """One name per class, background first."""
     count, named = fingerprint.coding.num_classes, fingerprint.named
     plain = ("foreground",) if count == 2 else tuple(f"class {i}" for i in range(1, count))
-    default, reason = ("background", *plain), "no file beside the labels names them (classes.txt or nnU-Net's dataset.json)"
+    default = ("background", *plain)
+    reason = f"no file beside the labels (classes.txt or nnU-Net's dataset.json) names {count} classes"
     if named is not None:
         default, reason = named.names, f"from {named.file}"
     names = ledger.settle("DATA.CLASS_NAMES", config.data.class_names, default, reason)

@@ -32,18 +32,27 @@ def decide_patch_size(config: Config, fingerprint: Fingerprint, effort: Effort, 
         _check_channels(given, fingerprint, ledger)
         ledger.note("DATA.PATCH_SIZE", tuple(given), "given")
         return tuple(given[:ndim])
-    typical = [round(median(axis)) for axis in zip(*fingerprint.shapes, strict=True)]
-    size = _fit_voxels(typical, fingerprint.spacing, effort.patch_voxels[ndim])
+    padded = config.data.reflect_to_complete_shape
+    typical = [round(median(axis)) if padded else min(axis) for axis in zip(*fingerprint.shapes, strict=True)]
+    most = [2 * side for side in typical] if padded else typical  # smaller images are padded by reflection, or refused
+    size = _fit_voxels(typical, fingerprint.spacing, effort.patch_voxels[ndim], most)
+    size = tuple(map(_to_multiple, size, _asked_stride(config.model, effort, size), most))
+    sides = "" if fingerprint.spacing is None else ", of about equal sides in micrometres where the image allows it"
+    rounded = "y and x rounded to sides" if size[0] % 2 else "rounded to sides"
+    shown = f"the {'typical' if padded else 'smallest'} image is {' × '.join(map(str, typical))}"
     ledger.note(
         "DATA.PATCH_SIZE",
         (*size, fingerprint.num_channels),
-        f"the typical image is {' × '.join(map(str, typical))}; at most {effort.patch_voxels[ndim]} voxels per patch",
+        f"{shown}; about {effort.patch_voxels[ndim]:,} voxels per patch at most{sides}, {rounded} that can be halved",
     )
     return size
 
 
-def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budget: int) -> tuple[int, ...]:
-    """The largest patch, of equal physical sides where the spacing is known, within the image and the budget."""
+def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budget: int, most: Sequence[int]) -> tuple[int, ...]:
+    """The largest patch, of equal physical sides where the spacing is known, within the image and the budget.
+
+    Rounded, it may be a little more than the image, but nowhere more than `most`.
+    """
     ndim = len(typical)
     weights = [max(spacing) / value for value in spacing] if spacing is not None else [1.0] * ndim
     scale = (budget / prod(weights)) ** (1 / ndim)
@@ -55,15 +64,34 @@ def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budge
         factor = (budget / prod(sides)) ** (1 / len(free))
         sides = [min(float(typical[i]), side * factor) if i in free else side for i, side in enumerate(sides)]
     least = (1, LEAST_SIDE, LEAST_SIDE)[-ndim:]  # smaller images are padded by reflection
-    return tuple(max(low, _rounded(side)) for low, side in zip(least, sides, strict=True))
+    return tuple(max(low, _rounded(side, limit)) for low, side, limit in zip(least, sides, most, strict=True))
 
 
-def _rounded(side: float) -> int:
+def _rounded(side: float, most: int) -> int:
     """To a multiple of the largest power of two that keeps the change small."""
     for step in (32, 16, 8, 4, 2):
         if side >= 2 * step:
-            return max(step, round(side / step) * step)
+            near = max(step, round(side / step) * step)
+            return near if near <= most else near - step
     return max(1, round(side))
+
+
+def _asked_stride(asked: Model, effort: Effort, size: tuple[int, ...]) -> tuple[int, ...]:
+    """What the levels and factors that are given make of the sides of a patch: multiples of this, (Z)YX."""
+    times = len(asked.feature_maps or effort.features[: _count_levels(effort, size)]) - 1
+    in_plane = prod(factor or 2 for factor in _repeated(asked.yx_down or (2,), times))
+    along_z = prod(factor or 1 for factor in _repeated(asked.z_down or (1,), times))
+    return (along_z, in_plane, in_plane)[-len(size) :]
+
+
+def _repeated(values: tuple[int, ...], times: int) -> tuple[int, ...]:
+    """Equal values as often as there are levels; others as they are."""
+    return values[:1] * times if len(set(values)) == 1 else values
+
+
+def _to_multiple(side: int, multiple: int, most: int) -> int:
+    """The multiple at or below a side, or the first one if it is not more than `most`; else the side, which will be refused."""
+    return side // multiple * multiple or (multiple if multiple <= most else side)
 
 
 def _check_channels(given: Sequence[int], fingerprint: Fingerprint, ledger: Ledger) -> None:
@@ -80,9 +108,7 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
     """Every key of the network filled in; pooling and kernels follow patch and voxel size."""
     asked, ndim = config.model, fingerprint.ndim
     in_plane = min(patch[-2:])
-    levels = len(effort.features)
-    while levels > 2 and not _can_be_halved(patch[-2:], levels - 1):
-        levels -= 1
+    levels = _count_levels(effort, patch)
     count = len(asked.feature_maps or effort.features[:levels])
     yx_down = tuple(factor or 2 for factor in _per_level(asked, "yx_down", count - 1, ledger) or (2,) * (count - 1))
     features = ledger.settle(
@@ -91,22 +117,20 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
         effort.features[:levels],
         f"{levels} levels: the patch of {in_plane} pixels has {in_plane // prod(yx_down)} at the last",
     )
+    folded = asked.architecture != "resunet" and asked.conv_block_order == "conv_norm_act"
     normalization = ledger.settle(
         "MODEL.NORMALIZATION",
         asked.normalization,
         "bn",
-        "batch normalisation: folded into the convolutions for prediction, and independent of the tile",
+        f"batch normalisation: in prediction {'folded into the convolutions' if folded else 'a fixed scale and shift'}, and "
+        "independent of the tile",
     )
     activation = ledger.settle(
         "MODEL.ACTIVATION", asked.activation, "leaky_relu", "as cheap as relu, and no channel can die in a short training"
     )
     z_down, isotropy = (1,) * (count - 1), (True,) * count
     if ndim == 3:
-        ratio, origin = _depth_ratio(fingerprint, ledger)
-        z_down = _decide_z_down(_per_level(asked, "z_down", count - 1, ledger), patch[0], ratio, count, ledger)
-        thin = _few_slices(fingerprint, patch[0])
-        flatness, reason = (inf, thin) if thin else (ratio, _kernel_reason(ratio, origin))
-        isotropy = _decide_isotropy(_per_level(asked, "isotropy", count, ledger), z_down, flatness, reason, ledger)
+        z_down, isotropy = _decide_depth(asked, fingerprint, patch[0], yx_down, ledger)
     model = asked.model_copy(
         update={
             "feature_maps": tuple(features),
@@ -122,6 +146,14 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
     _check_patch(patch, model, ndim, ledger)
     _check_batch(config, patch, model, ledger)
     return model
+
+
+def _count_levels(effort: Effort, patch: tuple[int, ...]) -> int:
+    """As many levels as the effort has and the patch can be halved for."""
+    levels = len(effort.features)
+    while levels > 2 and not _can_be_halved(patch[-2:], levels - 1):
+        levels -= 1
+    return levels
 
 
 def _can_be_halved(sides: Sequence[int], times: int) -> bool:
@@ -143,24 +175,42 @@ def _per_level(asked: Model, key: str, count: int, ledger: Ledger) -> tuple[Any,
     return tuple(values) if len(values) == count else tuple(values[:1]) * count
 
 
-def _depth_ratio(fingerprint: Fingerprint, ledger: Ledger) -> tuple[float, str]:
-    """Depth of a voxel over its width, and whence that is known; guessed from the shape of the volumes where no file says."""
+def _decide_depth(
+    asked: Model, fingerprint: Fingerprint, depth: int, yx_down: tuple[int, ...], ledger: Ledger
+) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Pooling along z and the levels whose kernels have a depth, by patch depth and voxel size."""
+    count = len(yx_down) + 1
+    given_down, given_isotropy = _per_level(asked, "z_down", count - 1, ledger), _per_level(asked, "isotropy", count, ledger)
+    ratio, origin, guess = _depth_ratio(fingerprint)
+    thin = _few_slices(fingerprint, depth)
+    if guess and not thin and not (given_down and all(given_down) and given_isotropy):  # else nothing follows from it
+        ledger.note("DATA.TRAIN.RESOLUTION", "unknown", guess)
+    z_down = _decide_z_down(given_down, 0 if thin else depth, (ratio, yx_down), thin, ledger)
+    isotropy = _decide_isotropy(
+        given_isotropy, z_down, (inf if thin else ratio, yx_down), thin or _kernel_reason(ratio, origin), ledger
+    )
+    return z_down, isotropy
+
+
+def _depth_ratio(fingerprint: Fingerprint) -> tuple[float, str, str]:
+    """Depth of a voxel over its width, whence that is known, and what is said of a guess from the shape of the volumes.
+
+    Rounded as it is shown: files hold a voxel twice as deep as wide as 1.9999998 times.
+    """
     if fingerprint.spacing is not None:
-        return fingerprint.spacing[0] / min(fingerprint.spacing), "by the voxel size"
+        return round(fingerprint.spacing[0] / min(fingerprint.spacing[1:]), 2), "by the voxel size", ""
     depth, *plane = (median(axis) for axis in zip(*fingerprint.shapes, strict=True))
     if min(plane) < FLAT_VOLUME * depth:
-        return 1.0, "the voxel size is unknown and taken to be the same along all axes"
-    ledger.note(
-        "DATA.TRAIN.RESOLUTION",
-        "unknown",
+        return 1.0, "the voxel size is unknown and taken to be the same along all axes", ""
+    guess = (
         f"volumes of {depth:g} slices of {plane[0]:g} × {plane[1]:g} are usually cut thicker than a pixel is wide: voxels are "
-        "taken to be twice as deep as wide (give (z, y, x) in micrometres to correct that)",
+        "taken to be twice as deep as wide (give (z, y, x) in micrometres to correct that)"
     )
-    return 2.0, "by the guessed voxel size"
+    return 2.0, "by the guessed voxel size", guess
 
 
 def _few_slices(fingerprint: Fingerprint, depth: int) -> str:
-    """Why all kernels have depth 1; empty where they need not."""
+    """Why nothing is done along z; empty where there are slices enough."""
     slices = round(median(shape[0] for shape in fingerprint.shapes))
     if min(slices, depth) >= FEWEST_SLICES:
         return ""
@@ -168,32 +218,40 @@ def _few_slices(fingerprint: Fingerprint, depth: int) -> str:
 
 
 def _kernel_reason(ratio: float, origin: str) -> str:
-    shown = f"{ratio:.2g} times as deep as wide ({origin})"
+    shown = f"{ratio:g} times as deep as wide ({origin})"
     return f"kernels have depth 1 while a voxel is at least twice as deep as wide; here it is {shown}"
 
 
-def _decide_z_down(given: tuple[int, ...] | None, depth: int, ratio: float, count: int, ledger: Ledger) -> tuple[int, ...]:
-    """Halve z where the voxels are no longer flat and enough slices are left."""
-    decided = []
-    for _ in range(count - 1):
+def _decide_z_down(
+    given: tuple[int, ...] | None, depth: int, voxel: tuple[float, tuple[int, ...]], thin: str, ledger: Ledger
+) -> tuple[int, ...]:
+    """Halve z where the voxels are no longer flat and enough slices are left; `voxel` is depth over width, and YX_DOWN."""
+    (ratio, yx_down), decided = voxel, []
+    for in_plane in yx_down:
         pool = ratio < 2 and depth % 2 == 0 and depth // 2 >= MIN_BOTTLENECK
         decided.append(2 if pool else 1)
         depth //= decided[-1]
-        ratio = max(1.0, ratio / 2) if not pool else ratio
-    reason = "z is halved only while a voxel is less than twice as deep as wide and 4 slices are left"
+        ratio *= decided[-1] / in_plane
+    reason = (
+        thin or "z is halved where a voxel is less than twice as deep as wide and half of an even number of slices is 4 or more"
+    )
     if given is not None and any(factor == 0 for factor in given):
         given = tuple(factor or own for factor, own in zip(given, decided, strict=True))
     return ledger.settle("MODEL.Z_DOWN", given, tuple(decided), reason)
 
 
 def _decide_isotropy(
-    given: tuple[bool, ...] | None, z_down: Sequence[int], ratio: float, reason: str, ledger: Ledger
+    given: tuple[bool, ...] | None,
+    z_down: Sequence[int],
+    voxel: tuple[float, tuple[int, ...]],
+    reason: str,
+    ledger: Ledger,
 ) -> tuple[bool, ...]:
     """Kernels are flat in z while a voxel is at least twice as deep as wide (nnU-Net's rule)."""
-    decided = []
-    for factor in (*z_down, 1):
+    (ratio, yx_down), decided = voxel, []
+    for along_z, in_plane in zip((*z_down, 1), (*yx_down, 1), strict=True):
         decided.append(ratio < 2)
-        ratio *= factor / 2
+        ratio *= along_z / in_plane
     return ledger.settle("MODEL.ISOTROPY", given, tuple(decided), reason)
 
 
@@ -221,10 +279,13 @@ def _check_patch(patch: tuple[int, ...], model: Model, ndim: int, ledger: Ledger
         if size % multiple:
             low, high = size // multiple * multiple, -(-size // multiple) * multiple
             nearest = f"{low} or {high}" if low else f"{high}"
-            key = "Z_DOWN" if letter == "z" else "YX_DOWN"
+            key, factors = ("Z_DOWN", model.z_down) if letter == "z" else ("YX_DOWN", model.yx_down)
+            cannot, because = f"cannot be divided by {multiple}", f"MODEL.{key} is {factors}"
+            if set(factors or ()) <= {1, 2}:
+                cannot = f"cannot be halved {multiple.bit_length() - 1} times"
+                because = f"MODEL.FEATURE_MAPS has {len(model.feature_maps or ())} levels"
             ledger.refuse(
                 "DATA.PATCH_SIZE",
-                f"{size} along {letter} cannot be halved {multiple.bit_length() - 1} times: it must be a multiple of "
-                f"{multiple}, because MODEL.FEATURE_MAPS has {len(model.feature_maps or ())} levels",
+                f"{size} along {letter} {cannot}: it must be a multiple of {multiple}, because {because}",
                 f"use {nearest}, fewer FEATURE_MAPS, or MODEL.{key} with 1 at some levels",
             )

@@ -18,6 +18,13 @@ def is_drawn_around_annotation(config: Config, fingerprint: Fingerprint) -> bool
     return not (train.extract_random_patch or {"extract_random_patch", "probability_map", "class_share"} & train.model_fields_set)
 
 
+def without_grid(config: Config) -> str:
+    """What is said of keys of the grid where patches are placed in another way; empty where none is given."""
+    train = config.data.train
+    given = [f"DATA.TRAIN.{key}" for key, values in (("OVERLAP", train.overlap), ("PADDING", train.padding)) if any(values or ())]
+    return f"; {' and '.join(given)} {'places' if len(given) == 1 else 'place'} no patch then" if given else ""
+
+
 def decide_sparse_sampling(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> bool:
     """The same, noted."""
     if not is_drawn_around_annotation(config, fingerprint):
@@ -26,7 +33,7 @@ def decide_sparse_sampling(config: Config, fingerprint: Fingerprint, ledger: Led
         "DATA.TRAIN.PROBABILITY_MAP",
         "around annotated pixels",
         f"{fingerprint.annotated_share:.2%} of the pixels are annotated: patches are drawn around them, each class as often as "
-        "the others (EXTRACT_RANDOM_PATCH, PROBABILITY_MAP and CLASS_SHARE choose otherwise)",
+        f"the others (EXTRACT_RANDOM_PATCH, PROBABILITY_MAP and CLASS_SHARE choose otherwise){without_grid(config)}",
     )
     return True
 

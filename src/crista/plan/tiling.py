@@ -39,7 +39,9 @@ def decide_inference(config: Config, patch: tuple[int, ...], model: Model, batch
         )
     _check_padding("DATA.TEST.PADDING", padding, patch, input_multiple(model, ndim), ledger)
     if model.normalization not in TILE_INDEPENDENT:
-        return _tile_dependent(patch, model, tuple(map(int, padding)), batch, ledger)
+        idle = "; TEST.MAX_MEMORY changes nothing" if config.test.max_memory is not None else ""
+        why = f"{model.normalization} normalisation depends on the tile: tiles of the patch's size"
+        return _tile_dependent(patch, tuple(map(int, padding)), batch, (why, idle), ledger)
     return _large_tiles(patch, model, tuple(map(int, padding)), ledger)
 
 
@@ -51,14 +53,18 @@ def check_training_patches(config: Config, patch: tuple[int, ...], ledger: Ledge
         _check_padding(f"DATA.{name}.PADDING", padding, patch, (1,) * len(patch), ledger)
 
 
-def _tile_dependent(patch: tuple[int, ...], model: Model, padding: tuple[int, ...], batch: int, ledger: Ledger) -> InferencePlan:
-    """Tiles of the patch's size, as in training: the normalisation of the network depends on the tile."""
-    ndim = len(patch)
-    why = f"{model.normalization} normalisation depends on the tile: tiles of the patch's size"
+def _tile_dependent(
+    patch: tuple[int, ...], padding: tuple[int, ...], batch: int, said: tuple[str, str], ledger: Ledger
+) -> InferencePlan:
+    """Tiles of the patch's size, as in training: the normalisation of the network depends on the tile.
+
+    `said` is the begin of the reason, which says so, and its end.
+    """
+    ndim, (why, idle) = len(patch), said
     if any(padding):
-        ledger.note("tiles", "halo", f"{why}; DATA.TEST.PADDING is given: {padding} pixels at each border are context")
+        ledger.note("tiles", "halo", f"{why}; DATA.TEST.PADDING is given: {padding} pixels at each border are context{idle}")
         return InferencePlan(mode="halo", tile_size=patch, halo=padding, overlap=(0.0,) * ndim, batch_size=batch)
-    ledger.note("tiles", "blended", f"{why}, a quarter shared with each neighbour, are averaged with smooth weights")
+    ledger.note("tiles", "blended", f"{why}, a quarter shared with each neighbour, are averaged with smooth weights{idle}")
     return InferencePlan(mode="blended", tile_size=patch, halo=(0,) * ndim, overlap=(0.25,) * ndim, batch_size=1)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 from statistics import median
@@ -22,8 +21,9 @@ from crista.losses import build_loss
 from crista.models import build_model
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
-from crista.plan.budget import count_steps, divide_time
-from crista.plan.effort import EFFORTS, FEWEST_STEPS, FULL
+from crista.plan.alternatives import plans_by_effort, wanted_steps
+from crista.plan.budget import divide_time
+from crista.plan.effort import FEWEST_STEPS
 from crista.plan.events import Event, Said, Warned
 from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
@@ -60,42 +60,25 @@ def choose_plan(
     """
     if seconds is None:
         return make_plan(config, fingerprint)
-    tried = list(_plans(config, fingerprint))
+    tried = plans_by_effort(config, fingerprint)
     for _, plan in tried if previous is not None else ():
         if adopt(plan, previous) is not None:  # type: ignore[arg-type]
             return plan
     steps = wanted = 0
-    for number, (name, plan) in enumerate(tried):
-        steps, wanted = int(max(0.0, seconds) / _time_noise(plan, device, seconds)), _wanted_steps(plan, fingerprint)
-        if steps >= wanted or number == len(tried) - 1 or _equal_work(plan, tried[number + 1][1]):
+    for name, plan in tried:
+        steps, wanted = int(max(0.0, seconds) / _time_noise(plan, device, seconds)), wanted_steps(plan, fingerprint)
+        if steps >= wanted or plan is tried[-1][1]:
             break
         yield Said(
             f"the {name} network would make {steps} steps in the time that is left, {wanted} are wanted: "
             f"network and patches are made smaller"
         )
-    reason = f"about {steps} steps in the time that is left; with fewer than {wanted} network and patches are made smaller"
+    reason = f"about {steps} steps in the time that is left, {wanted} are wanted"
+    if steps < wanted:
+        reason += "; there is no lighter one with what is given"
+    elif plan is not tried[-1][1]:
+        reason += "; with fewer, network and patches are made smaller"
     return _with(plan, {}, Decision(key="effort", value=name, reason=reason))
-
-
-def _wanted_steps(plan: Plan, fingerprint: Fingerprint) -> int:
-    """Steps that are to fit into the time: no more than those of TRAIN.EPOCHS, if that is given."""
-    if plan.config.train.epochs is None:
-        return FEWEST_STEPS
-    _, of_a_pass = count_steps(plan.config, fingerprint, plan.patch_size, plan.batch_size)
-    return min(FEWEST_STEPS, plan.config.train.epochs * of_a_pass)
-
-
-def _plans(config: Config, fingerprint: Fingerprint) -> Iterator[tuple[str, Plan]]:
-    """Names of the efforts and their plans, from the most work on; of the lighter ones those that fit the keys that are given."""
-    yield FULL.name, make_plan(config, fingerprint)
-    for effort in EFFORTS[1:]:
-        with suppress(PlanError):
-            yield effort.name, make_plan(config, fingerprint, effort)
-
-
-def _equal_work(plan: Plan, lighter: Plan) -> bool:
-    """Whether nothing is left to be made smaller, as all is given."""
-    return (plan.patch_size, plan.model, plan.batch_size) == (lighter.patch_size, lighter.model, lighter.batch_size)
 
 
 def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict, TypeVar, Unpack
 
 from crista.config.automatic import Quality
+from crista.config.load import LoadedConfig
 from crista.config.root import Config
 from crista.images.check import DatasetReport
-from crista.plan.events import Event, Measured
+from crista.plan.alternatives import tell_what_is_open
+from crista.plan.events import Event, Measured, Said
 from crista.plan.fine_tuning import plan_fine_tuning
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
@@ -32,6 +34,12 @@ from crista.workflow.request import (
 
 if TYPE_CHECKING:
     from crista.workflow.evaluate import Evaluation
+
+OF_OWN_CHECKPOINT = (
+    "MODEL.LOAD_CHECKPOINT is True and PATHS.CHECKPOINT_FILE is empty: the training starts from the checkpoint of its own run, "
+    "and takes its network and patch; this plan does not know that run, and is of a training from scratch"
+)
+"""What a plan cannot know."""
 
 OnEvent = Callable[[Event], object]
 Result = TypeVar("Result")
@@ -144,7 +152,7 @@ def evaluate(
     predictions: Path | str,
     *,
     num_classes: int | None = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
     on_event: OnEvent = silent,
 ) -> Evaluation:
@@ -164,7 +172,7 @@ def check(
     on_event: OnEvent = silent,
 ) -> DatasetReport:
     """Check the data of a configuration, or a folder of images with `labels`; `findings` of the report is the table."""
-    return listen(check_events(_checked_config(data, labels, overrides)), on_event)
+    return listen(check_events(_checked_config(data, labels, overrides, on_event)), on_event)
 
 
 def fix(
@@ -176,29 +184,51 @@ def fix(
     on_event: OnEvent = silent,
 ) -> FixReport:
     """Write corrected copies of the data to the folder `out`; see `crista.workflow.fix.fix`."""
-    return listen(fix_events(_checked_config(data, labels, overrides), Path(out)), on_event)
+    return listen(fix_events(_checked_config(data, labels, overrides, on_event), Path(out)), on_event)
 
 
-def _checked_config(data: ConfigLike, labels: Path | str | None, overrides: Sequence[str]) -> Config:
+def _checked_config(data: ConfigLike, labels: Path | str | None, overrides: Sequence[str], on_event: OnEvent) -> Config:
     if labels is None:
-        return load_any(data, overrides).config
+        loaded = load_any(data, overrides)
+        _tell(_unheard(data, loaded), on_event)
+        return loaded.config
     if not isinstance(data, str | Path):
         raise TypeError("labels go with a folder of images; a configuration names its labels itself (DATA.TRAIN.GT_PATH)")
-    return request_automatic(data, labels, result_dir=".", overrides=overrides).config
+    request = request_automatic(data, labels, result_dir=".", overrides=overrides)
+    _tell(request.notices, on_event)
+    return request.config
 
 
 def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> Plan:
-    """Every number of the training that the configuration describes, each with its reason."""
+    """Every number of the training that the configuration describes, each with its reason.
+
+    What only the training decides, by the time and the memory that a step takes, is named among the decisions.
+    """
     loaded = load_any(config, (*overrides, "TRAIN.ENABLE=True"))
+    _tell(_unheard(config, loaded), on_event)
     report = listen(check_events(loaded.config), on_event)
     report.raise_if_problems()
     assert report.fingerprint is not None
-    if loaded.config.model.load_checkpoint and loaded.config.paths.checkpoint_file:
+    start, path = loaded.config.model.load_checkpoint, loaded.config.paths.checkpoint_file
+    if start and path:
         from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
-        path = loaded.config.paths.checkpoint_file
-        return plan_fine_tuning(loaded.config, report.fingerprint, load_checkpoint(Path(path).expanduser()).plan, where=path)
-    return make_plan(loaded.config, report.fingerprint)
+        trained = load_checkpoint(Path(path).expanduser()).plan
+        made = plan_fine_tuning(loaded.config, report.fingerprint, trained, where=path)
+        return tell_what_is_open(made, report.fingerprint, from_scratch=False)
+    if start:
+        on_event(Said(OF_OWN_CHECKPOINT))
+    return tell_what_is_open(make_plan(loaded.config, report.fingerprint), report.fingerprint)
+
+
+def _unheard(config: ConfigLike, loaded: LoadedConfig) -> Sequence[str]:
+    """What the loader had to say; whoever made a `Config` has heard it."""
+    return () if isinstance(config, Config) else loaded.notices
+
+
+def _tell(notices: Sequence[str], on_event: OnEvent) -> None:
+    for notice in notices:
+        on_event(Said(notice))
 
 
 def demo(folder: Path | str, *, sample: str = "cells_2d", on_event: OnEvent = silent) -> Outcome:

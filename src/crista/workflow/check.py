@@ -39,7 +39,8 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     warnings = list(report.warnings)
     if config.problem.ndim is None and report.ndim is not None:
         problems.extend(_check_seen(config, report.ndim))
-        report = replace(report, notices=(*report.notices, *idle_in(config, report.ndim)))
+    idle = idle_in(config, ndim=report.ndim, num_classes=_num_classes(report, trained))
+    report = replace(report, notices=(*report.notices, *idle))
     if trained is None:
         problems.extend(check_names(*_given_names(config, report)))
     else:
@@ -50,6 +51,13 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     for warning in warnings:
         yield Warned(str(warning))
     return replace(report, problems=tuple(problems), warnings=tuple(warnings))
+
+
+def _num_classes(report: DatasetReport, trained: Plan | None) -> int | None:
+    """Classes of the trained network, else of the training labels; None if neither is known."""
+    if trained is not None:
+        return trained.classes.num_classes
+    return report.fingerprint.coding.num_classes if report.fingerprint is not None else None
 
 
 def _check_seen(config: Config, ndim: int) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,8 @@ WORDS = {
     "DATA.N_CLASSES": "--classes",
 }
 """How `crista evaluate` calls the keys of a configuration."""
+LIST = re.compile(r"\[[\d, ]+\]")
+"""Several values as a configuration has them; a command line takes them as one word, ``254,255``."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def evaluate_folders(
     predictions: Path,
     *,
     num_classes: int | None = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Generator[Event, None, Evaluation]:
     """Compare two folders (or files) of label images, paired by name.
@@ -97,7 +100,7 @@ def evaluate_folders(
     ----------
     labels, predictions : true and predicted label images
     num_classes : background included; None: counted in both folders
-    ignore_index : value of true pixels that are not measured; below 0: none
+    ignore_index : value of true pixels that are not measured, or several; below 0: none
     class_names : one per class, background first; None: ``class 0``, ``class 1``…
 
     Raises
@@ -114,7 +117,8 @@ def evaluate_folders(
         for predicted, true in opened
         if predicted.spatial_shape != true.spatial_shape
     ]
-    ignored = None if ignore_index is None or ignore_index < 0 else ignore_index
+    given = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else ignore_index
+    ignored = tuple(sorted({value for value in given if value >= 0}))
     codings, found = _decide_codings(opened, num_classes, ignored, str(labels))
     problems.extend(problem for decision in found for problem in _in_own_words(decision.problems))
     if problems or codings is None:
@@ -163,7 +167,8 @@ def _open(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Image, Image]]:
 
 def _in_own_words(problems: Sequence[Problem]) -> list[Problem]:
     """There is no configuration here, and `crista check --fix` makes copies of images and labels, not of predictions."""
-    return [replace(problem, fix="").reworded(WORDS) for problem in problems]
+    own = [replace(problem, fix="").reworded(WORDS) for problem in problems]
+    return [replace(one, next_step=LIST.sub(lambda found: found[0][1:-1].replace(" ", ""), one.next_step)) for one in own]
 
 
 def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -219,23 +224,42 @@ def _tolerance(predicted: Sequence[Image]) -> str:
 
 
 def _decide_codings(
-    opened: Sequence[tuple[Image, Image]], num_classes: int | None, ignore_index: int | None, where: str
+    opened: Sequence[tuple[Image, Image]], num_classes: int | None, ignored: Sequence[int], where: str
 ) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
     """What values mean in (predicted, true) images: the codings of the true and of the predicted ones.
 
-    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255.
+    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255; and where 0 is not
+    annotated, so that true classes count from 1, and predictions have it: their classes count from 0, as crista's do.
     """
     predicted, true = ([(image.path, summarise_label(image)) for image in side] for side in zip(*opened, strict=True))
-    values = [{value for _, summary in side for value in summary.values} - {ignore_index} for side in (true, predicted)]
-    low, high = sorted(values, key=lambda side: max(side, default=0))
+    in_true, in_predicted = ({value for _, summary in side for value in summary.values} for side in (true, predicted))
+    low, high = sorted((in_true.difference(ignored), in_predicted.difference(ignored)), key=lambda side: max(side, default=0))
     apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
-    given = {"num_classes": 2 if apart else num_classes, "ignore_index": ignore_index, "where": where}
-    sides = [true, predicted] if apart else [[*predicted, *true]]
-    found = [decide_coding(side, **given) for side in sides]  # type: ignore[arg-type]
+    from_zero = 0 in ignored and 0 in in_predicted
+    if not apart and not from_zero:
+        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)]
+    else:
+        # That predictions hold no pixels without annotation is as it should be; only true label images are warned of.
+        left_out = [value for value in ignored if value in in_predicted and not from_zero]
+        found = [decide_coding(true, num_classes=2 if apart else num_classes, ignore_index=ignored, where=where)]
+        count = found[0].coding.num_classes if found[0].coding is not None else num_classes
+        found.append(decide_coding(predicted, num_classes=count, ignore_index=left_out, where=str(predicted[0][0].parent)))
     codings = [decision.coding for decision in found if decision.coding is not None]
-    if len(codings) < len(sides):
+    if len(codings) < len(found):
         return None, found
-    return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])))]
+    shifted = _counted_from_zero(str(predicted[0][0].parent), codings[0]) if from_zero else ()
+    return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])), shifted)]
+
+
+def _counted_from_zero(where: str, of_true: LabelCoding) -> tuple[Problem, ...]:
+    """A warning of what the predictions' own numbers are taken for."""
+    if of_true.mapping is None:
+        return ()
+    arrows = ", ".join(f"{number} is {stored} of the true label images" for stored, number in of_true.mapping)
+    what = (
+        f"the predictions have 0, which --ignore-index takes out of the true label images: their classes count from 0 ({arrows})"
+    )
+    return (Problem(where, what, "if 0 is a class of both, give --classes"),)
 
 
 def _unknown_predictions(predicted: Summaries, coding: LabelCoding) -> Iterator[Problem]:

@@ -161,7 +161,7 @@ def _open(report: DatasetReport) -> list[Problem]:
 
 def _new_tree(config: Config, report: DatasetReport, out: Path, plan: RepairPlan) -> dict[str, Any]:
     """All keys of the configuration, with those that the copies change."""
-    tree: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    tree: dict[str, Any] = config.given()
     changed = changed_keys(report, out, plan, ignore_index=_ignore_index(config))
     for role in changed["DATA"]:
         section = tree.setdefault("DATA", {}).setdefault(role, {})

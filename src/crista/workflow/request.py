@@ -47,6 +47,8 @@ class Request:
     """The YAML as given; kept in `config_files`."""
     notices: tuple[str, ...] = ()
     """What the loader of the configuration had to say."""
+    assumed_minutes: str = ""
+    """Why TRAIN.MAX_MINUTES is what it is, where nobody gave it; else empty."""
     stop: Event = field(default_factory=Event, compare=False)
     """Once it is set, the training ends in order with what it has."""
     begun: float = field(default_factory=time.monotonic, compare=False)
@@ -61,7 +63,7 @@ class Request:
 def load_any(config: ConfigLike, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Load a configuration of any form; `overrides` are ``TRAIN.EPOCHS=20``."""
     if isinstance(config, Config):
-        config = config.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+        config = config.given()
     if isinstance(config, Mapping):
         return config_from_dict(config, overrides)
     return load_config(Path(config), overrides)
@@ -78,8 +80,13 @@ def request_run(
     """The run of a configuration; without `name` it is called as its YAML file."""
     loaded = load_any(config, overrides)
     default = Path(config).stem if isinstance(config, str | Path) else "crista"
-    text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
+    text = _with_changes(loaded.text, overrides)
     return Request(loaded.config, Path(result_dir), name or default, run_id, text, loaded.notices)
+
+
+def _with_changes(text: str, overrides: Sequence[str]) -> str:
+    """The YAML that is kept beside the results."""
+    return text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
 
 
 def request_training(config: ConfigLike, **where: Any) -> Request:
@@ -116,12 +123,14 @@ def request_automatic(
         return parse_config(text, "the configuration that crista made", overrides)
 
     loaded = load(minutes)
-    train = loaded.config.train
+    train, assumed = loaded.config.train, ""
     # The file beside the results is to be run again: it says the minutes, also where they were typed.
     if train.max_minutes is not None or train.epochs is None:
         loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
-    text = loaded.text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
-    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices)
+        if train.max_minutes is None and loaded.config.train.max_minutes is not None:  # null among the overrides: by steps
+            assumed = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
+    text = _with_changes(loaded.text, overrides)
+    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, assumed)
 
 
 def start_changes(checkpoint: Path | str) -> tuple[str, ...]:
@@ -153,7 +162,7 @@ def request_prediction(
 
     path = Path(checkpoint)
     plan: Plan = load_checkpoint(path).plan
-    tree = plan.config.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+    tree = plan.config.given()
     tree.setdefault("TRAIN", {})["ENABLE"] = False
     tree.setdefault("TEST", {})["ENABLE"] = True
     tree.setdefault("MODEL", {})["LOAD_CHECKPOINT"] = True
@@ -173,7 +182,8 @@ def request_prediction(
     if idle:
         notices.append(kept_as_trained(idle))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
-    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, loaded.text, tuple(notices))
+    text = _with_changes(loaded.text, overrides)
+    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, text, tuple(notices))
 
 
 def kept_as_trained(keys: Sequence[str]) -> str:

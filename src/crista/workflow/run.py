@@ -94,7 +94,8 @@ def run(request: Request) -> Events:
 
 def _run(request: Request, device: torch.device, processes: Processes, why_device: str) -> Events:
     config, folder, started = request.config, request.folder, datetime.now(UTC)
-    for notice in (why_device, *request.notices):
+    minutes = f"TRAIN.MAX_MINUTES = {config.train.max_minutes:g}: {request.assumed_minutes}" if request.assumed_minutes else ""
+    for notice in (why_device, *request.notices, *filter(None, [minutes])):
         yield Said(notice)
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
