@@ -16,7 +16,7 @@ from crista.inference.predictor import Predictor
 from crista.inference.record import ImageRecord, load_record, record_key
 from crista.inference.stack import finish_stack, will_take_probabilities
 from crista.inference.store import ImageStore, remove_stale_work
-from crista.inference.task import OutputFolders, Task, TaskReport, keep_report, load_report, plan_tasks
+from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, keep_report, load_report, plan_tasks
 from crista.metrics.overlap import foreground_iou
 from crista.plan.events import Event, FileWritten, ImageFinished, Said, StageStarted, TileFinished
 from crista.plan.plan import Plan
@@ -106,10 +106,11 @@ def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event
         images.append((yield from _take_up(job, number)))
     tasks = shard_of([task for image in images for task in image.tasks], index, count)
     left = [task for task in tasks if not _is_done(job, task)]
-    keep = partial(keep_report, folders=job.folders)
-    finished = (task for task, progress in perform(job.predictor, job.folders, left, keep) if progress.result is not None)
-    for number, task in enumerate(finished, 1):
-        yield TileFinished(task.name, number, len(left))
+    with apart(job.folders) as own:
+        steps = perform(job.predictor, own, left, partial(keep_apart, folders=job.folders, own=own))
+        finished = (task for task, progress in steps if progress.result is not None)
+        for number, task in enumerate(finished, 1):
+            yield TileFinished(task.name, number, len(left))
     total = sum(len(image.tasks) for image in images)
     yield Said(
         f"shard {index}/{count}: its {len(tasks)} of {total} blocks are done. When all shards are, run the same command without "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
 from crista.inference.stage import Elsewhere
-from crista.inference.task import OutputFolders, Task, TaskReport, keep_report
+from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, load_report
 from crista.plan.events import Event
 from crista.plan.plan import Plan
 from crista.training.checkpoint import load_checkpoint
@@ -38,6 +40,9 @@ class WorkerSetup:
     """Where relative paths begin."""
 
 
+LATEST_SIGHT = 60.0
+"""Seconds until a network file system shows what another machine has written: as long NFS goes by what it knows of a folder."""
+
 _READY: dict[str, Predictor] = {}
 """The network that this process used last: loaded once, not for each task."""
 
@@ -52,8 +57,9 @@ def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
             "workers need the same folders at the same places: start the command in a folder that they reach"
         ) from error
     predictor = _predictor(setup)
-    steps = perform(predictor, setup.folders, [task], partial(keep_report, folders=setup.folders))
-    reports = [progress.result for _, progress in steps if progress.result is not None]
+    with apart(setup.folders) as own:
+        steps = perform(predictor, own, [task], partial(keep_apart, folders=setup.folders, own=own))
+        reports = [progress.result for _, progress in steps if progress.result is not None]
     return reports[0]
 
 
@@ -88,10 +94,34 @@ def elsewhere(executor: Executor, setup: WorkerSetup) -> Elsewhere:
             yield from executor.notices()
             for task, _ in executor.run(partial(perform_task, setup), tasks):
                 yield from executor.notices()
+                await_report(task, setup.folders)
                 yield task
             yield from executor.notices()
 
     return do
+
+
+def await_report(task: Task, folders: OutputFolders) -> None:
+    """Return once this machine sees the report of a task that another one has done.
+
+    A network file system remembers for a while that a file was not there; listing its folder makes it look again.
+
+    Raises
+    ------
+    ClusterError
+        If it stays out of sight: the worker has written somewhere else.
+    """
+    path, end = task.report_path(folders), time.monotonic() + LATEST_SIGHT
+    while load_report(path, task.key) is None:
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"a worker has predicted {task.name}, and this machine does not see what it has written ({path})\n    -> workers "
+                "need the same folders at the same places: give a result_dir that all of them share"
+            )
+        for folder in (folders.state, path.parents[1], path.parent):
+            with suppress(OSError):
+                next(folder.iterdir(), None)
+        time.sleep(0.1)
 
 
 def help_predicting(executor: RankExecutor) -> None:
