@@ -76,6 +76,12 @@ def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
     )
 
 
+def has_other_record(folder: Path, name: str, key: str) -> bool:
+    """Whether `name` was finished before with another key, so that what is there will be replaced."""
+    content = read_json(folder / f"{name}.json")
+    return content is not None and content["key"] != key
+
+
 def forget_other_record(folder: Path, name: str, key: str) -> None:
     """Remove the record of `name` with another key than this: the files that it vouches for are about to be replaced."""
     if load_record(folder, name, key) is None:

@@ -8,18 +8,24 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from crista.images.image import ImagePair
+from crista.images.wording import plural
 from crista.inference.distribution import shard_of
 from crista.inference.finish import finish_image, finish_kept
 from crista.inference.outputs import choose_format
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
-from crista.inference.record import ImageRecord, load_record, record_key
+from crista.inference.record import ImageRecord, has_other_record, load_record, record_key
 from crista.inference.stack import finish_stack, will_take_probabilities
 from crista.inference.store import ImageStore, remove_stale_work
 from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, keep_report, load_report, plan_tasks
 from crista.metrics.overlap import foreground_iou
 from crista.plan.events import Event, FileWritten, ImageFinished, Said, StageStarted, TileFinished
 from crista.plan.plan import Plan
+
+OTHER_RECORDS = (
+    "{} {} predicted before, with another network or engine, other settings, files or tiles (halo and size are measured on the "
+    "largest image): predicted anew"
+)
 
 Elsewhere = Callable[[Sequence[Task]], Iterable[Task | Event]]
 """Has tasks done by other processes; yields each when its report is on disk, in any order, and what there is to say."""
@@ -84,6 +90,9 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
     yield StageStarted("predict", len(job.pairs))
     formats = sorted({choose_format(pair.image, job.plan).names for pair in job.pairs})
     yield Said(f"predictions are written as {', '.join(formats)}")
+    others = [name for name, key in zip(job.names, job.keys, strict=True) if has_other_record(job.folders.state, name, key)]
+    if others:
+        yield Said(OTHER_RECORDS.format(plural(len(others), "image"), "was" if len(others) == 1 else "were"))
     images = {}
     for index, name in enumerate(job.names):
         images[name] = yield from _take_up(job, index)
