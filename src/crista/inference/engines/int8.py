@@ -109,6 +109,7 @@ def _quantize_network(
         attempts=(),
         limit=LIMIT,
         versions=_versions(),
+        threshold=source.plan.config.test.threshold,
     )
     for recipe in recipes:
         started = time.perf_counter()
@@ -175,9 +176,9 @@ def _float_model(source: EngineSource) -> Any:
 
 
 def _still_holds(record: Int8Record, source: EngineSource) -> bool:
-    """Whether the record is of these weights: its model is there, or these versions of the libraries made none."""
+    """Whether the record is of this network and threshold: its model is there, or these versions of the libraries made none."""
     assert source.int8_model is not None
-    if record.weights != source.digest:
+    if not record.is_of(source):
         return False
     return is_intact(source.int8_model, record) if record.accepted else record.versions == _versions()
 
