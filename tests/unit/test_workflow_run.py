@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,10 @@ import numpy as np
 import pytest
 
 from crista.config.load import config_from_dict, parse_config
+from crista.errors import PredictionError
 from crista.images.dataset import open_pairs
+from crista.plan.events import Event, ImageFinished
+from crista.results.run_folder import RunFolder
 from crista.workflow import run
 from crista.workflow.request import request_automatic, request_prediction
 
@@ -66,3 +70,35 @@ def test_the_configuration_that_is_kept_of_two_folders_is_that_of_the_same_train
     made = request_automatic(tmp_path / "x", tmp_path / "y", minutes=minutes, result_dir=tmp_path, overrides=overrides)
     assert made.config.train.max_minutes == expected
     assert parse_config(made.config_text).config.train.max_minutes == expected
+
+
+def predicting(failure: Exception | None = None) -> Generator[Event, None, str]:
+    """A prediction of three images."""
+    for number in range(3):
+        yield ImageFinished(str(number), number + 1, 3)
+        if failure is not None:
+            raise failure
+    return "records"
+
+
+def test_of_two_predictions_into_one_folder_the_one_that_began_last_goes_on(tmp_path: Path) -> None:
+    """The first ends with words, also where the second has cleared away the file that it was writing; neither mixes its figures
+    with the other's images."""
+    folder = RunFolder(tmp_path, "job")
+    first, hindered = (run.predict_alone(predicting(failure), folder) for failure in (None, FileNotFoundError("a.part")))
+    next(first)
+    next(hindered)
+    last = run.predict_alone(predicting(), folder)
+    assert [type(event) for event in (next(last), next(last))] == [ImageFinished] * 2
+    for other in (first, hindered):
+        with pytest.raises(PredictionError, match=r"job_1: another run has begun(?s:.*)-> give each(.*) its own --name"):
+            next(other)
+    next(last)
+    with pytest.raises(StopIteration) as ended:
+        next(last)
+    assert ended.value.value == "records"
+    assert not [path for path in folder.state.iterdir() if path.is_file()]
+    alone = run.predict_alone(predicting(FileNotFoundError("a.tif")), folder)
+    next(alone)
+    with pytest.raises(FileNotFoundError, match=r"a\.tif"):
+        next(alone)

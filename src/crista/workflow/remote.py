@@ -16,6 +16,7 @@ from crista.inference.distribution import Executor
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
+from crista.inference.record import weights_digest
 from crista.inference.stage import Elsewhere
 from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, load_report
 from crista.plan.events import Event
@@ -70,6 +71,11 @@ def _predictor(setup: WorkerSetup) -> Predictor:
         wanted = None if setup.device and setup.device.startswith("cuda") else setup.device  # which GPU is the worker's own
         device, _ = choose_device(wanted)
         weights = load_checkpoint(setup.checkpoint, device=device).weights
+        if weights_digest(weights) != setup.digest:
+            raise ClusterError(
+                f"a worker on {platform.node()} finds other weights in {setup.checkpoint} than this command has begun with\n    -> "
+                "was the network trained on meanwhile? Run the command again: what the new network predicts replaces the rest"
+            )
         engine = build_chosen_engine(setup.plan, weights, device, state=setup.folders.state, checkpoint=setup.checkpoint)
         _READY[key] = Predictor(setup.plan, engine)
     return Predictor(setup.plan, _READY[key].engine)
