@@ -73,8 +73,8 @@ def _predictor(setup: WorkerSetup) -> Predictor:
         weights = load_checkpoint(setup.checkpoint, device=device).weights
         if weights_digest(weights) != setup.digest:
             raise ClusterError(
-                f"a worker on {platform.node()} finds other weights in {setup.checkpoint} than this command has begun with\n    -> "
-                "was the network trained on meanwhile? Run the command again: what the new network predicts replaces the rest"
+                f"a worker on {platform.node()} finds other weights in {setup.checkpoint} than this command has begun with\n"
+                "    -> was the network trained on meanwhile? Run the command again: it predicts all images with the new one"
             )
         engine = build_chosen_engine(setup.plan, weights, device, state=setup.folders.state, checkpoint=setup.checkpoint)
         _READY[key] = Predictor(setup.plan, engine)
