@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from crista.config.load import config_from_dict, parse_config
-from crista.errors import PredictionError
+from crista.errors import ImageReadError, PredictionError
 from crista.images.dataset import open_pairs
-from crista.plan.events import Event, ImageFinished
+from crista.plan.events import Event, ImageFinished, Warned
 from crista.results.run_folder import RunFolder
 from crista.workflow import run
 from crista.workflow.request import request_automatic, request_prediction
@@ -102,3 +102,21 @@ def test_of_two_predictions_into_one_folder_the_one_that_began_last_goes_on(tmp_
     next(alone)
     with pytest.raises(FileNotFoundError, match=r"a\.tif"):
         next(alone)
+
+
+def test_training_images_that_have_changed_do_not_end_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would only have made an 8-bit model: a class has been added to their labels since, for instance."""
+
+    def relabelled(*_: object, **__: object) -> None:
+        raise ImageReadError("a.tif: holds the value 2, and the classes are 0 and 1")
+
+    monkeypatch.setattr(run, "make_split", lambda *_: None)
+    monkeypatch.setattr(run, "prepare_samples", lambda *_, **__: None)
+    monkeypatch.setattr(run, "make_int8_model", relabelled)
+    config = config_from_dict({"TRAIN": {"ENABLE": False}, "PATHS": {"CHECKPOINT_FILE": "best.pth"}}).config
+    request: Any = SimpleNamespace(config=config, folder=RunFolder(tmp_path, "job"))
+    report: Any = SimpleNamespace(train=["pair"], val=[])
+    nothing: Any = None
+    [told] = run._quantize(request, nothing, report, nothing)
+    assert isinstance(told, Warned)
+    assert told.text.endswith("any more: a.tif: holds the value 2, and the classes are 0 and 1")

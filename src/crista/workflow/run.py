@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 
 from crista.config.root import Config
-from crista.errors import ConfigError, PredictionError, Problem, TrainingError
+from crista.errors import ConfigError, CristaError, PredictionError, Problem, TrainingError
 from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
 from crista.images.fingerprint import Fingerprint
@@ -300,9 +300,13 @@ def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Chec
             yield Warned("the training images cannot be used for an 8-bit model any more (crista check says why)")
             return
         train, val = found.train, found.val
-    samples = prepare_samples(plan, make_split(plan, train, val), map_folder=request.folder.prob_map, cache_bytes=cache_bytes())
     checkpoint = _checkpoint_of(request.config, request.folder)
-    yield from make_int8_model(plan, trained, samples, state=request.folder.state, checkpoint=checkpoint)
+    try:
+        split, maps = make_split(plan, train, val), request.folder.prob_map
+        samples = prepare_samples(plan, split, map_folder=maps, cache_bytes=cache_bytes())
+        yield from make_int8_model(plan, trained, samples, state=request.folder.state, checkpoint=checkpoint)
+    except CristaError as error:  # they may have changed since; the prediction needs none of them
+        yield Warned(f"there is no 8-bit model, for the training images cannot be used for one any more: {error}")
 
 
 def _prepare_prediction(
