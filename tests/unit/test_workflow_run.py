@@ -16,6 +16,8 @@ import pytest
 from crista.config.load import config_from_dict, parse_config
 from crista.errors import ImageReadError, PredictionError
 from crista.images.dataset import open_pairs
+from crista.images.image import ImagePair
+from crista.images.open import open_image
 from crista.plan.events import Event, ImageFinished, Warned
 from crista.results.run_folder import RunFolder
 from crista.workflow import run
@@ -120,3 +122,21 @@ def test_training_images_that_have_changed_do_not_end_a_prediction(tmp_path: Pat
     [told] = run._quantize(request, nothing, report, nothing)
     assert isinstance(told, Warned)
     assert told.text.endswith("any more: a.tif: holds the value 2, and the classes are 0 and 1")
+
+
+def test_that_the_network_has_learnt_from_what_is_measured_is_said(tmp_path: Path) -> None:
+    """A checkpoint on its own training images, by another way to their folder; a run that trains compares the pixels itself."""
+    folders = [tmp_path / name for name in ("train", "new")]
+    for folder in folders:
+        folder.mkdir()
+        np.save(folder / "a.npy", np.zeros((20, 24), np.uint8))
+    known, new = (open_image(folder / ".." / folder.name / "a.npy", ndim=2) for folder in folders)
+    plan: Any = SimpleNamespace(config=config_from_dict({"DATA": {"TRAIN": {"PATH": str(folders[0])}}}).config)
+    pairs = [ImagePair(known, known), ImagePair(new, new)]
+    [told] = run.warn_of_known_images(pairs, plan)
+    assert isinstance(told, Warned)
+    assert "1 of 2 images that are measured lie where the training images were" in told.text
+    assert list(run.warn_of_known_images(pairs[1:], plan)) == []
+    assert list(run.warn_of_known_images([ImagePair(known)], plan)) == []
+    nowhere: Any = SimpleNamespace(config=config_from_dict({}).config)
+    assert list(run.warn_of_known_images(pairs, nowhere)) == []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -231,6 +231,8 @@ def test_stage(
         split = make_split(plan, report.train, report.val)
         pairs, was_trained_on = tuple(source.cropped for source in split.validation), split.shares_images
         yield Said(f"no test images: what is measured is the validation ({plural(len(pairs), 'image')}), which chose the network")
+    elif not request.config.train.enable:  # else the check has compared pixels
+        yield from warn_of_known_images(pairs, plan)
     if plan.config.test.engine == "fastest" and device.type == "cpu":
         yield from _quantize(request, plan, report, trained)
     job = yield from _prepare_prediction(request, plan, pairs, trained, device)
@@ -253,6 +255,20 @@ def test_stage(
     is_own = _checkpoint_of(request.config, folder).resolve() in own
     circumstances = Circumstances(str(device), is_own_network=is_own, was_trained_on=was_trained_on)
     yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement, circumstances)
+
+
+def warn_of_known_images(pairs: Sequence[ImagePair], plan: Plan) -> Iterator[Event]:
+    """A warning if images that are measured lie where those of the training lay: the network has seen them."""
+    if not plan.config.data.train.path:
+        return
+    learnt = Path(plan.config.data.train.path).expanduser().resolve()
+    measured = [pair.image.path.resolve() for pair in pairs if pair.label is not None]
+    known = sum(learnt in (path, path.parent) for path in measured)
+    if known:
+        yield Warned(
+            f"{known} of {plural(len(measured), 'image')} that {'is' if len(measured) == 1 else 'are'} measured lie where the "
+            f"training images were ({learnt}): the network has learnt from them, and the figures say little about new images"
+        )
 
 
 def predict_alone(events: Generator[Event, None, Result], folder: RunFolder) -> Generator[Event, None, Result]:
