@@ -13,6 +13,7 @@ import crista
 from crista.cli.inspection import score_rows
 from crista.errors import CristaError, DataError
 from crista.geometry.spacing import Spacing
+from crista.images.wording import show_values
 from crista.images.write import write_image
 from crista.plan.events import ImageFinished
 
@@ -148,3 +149,26 @@ def test_an_image_without_annotation_has_no_figures_and_no_say(tmp_path: Path) -
     assert all(np.isnan(value) for key, value in nothing.items() if key != "file")
     for row in (mean, pooled):
         assert {key: value for key, value in row.items() if key != "file"} == {k: v for k, v in one.items() if k != "file"}
+
+
+@pytest.mark.parametrize("values", [(0, 10, 20), (0, 127, 255), (1, 2, 3), (1, 2), (0, 200)])
+def test_predictions_of_label_images_with_gaps_are_measured_as_in_the_run(values: tuple[int, ...], tmp_path: Path) -> None:
+    """A training numbers such values in their order, with a warning, and that is what its predictions hold."""
+    classes = np.random.default_rng(0).integers(0, len(values), (2, 20, 24))
+    true = write(tmp_path / "y", a=np.take(values, classes[0]), b=np.take(values, classes[1]))
+    found = write(tmp_path / "p", a=classes[0], b=1 - classes[1].clip(0, 1))
+    heard: list[Any] = []
+    result = crista.evaluate(true, found, on_event=heard.append)
+    assert result.confusions[0].shape == (len(values),) * 2
+    np.testing.assert_array_equal(result.confusions[0], np.diag(np.bincount(classes[0].ravel())))
+    assert result.confusions[1][0, 0] == 0
+    assert f"taken for the numbers of the true values {show_values(values)} in their order" in " ".join(map(str, heard))
+    assert crista.evaluate(true, true).summary["foreground_iou"] == 1
+
+
+def test_values_that_mean_something_on_both_sides_are_not_renumbered(tmp_path: Path) -> None:
+    """Class 5 is not there by accident, and class 2 was predicted wrongly; only who says that there are three has them so."""
+    true, found = write(tmp_path / "y", a=[[0, 1, 5, 5]]), write(tmp_path / "p", a=[[0, 1, 2, 2]])
+    assert crista.evaluate(true, found).summary["foreground_iou"] < 0.5
+    assert crista.evaluate(true, found, num_classes=6).summary["foreground_iou"] < 0.5
+    assert crista.evaluate(true, found, num_classes=3).summary["foreground_iou"] == 1

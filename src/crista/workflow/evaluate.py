@@ -223,19 +223,45 @@ def _decide_codings(
 ) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
     """What values mean in (predicted, true) images: the codings of the true and of the predicted ones.
 
-    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255.
+    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255, and for predictions
+    of crista where the true values have gaps: it numbers the classes, and that is what it writes.
     """
     predicted, true = ([(image.path, summarise_label(image)) for image in side] for side in zip(*opened, strict=True))
     values = [{value for _, summary in side for value in summary.values} - {ignore_index} for side in (true, predicted)]
     low, high = sorted(values, key=lambda side: max(side, default=0))
     apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
-    given = {"num_classes": 2 if apart else num_classes, "ignore_index": ignore_index, "where": where}
-    sides = [true, predicted] if apart else [[*predicted, *true]]
+    given = {"num_classes": num_classes, "ignore_index": ignore_index, "where": where}
+    renumbered = None if apart else _renumbered(decide_coding(true, **given).coding, values[1], num_classes)  # type: ignore[arg-type]
+    if apart or renumbered is not None:
+        given["num_classes"] = renumbered.num_classes if renumbered is not None else 2
+    sides = [true, predicted] if apart or renumbered is not None else [[*predicted, *true]]
     found = [decide_coding(side, **given) for side in sides]  # type: ignore[arg-type]
+    if renumbered is not None:
+        found.append(CodingDecision(None, (), (_say_renumbered(renumbered, values[1], where),)))
     codings = [decision.coding for decision in found if decision.coding is not None]
     if len(codings) < len(sides):
         return None, found
     return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])))]
+
+
+def _renumbered(alone: LabelCoding | None, predicted: set[int], num_classes: int | None) -> LabelCoding | None:
+    """The coding of the true values by themselves, if the `predicted` ones are the numbers that it gives them; else None.
+
+    Values that mean something on both sides leave that open, unless the number of classes says it.
+    """
+    if alone is None or alone.mapping is None:
+        return None
+    known = {value for value, _ in alone.mapping}
+    if predicted <= known or not predicted <= set(range(alone.num_classes)):
+        return None
+    return alone if num_classes is not None or 0 not in known or predicted & known <= {0} else None
+
+
+def _say_renumbered(coding: LabelCoding, predicted: set[int], where: str) -> Problem:
+    true = [value for value, _ in coding.mapping or ()]
+    what = f"the predictions hold {show_values(sorted(predicted))}, taken for the numbers of the true values {show_values(true)} "
+    what += "in their order, as crista writes them"
+    return Problem(where, what, "if these are other classes, give --classes, background and classes that do not occur included")
 
 
 def _unknown_predictions(predicted: Summaries, coding: LabelCoding) -> Iterator[Problem]:
