@@ -20,8 +20,9 @@ from crista.images.downsampling import build_pyramid
 from crista.inference import task as task_module
 from crista.inference.distribution import SerialExecutor
 from crista.inference.record import ImageRecord
-from crista.inference.stage import PredictionJob, predict_shard
+from crista.inference.stage import PredictionJob, predict_images, predict_shard
 from crista.inference.task import TaskReport, plan_tasks
+from crista.plan.events import Said
 from crista.workflow import remote
 
 TRUTH = [np.random.default_rng(seed).integers(0, 4, (37, 45)).astype(np.uint8) for seed in range(3)]
@@ -89,6 +90,8 @@ def test_shards_of_another_network_do_not_get_into_the_images_of_this_one(make: 
     finish(alone)
     do_shards(job)
     do_shards(with_another_network(job), 3)
+    said = " ".join(event.text for event in predict_images(job) if isinstance(event, Said))
+    assert "what was predicted of 3 images by a run or shard with another network or engine" in said
     records = finish(job)
     assert contents(job.folders.state.parent) == contents(alone.folders.state.parent)
     assert all(np.trace(record.confusions["per_image"]) == TRUTH[0].size for record in records)

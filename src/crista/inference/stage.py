@@ -27,6 +27,11 @@ OTHER_RECORDS = (
     "largest image): predicted anew"
 )
 
+STALE_WORK = (
+    "what was predicted of {} by a run or shard with another network or engine, other settings, files or tiles is of no use here: "
+    "removed"
+)
+
 Elsewhere = Callable[[Sequence[Task]], Iterable[Task | Event]]
 """Has tasks done by other processes; yields each when its report is on disk, in any order, and what there is to say."""
 
@@ -99,7 +104,9 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
         if images[name].record is None and not images[name].left:
             yield from _finish(job, images[name])  # killed between its last block and its record
     work = {job.folders.work(name, image.tasks[0].key) for name, image in images.items() if image.tasks}
-    remove_stale_work(job.folders, work)
+    stale = remove_stale_work(job.folders, work)
+    if stale:
+        yield Said(STALE_WORK.format(plural(stale, "image")))
     yield from _predict_left(job, images)
     records = [image.record for image in images.values() if image.record is not None]
     if job.plan.config.test.analize_2d_imgs_as_3d_stack:
