@@ -91,7 +91,7 @@ def test_shards_of_another_network_do_not_get_into_the_images_of_this_one(make: 
     do_shards(job)
     do_shards(with_another_network(job), 3)
     said = " ".join(event.text for event in predict_images(job) if isinstance(event, Said))
-    assert "what was predicted of 3 images by a run or shard with another network or engine" in said
+    assert "other settings, files or tiles had predicted of 3 images is of no use here: removed" in said
     records = finish(job)
     assert contents(job.folders.state.parent) == contents(alone.folders.state.parent)
     assert all(np.trace(record.confusions["per_image"]) == TRUTH[0].size for record in records)

@@ -28,7 +28,7 @@ OTHER_RECORDS = (
 )
 
 STALE_WORK = (
-    "what was predicted of {} by a run or shard with another network or engine, other settings, files or tiles is of no use here: "
+    "what a run or a shard with another network or engine, other settings, files or tiles had predicted of {} is of no use here: "
     "removed"
 )
 
@@ -95,18 +95,19 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
     yield StageStarted("predict", len(job.pairs))
     formats = sorted({choose_format(pair.image, job.plan).names for pair in job.pairs})
     yield Said(f"predictions are written as {', '.join(formats)}")
-    others = [name for name, key in zip(job.names, job.keys, strict=True) if has_other_record(job.folders.state, name, key)]
-    if others:
-        yield Said(OTHER_RECORDS.format(plural(len(others), "image"), "was" if len(others) == 1 else "were"))
+    before = [name for name, key in zip(job.names, job.keys, strict=True) if has_other_record(job.folders.state, name, key)]
+    if before:
+        yield Said(OTHER_RECORDS.format(plural(len(before), "image"), "was" if len(before) == 1 else "were"))
     images = {}
     for index, name in enumerate(job.names):
         images[name] = yield from _take_up(job, index)
         if images[name].record is None and not images[name].left:
             yield from _finish(job, images[name])  # killed between its last block and its record
     work = {job.folders.work(name, image.tasks[0].key) for name, image in images.items() if image.tasks}
-    stale = remove_stale_work(job.folders, work)
-    if stale:
-        yield Said(STALE_WORK.format(plural(stale, "image")))
+    own = {job.folders.work(name, key) for name, key in zip(job.names, job.keys, strict=True)}  # a late worker may leave some
+    others = [folder for folder in remove_stale_work(job.folders, work) if folder not in own]
+    if others:
+        yield Said(STALE_WORK.format(plural(len(others), "image")))
     yield from _predict_left(job, images)
     records = [image.record for image in images.values() if image.record is not None]
     if job.plan.config.test.analize_2d_imgs_as_3d_stack:

@@ -74,12 +74,13 @@ class ImageStore:
             write_block(self.probabilities_path, 0, (*channels, *block), predicted.probabilities)
 
 
-def remove_stale_work(folders: OutputFolders, wanted: set[Path]) -> int:
-    """Remove what is left of images that were begun with other settings, or are no longer among the images; returns how many."""
+def remove_stale_work(folders: OutputFolders, wanted: set[Path]) -> list[Path]:
+    """Remove what is left of images that were begun with other settings, or are no longer among the images; returns what it
+    was."""
     stale = [folder for folder in (folders.state / "work").glob("*") if folder not in wanted]
     for folder in stale:
         remove_folder(folder)
-    return len(stale)
+    return stale
 
 
 class Done:
