@@ -100,7 +100,9 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
     """A digest of everything that the prediction of `pair` depends on."""
     files = [pair.image.path] + ([pair.label.path] if pair.label is not None else [])
-    stats = [state_of(file) for file in files]
+    stats: list[Any] = [state_of(file) for file in files]
+    if pair.image.cut_at is not None:  # of one file the whole may be predicted, or one part that validates, or another
+        stats.append((pair.image.cut_at, pair.image.shape))
     settings = [
         RECORD_FORMAT,
         _tiling_key(plan.inference),
