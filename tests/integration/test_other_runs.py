@@ -22,7 +22,7 @@ from crista.inference.distribution import SerialExecutor
 from crista.inference.record import ImageRecord
 from crista.inference.stage import PredictionJob, predict_images, predict_shard
 from crista.inference.task import TaskReport, plan_tasks
-from crista.plan.events import Said
+from crista.plan.events import Said, Warned
 from crista.workflow import remote
 
 TRUTH = [np.random.default_rng(seed).integers(0, 4, (37, 45)).astype(np.uint8) for seed in range(3)]
@@ -122,6 +122,20 @@ def test_a_stack_is_filtered_by_the_probabilities_of_its_own_network(tmp_path: P
     finish(job)
     np.testing.assert_array_equal(filtered(job), expected(SLICES))
     assert not (job.folders.state / "stack").exists()
+
+
+def test_a_worker_without_the_engine_that_was_chosen_is_told_of_once(
+    tmp_path: Path, by_worker: Callable[[PredictionJob], PredictionJob]
+) -> None:
+    """The log of the worker may lie on another machine."""
+    for chosen, count in (("openvino", 1), ("oracle", 0)):
+        job = oracle_job(tmp_path / chosen, TRUTH, num_classes=4)
+        inference = job.plan.inference.model_copy(update={"engine": chosen})
+        plan = job.plan.model_copy(update={"inference": inference})
+        job = by_worker(replace(job, predictor=replace(job.predictor, plan=plan)))
+        told = [event.text for event in predict_images(job) if isinstance(event, Warned)]
+        assert len(told) == count
+        assert all(text.startswith("a worker predicts with oracle, where openvino was chosen") for text in told)
 
 
 def test_two_workers_write_the_same_image_at_the_same_time(

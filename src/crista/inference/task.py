@@ -115,6 +115,8 @@ class TaskReport:
     files: tuple[str, ...] = ()
     entropy: NDArray[np.float64] | None = None
     """Sums of the entropy in its cells (see `crista.inference.uncertainty`), in a file of their own; None where not gathered."""
+    engine: str = ""
+    """What a worker computed it with; not kept."""
 
     def save(self, path: Path) -> None:
         """Write it aside and rename it."""

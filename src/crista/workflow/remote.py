@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from crista.inference.predictor import Predictor
 from crista.inference.record import weights_digest
 from crista.inference.stage import Elsewhere
 from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, load_report
-from crista.plan.events import Event
+from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
 from crista.training.checkpoint import load_checkpoint
 from crista.training.distributed import choose_device
@@ -44,6 +44,11 @@ class WorkerSetup:
 LATEST_SIGHT = 60.0
 """Seconds until a network file system shows what another machine has written: as long NFS goes by what it knows of a folder."""
 
+OTHER_ENGINE = (
+    "a worker predicts with {}, where {} was chosen: it has a GPU, or cannot have that engine (its log says why); its numbers "
+    "are those of PyTorch within the tolerance of the engines"
+)
+
 _READY: dict[str, Predictor] = {}
 """The network that this process used last: loaded once, not for each task."""
 
@@ -61,7 +66,7 @@ def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
     with apart(setup.folders) as own:
         steps = perform(predictor, own, [task], partial(keep_apart, folders=setup.folders, own=own))
         reports = [progress.result for _, progress in steps if progress.result is not None]
-    return reports[0]
+    return replace(reports[0], engine=predictor.engine.name)
 
 
 def _predictor(setup: WorkerSetup) -> Predictor:
@@ -98,8 +103,12 @@ def elsewhere(executor: Executor, setup: WorkerSetup) -> Elsewhere:
             if isinstance(executor, RankExecutor):
                 executor.share((setup, tasks))
             yield from executor.notices()
-            for task, _ in executor.run(partial(perform_task, setup), tasks):
+            chosen, others = setup.plan.inference.engine, set[str]()
+            for task, report in executor.run(partial(perform_task, setup), tasks):
                 yield from executor.notices()
+                if chosen and report.engine not in (chosen, *others):
+                    others.add(report.engine)
+                    yield Warned(OTHER_ENGINE.format(report.engine, chosen))
                 await_report(task, setup.folders)
                 yield task
             yield from executor.notices()
