@@ -232,3 +232,15 @@ def test_warnings_are_those_of_the_last_run(tmp_path: Path) -> None:
     list(record_log([Said("all well"), Warned("first\nsecond line"), Said("again"), Warned("twice"), Warned("twice")], path))
     assert read_warnings(path) == ["first second line", "twice"]
     assert read_warnings(tmp_path / "none.txt") == []
+
+
+def test_a_log_that_a_full_disk_has_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+    """In the middle of a letter of two bytes; the next run begins on a line of its own, and its warnings are those that count."""
+    path = tmp_path / "log.txt"
+    list(record_log([Warned("of an earlier run"), Said("2 × 3")], path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index("×".encode()) + 1])
+    assert read_warnings(path) == ["of an earlier run"]
+    list(record_log([Warned("of this run")], path))
+    assert read_warnings(path) == ["of this run"]
+    assert path.read_bytes().count(b"\n---- ") == 1
