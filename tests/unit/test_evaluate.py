@@ -166,6 +166,22 @@ def test_predictions_of_label_images_with_gaps_are_measured_as_in_the_run(values
     assert crista.evaluate(true, true).summary["foreground_iou"] == 1
 
 
+def test_sparse_labels_with_gaps_are_measured_as_in_the_run(tmp_path: Path) -> None:
+    """0 is not annotated, the classes are 1 and 2; a prediction has no such pixels, and its numbers begin with 0."""
+    true, found = write(tmp_path / "y", a=[[0, 1, 2, 2], [0, 0, 1, 2]]), write(tmp_path / "p", a=[[1, 0, 1, 1], [0, 1, 0, 0]])
+    result = crista.evaluate(true, found, ignore_index=0)
+    np.testing.assert_array_equal(result.pooled, [[2, 0], [1, 2]])
+
+
+def test_values_that_have_nothing_in_common_are_not_measured(tmp_path: Path) -> None:
+    """A class is missing in the test images: that 3 stands for 30 cannot be known, and no IoU of 0 is made of it."""
+    true, found = write(tmp_path / "y", a=[[0, 10, 30, 30]]), write(tmp_path / "p", a=[[0, 1, 3, 3]])
+    with pytest.raises(
+        DataError, match=r"hold \{0, 10, 30\} and the predictions \{0, 1, 3\}(?s:.*)-> write the true label images"
+    ):
+        crista.evaluate(true, found)
+
+
 def test_values_that_mean_something_on_both_sides_are_not_renumbered(tmp_path: Path) -> None:
     """Class 5 is not there by accident, and class 2 was predicted wrongly; only who says that there are three has them so."""
     true, found = write(tmp_path / "y", a=[[0, 1, 5, 5]]), write(tmp_path / "p", a=[[0, 1, 2, 2]])

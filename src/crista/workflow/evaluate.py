@@ -230,36 +230,55 @@ def _decide_codings(
     values = [{value for _, summary in side for value in summary.values} - {ignore_index} for side in (true, predicted)]
     low, high = sorted(values, key=lambda side: max(side, default=0))
     apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
-    given = {"num_classes": num_classes, "ignore_index": ignore_index, "where": where}
-    renumbered = None if apart else _renumbered(decide_coding(true, **given).coding, values[1], num_classes)  # type: ignore[arg-type]
-    if apart or renumbered is not None:
-        given["num_classes"] = renumbered.num_classes if renumbered is not None else 2
-    sides = [true, predicted] if apart or renumbered is not None else [[*predicted, *true]]
-    found = [decide_coding(side, **given) for side in sides]  # type: ignore[arg-type]
-    if renumbered is not None:
-        found.append(CodingDecision(None, (), (_say_renumbered(renumbered, values[1], where),)))
+    if apart:
+        found = [decide_coding(side, num_classes=2, ignore_index=ignore_index, where=where) for side in (true, predicted)]
+        return _both(found, predicted)
+    alone = decide_coding(true, num_classes=num_classes, ignore_index=ignore_index, where=where)
+    written = {value for _, summary in predicted for value in summary.values}
+    if alone.coding is None or alone.coding.mapping is None:
+        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignore_index, where=where)]
+    elif _are_numbers_of(alone.coding, written, num_classes):
+        numbers = decide_coding(predicted, num_classes=alone.coding.num_classes, ignore_index=None, where=where)
+        found = [alone, replace(numbers, warnings=(*numbers.warnings, _say_numbers(alone.coding, written, where)))]
+    elif num_classes is None and written - {0} and not (written - {0}) & {value for value, _ in alone.coding.mapping}:
+        return None, [CodingDecision(None, (_nothing_in_common(alone.coding, written, where),))]
+    else:
+        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignore_index, where=where)]
+    return _both(found, predicted)
+
+
+def _both(
+    found: list[CodingDecision], predicted: Summaries
+) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
+    """The codings of the true and of the predicted images, decided together or apart, and what there is to say."""
     codings = [decision.coding for decision in found if decision.coding is not None]
-    if len(codings) < len(sides):
+    if len(codings) < len(found):
         return None, found
     return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])))]
 
 
-def _renumbered(alone: LabelCoding | None, predicted: set[int], num_classes: int | None) -> LabelCoding | None:
-    """The coding of the true values by themselves, if the `predicted` ones are the numbers that it gives them; else None.
+def _are_numbers_of(alone: LabelCoding, written: set[int], num_classes: int | None) -> bool:
+    """Whether predictions hold the numbers that a coding gives the true values, and not those values.
 
-    Values that mean something on both sides leave that open, unless the number of classes says it.
+    Values that could be both leave that open, unless the number of classes says it.
     """
-    if alone is None or alone.mapping is None:
-        return None
-    known = {value for value, _ in alone.mapping}
-    if predicted <= known or not predicted <= set(range(alone.num_classes)):
-        return None
-    return alone if num_classes is not None or 0 not in known or predicted & known <= {0} else None
+    known = {value for value, _ in alone.mapping or ()}
+    if written <= known or not written <= set(range(alone.num_classes)):
+        return False
+    return num_classes is not None or 0 not in known or written & known <= {0}
 
 
-def _say_renumbered(coding: LabelCoding, predicted: set[int], where: str) -> Problem:
+def _nothing_in_common(coding: LabelCoding, written: set[int], where: str) -> Problem:
     true = [value for value, _ in coding.mapping or ()]
-    what = f"the predictions hold {show_values(sorted(predicted))}, taken for the numbers of the true values {show_values(true)} "
+    what = f"the true label images hold {show_values(true)} and the predictions {show_values(sorted(written))}: which value of "
+    what += "the one is which of the other cannot be told"
+    step = "write the true label images with the numbers of the predictions; if those are numbers too, give --classes"
+    return Problem(where, what, step)
+
+
+def _say_numbers(coding: LabelCoding, written: set[int], where: str) -> Problem:
+    true = [value for value, _ in coding.mapping or ()]
+    what = f"the predictions hold {show_values(sorted(written))}, taken for the numbers of the true values {show_values(true)} "
     what += "in their order, as crista writes them"
     return Problem(where, what, "if these are other classes, give --classes, background and classes that do not occur included")
 
