@@ -319,6 +319,16 @@ def test_a_kill_leaves_no_model_that_could_be_used(tmp_path: Path, monkeypatch: 
     assert accepted_model(source)[0] == tmp_path / "net.int8.xml"
 
 
+def test_nothing_is_made_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that a group shares, in a folder that only one of them may write."""
+    monkeypatch.setattr(int8, "_import_nncf", lambda: pytest.fail("begun"))
+    monkeypatch.setattr(int8.os, "access", lambda *_: False)
+    source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    samples: Any = Samples(2)
+    with pytest.raises(EngineError, match=r"would lie beside the checkpoint, and .* cannot be written"):
+        quantize_engine(source, samples, samples)
+
+
 def test_without_nncf_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")

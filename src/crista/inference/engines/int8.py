@@ -79,12 +79,15 @@ def quantize_engine(
     Raises
     ------
     EngineError
-        If a library is missing, or fails.
+        If a library is missing, or fails, or the folder cannot be written.
     """
     assert source.int8_model is not None
     known = load_record(source.int8_model)
     if known is not None and _still_holds(known, source):
         return known
+    folder = source.int8_model.parent
+    if not os.access(folder, os.W_OK):  # known before the minutes that it takes to make it
+        raise EngineError(f"there is no 8-bit model: it would lie beside the checkpoint, and {folder} cannot be written")
     nncf = _import_nncf()
     check_installed(OpenVINO())
     try:
