@@ -98,16 +98,17 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
     before = [name for name, key in zip(job.names, job.keys, strict=True) if has_other_record(job.folders.state, name, key)]
     if before:
         yield Said(OTHER_RECORDS.format(plural(len(before), "image"), "was" if len(before) == 1 else "were"))
+    # Before any image gets its final name: their reports may vouch for what lies there.
+    others = remove_stale_work(job.folders, {job.folders.work(*entry) for entry in zip(job.names, job.keys, strict=True)})
+    if others:
+        yield Said(STALE_WORK.format(plural(others, "image")))
     images = {}
     for index, name in enumerate(job.names):
         images[name] = yield from _take_up(job, index)
         if images[name].record is None and not images[name].left:
             yield from _finish(job, images[name])  # killed between its last block and its record
     work = {job.folders.work(name, image.tasks[0].key) for name, image in images.items() if image.tasks}
-    own = {job.folders.work(name, key) for name, key in zip(job.names, job.keys, strict=True)}  # a late worker may leave some
-    others = [folder for folder in remove_stale_work(job.folders, work) if folder not in own]
-    if others:
-        yield Said(STALE_WORK.format(plural(len(others), "image")))
+    remove_stale_work(job.folders, work)  # what a late worker has left of images that are finished
     yield from _predict_left(job, images)
     records = [image.record for image in images.values() if image.record is not None]
     if job.plan.config.test.analize_2d_imgs_as_3d_stack:
