@@ -97,6 +97,23 @@ def test_shards_of_another_network_do_not_get_into_the_images_of_this_one(make: 
     assert all(np.trace(record.confusions["per_image"]) == TRUTH[0].size for record in records)
 
 
+def test_reports_of_images_under_final_names_do_not_outlive_those_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks by this process, killed before the record; another network's shards, put together and killed; this one again."""
+    monkeypatch.setattr("crista.inference.task.is_exact", lambda *_: False)
+    job = replace(oracle_job(tmp_path, TRUTH[:1], num_classes=4), full_image=True)
+    other = with_another_network(job)
+    for killed in (job, other):
+        if killed is other:
+            do_shards(other)
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageRecord, "save", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                finish(killed)
+    finish(job)
+    for folder in (job.folders.per_image_binarized, job.folders.full_image_binarized):
+        np.testing.assert_array_equal(labels(folder / "0.tif", 2), TRUTH[0])
+
+
 def test_a_worker_of_an_earlier_run_that_comes_late_does_not_get_into_the_images_of_this_one(
     make: Callable[[str], PredictionJob], by_worker: Callable[[PredictionJob], PredictionJob]
 ) -> None:
