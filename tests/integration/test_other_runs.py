@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,10 @@ def test_two_workers_write_the_same_image_at_the_same_time(
     np.testing.assert_array_equal(labels(job.folders.per_image_binarized / "0.zarr", 2), TRUTH[0])
 
 
+def unsupported(*_: object) -> None:
+    raise OSError(95, "not supported")
+
+
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "none"])
 def test_killed_while_images_get_their_names_all_is_the_same_in_the_end(
     make: Callable[[str], PredictionJob], monkeypatch: pytest.MonkeyPatch, links: bool
@@ -185,7 +190,7 @@ def test_killed_while_images_get_their_names_all_is_the_same_in_the_end(
     finish(alone)
     do_shards(job)
     if not links:
-        monkeypatch.setattr(task_module.os, "link", lambda *_: (_ for _ in ()).throw(OSError(95, "not supported")))
+        monkeypatch.setattr(task_module, "os", SimpleNamespace(link=unsupported))
     for place in ("crista.inference.task._publish", "crista.inference.record.ImageRecord.save"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
