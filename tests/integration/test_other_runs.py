@@ -126,7 +126,7 @@ def test_a_worker_of_an_earlier_run_that_comes_late_does_not_get_into_the_images
     by_worker(before)
     [late] = plan_tasks(before.plan, before.pairs[1], "1", before.keys[1], full_image=False)
     remote.perform_task(setup_of(before), late)
-    work = f"state/work/1-{late.key[:12]}"
+    work = str(job.folders.work("1", late.key).relative_to(job.folders.state.parent))
     left = {name: content for name, content in contents(job.folders.state.parent).items() if not name.startswith(work)}
     assert left == contents(alone.folders.state.parent)
     finish(by_worker(job))
