@@ -146,8 +146,8 @@ def test_that_images_are_predicted_anew_is_said(tmp_path: Path) -> None:
     plan = prediction.plan.model_copy(update={"inference": tiles})
     other = replace(prediction, predictor=replace(prediction.predictor, plan=plan))
     one = replace(other, pairs=prediction.pairs[:1], names=prediction.names[:1])
-    assert "1 image was predicted before, with another network or engine, other settings, files or tiles" in said(one)
-    assert "2 images were predicted before" in said(other)
+    assert "1 image was finished before, with another network or engine, other settings, files or tiles" in said(one)
+    assert "2 images were finished before" in said(other)
     assert "predicted anew" not in said(other)
 
 

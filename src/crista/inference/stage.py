@@ -23,7 +23,7 @@ from crista.plan.events import Event, FileWritten, ImageFinished, Said, StageSta
 from crista.plan.plan import Plan
 
 OTHER_RECORDS = (
-    "{} {} predicted before, with another network or engine, other settings, files or tiles (halo and size are measured on the "
+    "{} {} finished before, with another network or engine, other settings, files or tiles (halo and size are measured on the "
     "largest image): predicted anew"
 )
 
