@@ -124,6 +124,15 @@ def test_report_is_complete_and_self_contained(tmp_path: Path, content: ReportCo
         assert text in page
 
 
+def test_no_table_and_no_name_makes_the_page_wider_than_a_phone(content: ReportContent) -> None:
+    """Each table scrolls by itself or stacks its cells, and names of classes break."""
+    page = render_report(content)
+    tables = re.findall(r"(<div class=.wide.>\s*)?<table( class=.stack.)?>", page)
+    assert len(tables) == 6
+    assert all(wide or stacked for wide, stacked in tables)
+    assert ".legend li { overflow-wrap: anywhere; }" in page
+
+
 def test_every_figure_has_its_definition_one_click_away(content: ReportContent) -> None:
     page = render_report(content)
     asked = set(re.findall(r'popovertarget="def-(\w+)"', page))
