@@ -9,6 +9,7 @@ import pytest
 
 from crista.metrics import (
     ABSENT_CLASS_RULE,
+    DEFINITIONS,
     SUMMARY_KEYS,
     accuracy,
     biapy_iou,
