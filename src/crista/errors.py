@@ -113,7 +113,7 @@ class UnstableTrainingError(TrainingError):
 
 
 class PredictionError(CristaError, RuntimeError):
-    """What a network gives for an image cannot be taken for a prediction."""
+    """What a network gives for an image cannot be taken for a prediction, or another run predicts into the same folder."""
 
 
 class EngineError(CristaError, RuntimeError):

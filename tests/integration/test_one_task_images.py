@@ -10,12 +10,13 @@ import pytest
 from tests.integration.test_biapy_weaknesses import Oracle, finish, oracle_job
 
 from crista.errors import PredictionError
+from crista.images.image import ImagePair, crop_image
 from crista.images.write import write_image
 from crista.inference import stage
-from crista.inference.record import ImageRecord
-from crista.inference.stage import predict_shard
+from crista.inference.record import ImageRecord, record_key
+from crista.inference.stage import PredictionJob, predict_images, predict_shard
 from crista.inference.task import TaskReport, keep_report, kept_report, load_report, plan_tasks
-from crista.plan.events import TileFinished
+from crista.plan.events import Said, TileFinished
 
 TRUTH = [np.random.default_rng(seed).integers(0, 4, (37, 45)).astype(np.uint8) for seed in range(3)]
 
@@ -130,3 +131,33 @@ def test_damaged_reports_and_sums_are_as_none(tmp_path: Path, left: bytes) -> No
     kept = kept_report(task, job.folders)
     assert kept is not None
     assert kept.entropy is None
+
+
+def test_that_images_are_predicted_anew_is_said(tmp_path: Path) -> None:
+    """The tiles go by the largest image, for instance: one more image can mean that all others wait once more."""
+    prediction = oracle_job(tmp_path, TRUTH, num_classes=4)
+
+    def said(job: PredictionJob) -> str:
+        return " ".join(event.text for event in predict_images(job) if isinstance(event, Said))
+
+    assert "predicted anew" not in said(prediction)
+    assert "predicted anew" not in said(prediction)
+    tiles = prediction.plan.inference.model_copy(update={"overlap": (0.25, 0.25), "mode": "blended", "exact": False})
+    plan = prediction.plan.model_copy(update={"inference": tiles})
+    other = replace(prediction, predictor=replace(prediction.predictor, plan=plan))
+    one = replace(other, pairs=prediction.pairs[:1], names=prediction.names[:1])
+    assert "1 image was finished before, with another network or engine, other settings, files or tiles" in said(one)
+    assert "2 images were finished before" in said(other)
+    assert "predicted anew" not in said(other)
+
+
+def test_a_record_of_a_part_does_not_vouch_for_the_whole_nor_for_another_part(tmp_path: Path) -> None:
+    """A block of an image validates, and is predicted; with more images beside it all of it does, of the same file."""
+    prediction = oracle_job(tmp_path, TRUTH[:1], num_classes=4)
+    [whole] = prediction.pairs
+    parts = [(slice(0, 20), slice(0, 24)), (slice(17, 37), slice(21, 45))]
+    cut = [ImagePair(crop_image(whole.image, part), crop_image(whole.label, part)) for part in parts]
+    assert len({record_key("weights", prediction.plan, pair) for pair in (whole, *cut)}) == 3
+    finish(replace(prediction, pairs=cut[:1]))
+    [record] = finish(prediction)
+    assert record.confusions["per_image"].sum() == TRUTH[0].size

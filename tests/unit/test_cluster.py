@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import MakeData, tiny_config
-from tests.networks import network_plan
+from tests.networks import drawn_weights, network_plan
 
 from crista.cli import jobs, options
 from crista.cli.main import main
@@ -27,7 +28,7 @@ from crista.inference.distribution.call import gpu_of
 from crista.inference.distribution.queues import job_script, num_jobs, seconds_of
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.distribution.workers import visible_gpus
-from crista.inference.record import record_key
+from crista.inference.record import record_key, weights_digest
 from crista.inference.task import OutputFolders
 from crista.training.checkpoint import load_checkpoint
 from crista.training.loop import training_key
@@ -153,11 +154,26 @@ def test_a_worker_that_outlives_a_run_does_not_predict_the_next_one_as_the_last(
     def engine_of(**test: object) -> object:
         settings = plan.config.model_copy(update={"test": plan.config.test.model_copy(update=test)})
         setup = remote.WorkerSetup(
-            plan.model_copy(update={"config": settings}), tmp_path / "best.pth", "digest", folders, "cpu", str(tmp_path)
+            plan.model_copy(update={"config": settings}), tmp_path / "best.pth", weights_digest({}), folders, "cpu", str(tmp_path)
         )
         return remote._predictor(setup).engine
 
     assert [engine_of(augmentation=turned) for turned in (False, True, False)] == [False, True, False]
+
+
+def test_a_worker_that_comes_when_the_checkpoint_is_another_one_does_not_predict_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Hours may pass until a job of a queue begins; the images would be of two networks, and their records of one."""
+    plan = network_plan()
+    before, after = (drawn_weights(plan, seed=seed) for seed in (0, 1))
+    monkeypatch.setattr(remote, "_READY", {})
+    monkeypatch.setattr(remote, "load_checkpoint", lambda *_, **__: SimpleNamespace(weights=after))
+    folders = OutputFolders(*[tmp_path] * 7)
+    setup = remote.WorkerSetup(plan, tmp_path / "best.pth", weights_digest(before), folders, "cpu", str(tmp_path))
+    with pytest.raises(ClusterError, match=r"finds other weights in .*best\.pth than(?s:.*)-> was the network trained on"):
+        remote._predictor(setup)
+    assert remote._predictor(replace(setup, digest=weights_digest(after))).engine.name == "torch"
 
 
 @pytest.mark.parametrize("error", [TimeoutError("nobody answers"), OSError("the connection is closed")])

@@ -493,6 +493,25 @@ def test_a_damaged_network_is_converted_anew(tmp_path: Path) -> None:
         assert base_file.read_bytes() == whole
 
 
+def test_a_damaged_network_in_a_folder_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_of(network_plan(), tmp_path)
+    (tmp_path / f"{conversion.conversion_key(source)}.onnx").write_bytes(b"cut short")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    def load(content: bytes) -> bytes:
+        assert content == b"whole"
+        return content
+
+    monkeypatch.setattr(conversion, "convert_to_onnx", lambda _: b"whole")
+    monkeypatch.setattr(conversion, "atomic_write", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert conversion.load_converted(source, load) == b"whole"
+
+
 def test_networks_are_converted_once_per_weights_and_network(tmp_path: Path) -> None:
     plan = network_plan()
     keys = {

@@ -210,9 +210,26 @@ def test_what_was_decided_for_the_same_weights_is_not_done_again(tmp_path: Path,
     assert quantize_engine(accepted, samples, samples).attempts[0].name == "all layers"
 
 
+def test_a_model_is_judged_anew_where_the_threshold_is_another(tmp_path: Path) -> None:
+    """No class lost much at 0.5: that says nothing of 0.9. With three classes there is no threshold."""
+    source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    refused = record_of(source, accepted=False, versions=int8._versions())
+    assert int8._still_holds(refused, source)
+    assert not int8._still_holds(refused, with_threshold(source))
+    assert int8._still_holds(replace(refused, threshold=0.9), with_threshold(source))
+    several = source_of(network_plan(num_classes=3), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    assert int8._still_holds(record_of(several, accepted=False, versions=int8._versions()), with_threshold(several))
+
+
 def spoil_weights(source: EngineSource) -> EngineSource:
     """was made of other weights"""
     return source_of(source.plan, source.cache, drawn_weights(source.plan, seed=9), int8_model=source.int8_model)
+
+
+def with_threshold(source: EngineSource) -> EngineSource:
+    """was judged with TEST.THRESHOLD: 0.5, and now it is 0.9; a job with TEST.ENGINE: fastest that has the training images"""
+    test = source.plan.config.test.model_copy(update={"threshold": 0.9})
+    return replace(source, plan=source.plan.model_copy(update={"config": source.plan.config.model_copy(update={"test": test})}))
 
 
 def spoil_model(source: EngineSource) -> EngineSource:
@@ -251,7 +268,9 @@ def spoil_checkpoint(source: EngineSource) -> EngineSource:
 
 
 @needs_nncf
-@pytest.mark.parametrize("spoil", [spoil_weights, spoil_model, spoil_file, spoil_record, spoil_version, spoil_checkpoint])
+@pytest.mark.parametrize(
+    "spoil", [spoil_weights, with_threshold, spoil_model, spoil_file, spoil_record, spoil_version, spoil_checkpoint]
+)
 def test_a_model_that_is_not_what_was_accepted_is_not_used(spoil: Callable[[EngineSource], EngineSource], tmp_path: Path) -> None:
     """The docstring of each change is what the error says."""
     source = accept_int8(source_of(network_plan(), tmp_path), tmp_path)
@@ -298,6 +317,16 @@ def test_a_kill_leaves_no_model_that_could_be_used(tmp_path: Path, monkeypatch: 
         assert not list(tmp_path.glob(".*part*"))
     assert quantize_engine(source, samples, samples).accepted
     assert accepted_model(source)[0] == tmp_path / "net.int8.xml"
+
+
+def test_nothing_is_made_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that a group shares, in a folder that only one of them may write."""
+    monkeypatch.setattr(int8, "_import_nncf", lambda: pytest.fail("begun"))
+    monkeypatch.setattr(int8.os, "access", lambda *_: False)
+    source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    samples: Any = Samples(2)
+    with pytest.raises(EngineError, match=r"would lie beside the checkpoint, and .* cannot be written"):
+        quantize_engine(source, samples, samples)
 
 
 def test_without_nncf_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import crista
 from crista.cli.inspection import score_rows
 from crista.errors import CristaError, DataError
 from crista.geometry.spacing import Spacing
+from crista.images.wording import show_values
 from crista.images.write import write_image
 from crista.plan.events import ImageFinished, Warned
 
@@ -89,7 +90,9 @@ def test_scribbles_that_count_classes_from_1_against_predictions_that_count_from
     true, found = write(tmp_path / "y", a=rows(0, 1, 2, 2, 3, 9)), write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 2))
     heard: list[Any] = []
     result = crista.evaluate(true, found, ignore_index=(0, 9), on_event=heard.append)
-    assert any("0 is 1 of the true label images, 1 is 2" in event.text for event in heard if isinstance(event, Warned))
+    assert any(
+        "taken for the numbers of the true values 1, 2, 3 in their order" in e.text for e in heard if isinstance(e, Warned)
+    )
     np.testing.assert_array_equal(result.pooled, np.diag([4, 8, 4]))
     same = write(tmp_path / "q", a=rows(1, 1, 2, 2, 3, 3))  # as the true ones are written
     np.testing.assert_array_equal(crista.evaluate(true, same, ignore_index=(0, 9)).pooled, np.diag([4, 8, 4]))
@@ -197,3 +200,42 @@ def test_an_image_without_annotation_has_no_figures_and_no_say(tmp_path: Path) -
     assert all(np.isnan(value) for key, value in nothing.items() if key != "file")
     for row in (mean, pooled):
         assert {key: value for key, value in row.items() if key != "file"} == {k: v for k, v in one.items() if k != "file"}
+
+
+@pytest.mark.parametrize("values", [(0, 10, 20), (0, 127, 255), (1, 2, 3), (1, 2), (0, 200)])
+def test_predictions_of_label_images_with_gaps_are_measured_as_in_the_run(values: tuple[int, ...], tmp_path: Path) -> None:
+    """A training numbers such values in their order, with a warning, and that is what its predictions hold."""
+    classes = np.random.default_rng(0).integers(0, len(values), (2, 20, 24))
+    true = write(tmp_path / "y", a=np.take(values, classes[0]), b=np.take(values, classes[1]))
+    found = write(tmp_path / "p", a=classes[0], b=1 - classes[1].clip(0, 1))
+    heard: list[Any] = []
+    result = crista.evaluate(true, found, on_event=heard.append)
+    assert result.confusions[0].shape == (len(values),) * 2
+    np.testing.assert_array_equal(result.confusions[0], np.diag(np.bincount(classes[0].ravel())))
+    assert result.confusions[1][0, 0] == 0
+    assert f"taken for the numbers of the true values {show_values(values)} in their order" in " ".join(map(str, heard))
+    assert crista.evaluate(true, true).summary["foreground_iou"] == 1
+
+
+def test_sparse_labels_with_gaps_are_measured_as_in_the_run(tmp_path: Path) -> None:
+    """0 is not annotated, the classes are 1 and 2; a prediction has no such pixels, and its numbers begin with 0."""
+    true, found = write(tmp_path / "y", a=[[0, 1, 2, 2], [0, 0, 1, 2]]), write(tmp_path / "p", a=[[1, 0, 1, 1], [0, 1, 0, 0]])
+    result = crista.evaluate(true, found, ignore_index=0)
+    np.testing.assert_array_equal(result.pooled, [[2, 0], [1, 2]])
+
+
+def test_values_that_have_nothing_in_common_are_not_measured(tmp_path: Path) -> None:
+    """A class is missing in the test images: that 3 stands for 30 cannot be known, and no IoU of 0 is made of it."""
+    true, found = write(tmp_path / "y", a=[[0, 10, 30, 30]]), write(tmp_path / "p", a=[[0, 1, 3, 3]])
+    with pytest.raises(
+        DataError, match=r"hold \{0, 10, 30\} and the predictions \{0, 1, 3\}(?s:.*)-> write the true label images"
+    ):
+        crista.evaluate(true, found)
+
+
+def test_values_that_mean_something_on_both_sides_are_not_renumbered(tmp_path: Path) -> None:
+    """Class 5 is not there by accident, and class 2 was predicted wrongly; only who says that there are three has them so."""
+    true, found = write(tmp_path / "y", a=[[0, 1, 5, 5]]), write(tmp_path / "p", a=[[0, 1, 2, 2]])
+    assert crista.evaluate(true, found).summary["foreground_iou"] < 0.5
+    assert crista.evaluate(true, found, num_classes=6).summary["foreground_iou"] < 0.5
+    assert crista.evaluate(true, found, num_classes=3).summary["foreground_iou"] == 1

@@ -281,3 +281,18 @@ def test_nothing_to_publish_leaves_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing to publish"):
         publish_folder(folder_aside(tmp_path / "a.zarr"), tmp_path / "a.zarr")
     assert (tmp_path / "a.zarr").is_dir()
+
+
+def test_a_store_is_made_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On exFAT and many shares; zarr makes each file of metadata by one."""
+
+    def unsupported(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    pixels = np.random.default_rng(0).integers(0, 4, (300, 400)).astype(np.uint8)
+    path = tmp_path / "a.zarr"
+    create_ome_zarr(path, choose_pyramid("YX", pixels.shape, np.dtype(np.uint8), None), is_label=True)
+    write_block(path, 0, (slice(0, 300), slice(0, 400)), pixels)
+    build_pyramid(path)
+    np.testing.assert_array_equal(open_image(path, is_label=True).read()[0], pixels)

@@ -9,6 +9,7 @@ import pytest
 
 from crista.metrics import (
     ABSENT_CLASS_RULE,
+    DEFINITIONS,
     SUMMARY_KEYS,
     accuracy,
     biapy_iou,
@@ -136,6 +137,7 @@ def test_scores_of_a_class_that_is_on_one_side_only():
     assert [f(missed)[1] for f in (iou, dice, precision, recall)] == [0, 0, 0, 0]
     invented = np.array([[5, 2], [0, 0]])
     assert [f(invented)[1] for f in (iou, dice, precision, recall)] == [0, 0, 0, 0]
+    assert all("; 0 where it " in DEFINITIONS[name].text for name in ("precision", "recall")), "a share of nothing is defined"
     absent = np.array([[5, 0], [0, 0]])
     assert all(isnan(f(absent)[1]) for f in (iou, dice, precision, recall))
 

@@ -13,7 +13,17 @@ from PIL import Image
 from crista.models.summary import LayerSummary, Side
 from crista.results.charts import draw_charts
 from crista.results.model_plot import draw_model, shorten
-from crista.results.overlays import ERRORS, OverlayText, class_colour, colour_classes, colour_errors, draw_overlay, to_picture
+from crista.results.overlays import (
+    ERRORS,
+    OverlayText,
+    _add_legend,
+    class_colour,
+    colour_classes,
+    colour_errors,
+    draw_overlay,
+    to_picture,
+)
+from crista.results.style import new_figure
 
 
 def rows(num_epochs: int) -> list[dict[str, float]]:
@@ -229,3 +239,19 @@ def test_summary_of_a_real_network_fits_the_drawing(tmp_path: Path) -> None:
     layers = describe_model(build_model(config, num_channels=1, num_logits=1, ndim=2), config, input_shape=(1, 32, 32))
     draw_model(layers, tmp_path / "m.png", "U-Net")
     assert size_of(tmp_path / "m.png")[0] > 600
+
+
+def test_names_in_any_script_are_drawn_without_a_word(tmp_path: Path) -> None:
+    """The font has no signs for them: boxes are drawn, and no warning comes for each of them (here it would be an error)."""
+    draw_charts(rows(3), tmp_path, "\u7d30\u80de_1")
+    image, classes = np.zeros((1, 20, 24), np.uint8), np.eye(20, 24, dtype=np.uint8)
+    text = OverlayText("\u7d30\u80de", ("background", "\u7d30\u80de"))
+    draw_overlay(image, classes, classes, tmp_path / "a.png", text=text)
+
+
+def test_classes_that_the_legend_has_no_room_for_are_counted() -> None:
+    figure = new_figure(8, 4)
+    names = ["background", *(f"class {k}" for k in range(1, 10))]
+    _add_legend(figure, OverlayText(class_names=names), classes=range(1, 10), errors=False)
+    [legend] = figure.legends
+    assert [entry.get_text() for entry in legend.get_texts()] == [*names[1:7], "and 3 more"]

@@ -26,7 +26,7 @@ from crista.results.log import read_warnings, record_log
 from crista.results.pictures import colour_uncertainty, encode_picture
 from crista.results.ranking import UncertaintyMap, label_next_rows, rank_regions
 from crista.results.run_folder import RunFolder
-from crista.results.run_pictures import build_examples, draw_overlays
+from crista.results.run_pictures import PICTURE_BUDGET, build_examples, draw_overlays
 
 
 def decode(uri: str) -> np.ndarray:
@@ -47,6 +47,16 @@ def test_small_pictures_are_exact_and_large_ones_small() -> None:
     np.testing.assert_array_equal(decode(encode_picture(small)), np.floor(small * 255 + 0.5))
     assert encode_picture(large).startswith("data:image/jpeg")
     assert decode(encode_picture(large)).shape == (300, 400, 3)
+
+
+def test_noise_in_every_channel_is_pictured() -> None:
+    """Its contrast is stretched, and its JPEG takes more than a byte per pixel. All panels of three such images fit the page."""
+    rng = np.random.default_rng(0)
+    image, classes = rng.normal(100, 10, (3, 560, 560)), rng.integers(0, 5, (560, 560)).astype(np.uint8)
+    (only,), _ = build_slices(Pixels(image, classes, classes, np.zeros((96, 96), np.float32)), 0)
+    assert only.panels[0].picture.startswith("data:image/jpeg")
+    assert len(only.panels[0].picture) > 560 * 560 * 4 / 3
+    assert 3 * only.size < PICTURE_BUDGET
 
 
 def test_panels_of_an_image_with_and_without_label() -> None:
@@ -222,3 +232,15 @@ def test_warnings_are_those_of_the_last_run(tmp_path: Path) -> None:
     list(record_log([Said("all well"), Warned("first\nsecond line"), Said("again"), Warned("twice"), Warned("twice")], path))
     assert read_warnings(path) == ["first second line", "twice"]
     assert read_warnings(tmp_path / "none.txt") == []
+
+
+def test_a_log_that_a_full_disk_has_cut_short_is_gone_on_with(tmp_path: Path) -> None:
+    """In the middle of a letter of two bytes; the next run begins on a line of its own, and its warnings are those that count."""
+    path = tmp_path / "log.txt"
+    list(record_log([Warned("of an earlier run"), Said("2 × 3")], path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index("×".encode()) + 1])
+    assert read_warnings(path) == ["of an earlier run"]
+    list(record_log([Warned("of this run")], path))
+    assert read_warnings(path) == ["of this run"]
+    assert path.read_bytes().count(b"\n---- ") == 1

@@ -11,17 +11,22 @@ from typing import cast
 import numpy as np
 import pytest
 
+from crista.config.load import config_from_dict
 from crista.images.image import ImagePair
 from crista.images.open import open_image
 from crista.inference.record import ImageRecord
 from crista.metrics import show_score, summarise
+from crista.plan.events import FileWritten, Said
 from crista.plan.plan import Plan
-from crista.results.outcome import Measurement, image_stage, main_stage, measure
+from crista.results.outcome import Measurement, image_stage, main_stage, measure, write_tables
 from crista.results.overlays import to_picture
 from crista.results.pictures import encode_picture
 from crista.results.ranking import UncertainRegion
+from crista.results.run_folder import RunFolder
 from crista.results.run_pictures import Chosen, rank_images, suggestion_pictures
-from crista.results.run_report import _timings
+from crista.results.run_report import _measured_parts, _timings, class_colours
+from crista.results.style import CLASS_COLOURS
+from crista.results.tables import read_mean
 
 PLAN = cast("Plan", SimpleNamespace(classes=SimpleNamespace(names=("background", "foreground"))))
 IGNORED = np.zeros((2, 2), np.int64)
@@ -133,3 +138,48 @@ def test_the_last_stage_that_was_measured_stands_for_the_run() -> None:
     for number, stage in enumerate(order):
         made = [ImageRecord("a", "", {}, dict.fromkeys(reversed(order[number:]), np.eye(2, dtype=np.int64)))]
         assert main_stage(measure(made, PLAN)) == stage
+
+
+def test_the_tables_of_an_earlier_run_do_not_stand_beside_predictions_that_were_not_measured(tmp_path: Path) -> None:
+    """With label images, then by another network without: those figures are of label images that are gone."""
+    runs = [RunFolder(tmp_path, "job", number) for number in (1, 2)]
+    measured, nothing = (measure(found, PLAN) for found in (records(np.array([[8, 1], [0, 1]])), [ImageRecord("0", "", {})]))
+    for folder in runs:
+        list(write_tables(folder, PLAN, measured))
+    assert any("earlier run" in event.text for event in write_tables(runs[0], PLAN, nothing) if isinstance(event, Said))
+    assert not list(runs[0].results.glob("*.csv"))
+    assert read_mean(runs[1].test_results_metrics)
+    rows = runs[0].runs_summary.read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["run_id", "2", "mean", "sd"]
+    list(write_tables(runs[1], PLAN, nothing))
+    assert not list(tmp_path.rglob("*.csv"))
+    [only] = write_tables(runs[1], PLAN, nothing)
+    assert "no metrics" in str(only)
+    assert not isinstance(only, FileWritten)
+
+
+def test_colours_of_many_classes() -> None:
+    """Nine colours: that classes share one is said, and which of them are named."""
+    few = tuple(f"c{k}" for k in range(len(CLASS_COLOURS) + 1))
+    assert class_colours(few, None) == (list(zip(few[1:], CLASS_COLOURS, strict=True)), "")
+    shown, note = class_colours((*few, "one more"), None)
+    assert note == "There are 9 colours: some classes share one."
+    assert shown[-1] == ("one more", CLASS_COLOURS[0])
+    many = tuple(f"c{k}" for k in range(255))
+    shown, note = class_colours(many, None)
+    assert note.startswith("Named here: of 255 classes the first 40. ")
+    assert len(shown) == 39
+    shown, note = class_colours(many, np.diag(np.arange(255)))
+    assert note.startswith("Named here: of 255 classes the 40 with the most labelled pixels. ")
+    assert [name for name, _ in shown] == list(many[-40:])
+
+
+def test_what_is_left_out_of_the_measurement_is_said() -> None:
+    def told(*overrides: str, ndim: int = 3) -> str:
+        return " ".join(_measured_parts(cast("Plan", SimpleNamespace(ndim=ndim, config=config_from_dict({}, overrides).config))))
+
+    chunks = ("TEST.BY_CHUNKS.ENABLE=True", "TEST.BY_CHUNKS.Z_START=3")
+    assert told() == told("TEST.BY_CHUNKS.ENABLE=True") == told(*chunks, ndim=2) == ""
+    assert "10, 6 pixels at each border" in told("TEST.EVAL_BORDER_CROP=(10,6)")
+    assert "the slices from 3 to the last (TEST.BY_CHUNKS" in told(*chunks)
+    assert "the slices from 3 before 6 (TEST.BY_CHUNKS" in told(*chunks, "TEST.BY_CHUNKS.Z_END=6")

@@ -18,6 +18,7 @@ from crista.results.examples import Example, Pixels, build_slices
 from crista.results.provenance import build_provenance, describe_input, peak_memory, write_provenance
 from crista.results.ranking import UncertainRegion
 from crista.results.report import (
+    MAX_CLASSES,
     MAX_ROWS,
     ClassResult,
     Column,
@@ -28,11 +29,12 @@ from crista.results.report import (
     format_bytes,
     format_duration,
     format_score,
+    main_classes,
     render_report,
     write_report,
 )
 from crista.results.run_folder import RunFolder
-from crista.results.run_pictures import middle_of, middle_of_region
+from crista.results.run_pictures import PICTURE_BUDGET, middle_of, middle_of_region
 
 NAN = float("nan")
 
@@ -122,6 +124,15 @@ def test_report_is_complete_and_self_contained(tmp_path: Path, content: ReportCo
         assert text in page
 
 
+def test_no_table_and_no_name_makes_the_page_wider_than_a_phone(content: ReportContent) -> None:
+    """Each table scrolls by itself or stacks its cells, and names of classes break."""
+    page = render_report(content)
+    tables = re.findall(r"(<div class=.wide.>\s*)?<table( class=.stack.)?>", page)
+    assert len(tables) == 6
+    assert all(wide or stacked for wide, stacked in tables)
+    assert ".legend li { overflow-wrap: anywhere; }" in page
+
+
 def test_every_figure_has_its_definition_one_click_away(content: ReportContent) -> None:
     page = render_report(content)
     asked = set(re.findall(r'popovertarget="def-(\w+)"', page))
@@ -164,6 +175,55 @@ def test_images_without_a_score_are_not_among_the_worst() -> None:
     assert f"the {MAX_ROWS} least sure of {2 * MAX_ROWS}" in page
     assert page.count("<td>–</td>") == 0
     assert f"<td>i{2 * MAX_ROWS - 2}</td>" in page
+
+
+def many_classes(count: int) -> ReportContent:
+    """A report of `count` classes and more images than are listed; the later a class, the more pixels it has."""
+    names = tuple(f"class {k}" for k in range(count))
+    matrix = np.full((count, count), 1000) + 10**9 * np.diag(np.arange(1, count + 1))
+    edges = np.full((count, 4), 5)
+    scores = {f"per_image_iou_{name}": 0.5 for name in names}
+    shown = main_classes(matrix.sum(axis=1).tolist(), count)
+    return ReportContent(
+        "t",
+        images=[ImageResult(f"image {n}.tif", {"iou": n / 1000, **scores}) for n in range(MAX_ROWS + 1)],
+        columns=[Column("IoU", "iou", "iou"), *(Column(f"IoU {names[k]}", f"per_image_iou_{names[k]}") for k in shown if k)],
+        rank_by="iou",
+        classes=[ClassResult(name, 0.5, 0.5, int(matrix[k].sum())) for k, name in enumerate(names)],
+        estimates=estimate([ImageCounts(matrix, edges)] * 3, names),
+        confusion=matrix,
+    )
+
+
+def test_of_many_classes_the_matrix_and_the_columns_show_those_with_most_pixels() -> None:
+    """255 of them would be five megabytes beside the pictures, and nobody's phone would show it. The table of classes has all."""
+    page = render_report(many_classes(255))
+    check_html(page)
+    assert len(page) < 1.5e6
+    assert PICTURE_BUDGET + 9 * 60_000 + len(page) < 15e6
+    said = f"the {MAX_CLASSES} with the most labelled pixels"
+    assert f"Of 255 classes {said}; the shares are of the whole rows. All: test_results_confusion.csv." in page
+    assert f"IoU of single classes: of 255 {said}. All columns and images: test_results_metrics.csv" in page
+    assert len(re.findall(r"%<small>[\d,]+</small>", page)) == MAX_CLASSES**2
+    assert "<th>class 214</th>" not in page
+    assert "<th>class 215</th>" in page
+    assert all(f"<tr><td>class {k}</td>" in page for k in range(255))
+    assert "IoU class 214<" not in page
+    assert "<th>IoU class 254</th>" in page
+
+
+def test_few_classes_are_all_there() -> None:
+    page = render_report(many_classes(MAX_CLASSES))
+    assert len(re.findall(r"%<small>[\d,]+</small>", page)) == MAX_CLASSES**2
+    assert "labelled pixels" not in re.sub(r"(?s)<div popover.*", "", page).replace("labelled pixels</button>", "")
+
+
+def test_without_labels_nothing_is_called_good_and_no_table_is_named_that_is_not_there() -> None:
+    images = [ImageResult("a.tif", {"uncertainty": 0.1})]
+    page = render_report(ReportContent("t", images=images, columns=[Column("uncertainty", "uncertainty")]))
+    assert "How good it is" not in page
+    assert "How sure the network is" in page
+    assert "test_results" not in page
 
 
 def test_report_escapes_what_users_write(content: ReportContent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,12 @@ import numpy as np
 import pytest
 
 from crista.config.load import config_from_dict, parse_config
+from crista.errors import ImageReadError, PredictionError
 from crista.images.dataset import open_pairs
+from crista.images.image import ImagePair
+from crista.images.open import open_image
+from crista.plan.events import Event, ImageFinished, Warned
+from crista.results.run_folder import RunFolder
 from crista.workflow import run
 from crista.workflow.request import request_automatic, request_prediction
 
@@ -76,3 +82,71 @@ def test_the_configuration_that_is_kept_of_two_folders_is_that_of_the_same_train
     assert made.config.train.max_minutes == expected
     assert bool(made.assumed_minutes) == (expected == 20)
     assert parse_config(made.config_text).config.train.max_minutes == expected
+
+
+def predicting(failure: Exception | None = None) -> Generator[Event, None, str]:
+    """A prediction of three images."""
+    for number in range(3):
+        yield ImageFinished(str(number), number + 1, 3)
+        if failure is not None:
+            raise failure
+    return "records"
+
+
+def test_of_two_predictions_into_one_folder_the_one_that_began_last_goes_on(tmp_path: Path) -> None:
+    """The first ends with words, also where the second has cleared away the file that it was writing; neither mixes its figures
+    with the other's images."""
+    folder = RunFolder(tmp_path, "job")
+    first, hindered = (run.predict_alone(predicting(failure), folder) for failure in (None, FileNotFoundError("a.part")))
+    next(first)
+    next(hindered)
+    last = run.predict_alone(predicting(), folder)
+    assert [type(event) for event in (next(last), next(last))] == [ImageFinished] * 2
+    for other in (first, hindered):
+        with pytest.raises(PredictionError, match=r"job_1: another run has begun(?s:.*)-> give each(.*) its own --name"):
+            next(other)
+    next(last)
+    with pytest.raises(StopIteration) as ended:
+        next(last)
+    assert ended.value.value == "records"
+    assert not [path for path in folder.state.iterdir() if path.is_file()]
+    alone = run.predict_alone(predicting(FileNotFoundError("a.tif")), folder)
+    next(alone)
+    with pytest.raises(FileNotFoundError, match=r"a\.tif"):
+        next(alone)
+
+
+def test_training_images_that_have_changed_do_not_end_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would only have made an 8-bit model: a class has been added to their labels since, for instance."""
+
+    def relabelled(*_: object, **__: object) -> None:
+        raise ImageReadError("a.tif: holds the value 2, and the classes are 0 and 1")
+
+    monkeypatch.setattr(run, "make_split", lambda *_: None)
+    monkeypatch.setattr(run, "prepare_samples", lambda *_, **__: None)
+    monkeypatch.setattr(run, "make_int8_model", relabelled)
+    config = config_from_dict({"TRAIN": {"ENABLE": False}, "PATHS": {"CHECKPOINT_FILE": "best.pth"}}).config
+    request: Any = SimpleNamespace(config=config, folder=RunFolder(tmp_path, "job"))
+    report: Any = SimpleNamespace(train=["pair"], val=[])
+    nothing: Any = None
+    [told] = run._quantize(request, nothing, report, nothing)
+    assert isinstance(told, Warned)
+    assert told.text.endswith("any more: a.tif: holds the value 2, and the classes are 0 and 1")
+
+
+def test_that_the_network_has_learnt_from_what_is_measured_is_said(tmp_path: Path) -> None:
+    """A checkpoint on its own training images, by another way to their folder; a run that trains compares the pixels itself."""
+    folders = [tmp_path / name for name in ("train", "new")]
+    for folder in folders:
+        folder.mkdir()
+        np.save(folder / "a.npy", np.zeros((20, 24), np.uint8))
+    known, new = (open_image(folder / ".." / folder.name / "a.npy", ndim=2) for folder in folders)
+    plan: Any = SimpleNamespace(config=config_from_dict({"DATA": {"TRAIN": {"PATH": str(folders[0])}}}).config)
+    pairs = [ImagePair(known, known), ImagePair(new, new)]
+    [told] = run.warn_of_known_images(pairs, plan)
+    assert isinstance(told, Warned)
+    assert "1 of 2 images that are measured lie where the training images were" in told.text
+    assert list(run.warn_of_known_images(pairs[1:], plan)) == []
+    assert list(run.warn_of_known_images([ImagePair(known)], plan)) == []
+    nowhere: Any = SimpleNamespace(config=config_from_dict({}).config)
+    assert list(run.warn_of_known_images(pairs, nowhere)) == []

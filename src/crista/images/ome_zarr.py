@@ -69,7 +69,18 @@ def create_ome_zarr(
     if channel_names:
         ome["omero"] = {"channels": [_channel(channel) for channel in channel_names]}
     codec: dict[str, Any] = LABEL_CODEC if is_label or pyramid.dtype.kind != "f" else PROBABILITY_CODEC
-    group = zarr.create_group(LocalStore(path), overwrite=True, zarr_format=3, attributes={"ome": ome})
+
+    class OwnStore(LocalStore):
+        """A folder under a hidden name, which nobody else fills: zarr's hard links, that tell who was first, are not needed.
+
+        Many disks and shares have none (exFAT, SMB).
+        """
+
+        async def set_if_not_exists(self, key: str, value: Any) -> None:
+            if not await self.exists(key):
+                await self.set(key, value)
+
+    group = zarr.create_group(OwnStore(path), overwrite=True, zarr_format=3, attributes={"ome": ome})
     for number, level in enumerate(pyramid.levels):
         group.create_array(
             str(number),

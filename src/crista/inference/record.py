@@ -76,6 +76,12 @@ def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
     )
 
 
+def has_other_record(folder: Path, name: str, key: str) -> bool:
+    """Whether `name` was finished before with another key, so that what is there will be replaced."""
+    content = read_json(folder / f"{name}.json")
+    return content is not None and content["key"] != key
+
+
 def forget_other_record(folder: Path, name: str, key: str) -> None:
     """Remove the record of `name` with another key than this: the files that it vouches for are about to be replaced."""
     if load_record(folder, name, key) is None:
@@ -94,7 +100,9 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
     """A digest of everything that the prediction of `pair` depends on."""
     files = [pair.image.path] + ([pair.label.path] if pair.label is not None else [])
-    stats = [state_of(file) for file in files]
+    stats: list[Any] = [state_of(file) for file in files]
+    if pair.image.cut_at is not None:  # of one file the whole may be predicted, or one part that validates, or another
+        stats.append((pair.image.cut_at, pair.image.shape))
     settings = [
         RECORD_FORMAT,
         _tiling_key(plan.inference),

@@ -8,18 +8,29 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from crista.images.image import ImagePair
+from crista.images.wording import plural
 from crista.inference.distribution import shard_of
 from crista.inference.finish import finish_image, finish_kept
 from crista.inference.outputs import choose_format
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
-from crista.inference.record import ImageRecord, load_record, record_key
+from crista.inference.record import ImageRecord, has_other_record, load_record, record_key
 from crista.inference.stack import finish_stack, will_take_probabilities
 from crista.inference.store import ImageStore, remove_stale_work
-from crista.inference.task import OutputFolders, Task, TaskReport, keep_report, load_report, plan_tasks
+from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, keep_report, load_report, plan_tasks
 from crista.metrics.overlap import foreground_iou
 from crista.plan.events import Event, FileWritten, ImageFinished, Said, StageStarted, TileFinished
 from crista.plan.plan import Plan
+
+OTHER_RECORDS = (
+    "{} {} finished before, with another network or engine, other settings, files or tiles (halo and size are measured on the "
+    "largest image): predicted anew"
+)
+
+STALE_WORK = (
+    "what a run or a shard with another network or engine, other settings, files or tiles had predicted of {} is of no use here: "
+    "removed"
+)
 
 Elsewhere = Callable[[Sequence[Task]], Iterable[Task | Event]]
 """Has tasks done by other processes; yields each when its report is on disk, in any order, and what there is to say."""
@@ -84,13 +95,20 @@ def predict_images(job: PredictionJob) -> Generator[Event, None, list[ImageRecor
     yield StageStarted("predict", len(job.pairs))
     formats = sorted({choose_format(pair.image, job.plan).names for pair in job.pairs})
     yield Said(f"predictions are written as {', '.join(formats)}")
+    before = [name for name, key in zip(job.names, job.keys, strict=True) if has_other_record(job.folders.state, name, key)]
+    if before:
+        yield Said(OTHER_RECORDS.format(plural(len(before), "image"), "was" if len(before) == 1 else "were"))
+    # Before any image gets its final name: their reports may vouch for what lies there.
+    others = remove_stale_work(job.folders, {job.folders.work(*entry) for entry in zip(job.names, job.keys, strict=True)})
+    if others:
+        yield Said(STALE_WORK.format(plural(others, "image")))
     images = {}
     for index, name in enumerate(job.names):
         images[name] = yield from _take_up(job, index)
         if images[name].record is None and not images[name].left:
             yield from _finish(job, images[name])  # killed between its last block and its record
     work = {job.folders.work(name, image.tasks[0].key) for name, image in images.items() if image.tasks}
-    remove_stale_work(job.folders, work)
+    remove_stale_work(job.folders, work)  # what a late worker has left of images that are finished
     yield from _predict_left(job, images)
     records = [image.record for image in images.values() if image.record is not None]
     if job.plan.config.test.analize_2d_imgs_as_3d_stack:
@@ -106,10 +124,11 @@ def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event
         images.append((yield from _take_up(job, number)))
     tasks = shard_of([task for image in images for task in image.tasks], index, count)
     left = [task for task in tasks if not _is_done(job, task)]
-    keep = partial(keep_report, folders=job.folders)
-    finished = (task for task, progress in perform(job.predictor, job.folders, left, keep) if progress.result is not None)
-    for number, task in enumerate(finished, 1):
-        yield TileFinished(task.name, number, len(left))
+    with apart(job.folders) as own:
+        steps = perform(job.predictor, own, left, partial(keep_apart, folders=job.folders, own=own))
+        finished = (task for task, progress in steps if progress.result is not None)
+        for number, task in enumerate(finished, 1):
+            yield TileFinished(task.name, number, len(left))
     total = sum(len(image.tasks) for image in images)
     yield Said(
         f"shard {index}/{count}: its {len(tasks)} of {total} blocks are done. When all shards are, run the same command without "

@@ -74,11 +74,12 @@ class ImageStore:
             write_block(self.probabilities_path, 0, (*channels, *block), predicted.probabilities)
 
 
-def remove_stale_work(folders: OutputFolders, wanted: set[Path]) -> None:
-    """Remove what is left of images that were begun with other settings, or are no longer among the images."""
-    for folder in (folders.state / "work").glob("*"):
-        if folder not in wanted:
-            remove_folder(folder)
+def remove_stale_work(folders: OutputFolders, wanted: set[Path]) -> int:
+    """Remove the work on images that is not `wanted`: begun with other settings, or done with; returns on how many."""
+    stale = [folder for folder in (folders.state / "work").glob("*") if folder not in wanted]
+    for folder in stale:
+        remove_folder(folder)
+    return len(stale)
 
 
 class Done:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import grid_blocks, round_up, whole
-from crista.images.atomic import aside, atomic_write, read_json
+from crista.images.atomic import aside, atomic_write, publish_folder, read_json
 from crista.images.image import Image, ImagePair
 from crista.images.pyramid import Pyramid, choose_pyramid
 from crista.inference.measure import Counts, intersection, predicted_region
+from crista.inference.record import forget_other_record
 from crista.plan.plan import Plan
 from crista.plan.topology import input_multiple
 
@@ -30,6 +35,13 @@ written."""
 
 BLOCK_BYTES = 32 * 2**20
 """The same of one block of a larger image."""
+
+SLICES = "slices"
+APART = ("per_image", "per_image_binarized", "full_image", "full_image_binarized", "full_post_processing", SLICES)
+"""The folders that a process which shares the work has for itself, see `apart`."""
+
+UNPUBLISHED = ".unpublished"
+"""In the work folder of an image: its files that have no final name yet, a folder for each attempt."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,8 @@ class OutputFolders:
     as_3d_stack: Path
     state: Path
     """Records of finished images, and what is not finished yet."""
+    slices: Path | None = None
+    """Probabilities of slices until the stack is filtered; None: in `state`."""
 
     def work(self, name: str, key: str) -> Path:
         """Where an image lies while it is not finished; `key` says what it is made with."""
@@ -55,7 +69,7 @@ class OutputFolders:
 
     def slice_probabilities(self, name: str) -> Path:
         """Where the probabilities of one slice lie until the stack is filtered."""
-        return self.state / "stack" / f"{name}.npy"
+        return (self.slices or self.state / "stack") / f"{name}.npy"
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,8 @@ class TaskReport:
     files: tuple[str, ...] = ()
     entropy: NDArray[np.float64] | None = None
     """Sums of the entropy in its cells (see `crista.inference.uncertainty`), in a file of their own; None where not gathered."""
+    engine: str = ""
+    """What a worker computed it with; not kept."""
 
     def save(self, path: Path) -> None:
         """Write it aside and rename it."""
@@ -141,16 +157,76 @@ def keep_report(task: Task, report: TaskReport, folders: OutputFolders) -> TaskR
     return report
 
 
+@contextmanager
+def apart(folders: OutputFolders) -> Iterator[OutputFolders]:
+    """Folders that a process which shares the work writes images to; what is still there at the end is removed.
+
+    A process may come late, and predict an image that has been finished meanwhile, with another network perhaps: it must not
+    write where the images lie that others vouch for. `keep_apart` takes over what it has written.
+    """
+    scratch = folders.state / f".scratch-{uuid4().hex}"
+    try:
+        yield replace(folders, **{name: scratch / name for name in APART})
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def keep_apart(task: Task, report: TaskReport, folders: OutputFolders, own: OutputFolders) -> TaskReport:
+    """`keep_report` of a task whose files were written to `own` (see `apart`): they come beside the report.
+
+    `kept_report` gives them their final names, once the image is put together.
+    """
+    if task.block_shape is None:
+        slices = own.slice_probabilities(task.name)
+        written = [*map(Path, report.files), *([slices] if slices.is_file() else [])]
+        attempt = folders.work(task.name, task.key) / UNPUBLISHED / uuid4().hex[:8]
+        files = [attempt / file.parent.name / file.name for file in written]
+        for file, moved in zip(written, files, strict=True):
+            moved.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(moved)
+        report = replace(report, files=tuple(map(str, files)))
+    return keep_report(task, report, folders)
+
+
 def kept_report(task: Task, folders: OutputFolders) -> TaskReport | None:
-    """The report of a task that is done, else None."""
+    """The report of a task that is done, its files under their final names; else None."""
     report = load_report(task.report_path(folders), task.key)
     entropy = task.entropy_path(folders)
     if report is None:
         return None
+    report = replace(report, files=tuple(map(str, _published(task, [Path(file) for file in report.files], folders))))
     try:
         return replace(report, entropy=np.load(entropy, allow_pickle=False))
     except (OSError, ValueError, EOFError):  # not gathered, or damaged: a ranking is not worth a prediction
         return report
+
+
+def _published(task: Task, files: Sequence[Path], folders: OutputFolders) -> list[Path]:
+    """The files of a task under their final names. After a kill it is done again, or the task is."""
+    published = []
+    for file in files:
+        if file.parts[-4:-3] != (UNPUBLISHED,):  # written by the process that puts the images together
+            published.append(file)
+            continue
+        forget_other_record(folders.state, task.name, task.key)
+        if file.parent.name == SLICES:
+            _publish(file, folders.slice_probabilities(task.name))
+        else:
+            published.append(_publish(file, getattr(folders, file.parent.name) / file.name))
+    return published
+
+
+def _publish(file: Path, final: Path) -> Path:
+    """Give a file or a Zarr folder its final name. A file stays where it is as well, and so does what the report says of it."""
+    if file.is_dir():
+        publish_folder(file, final)
+        return final
+    with aside(final) as part:
+        try:
+            os.link(file, part)
+        except OSError:  # not every file system has hard links
+            shutil.copyfile(file, part)
+    return final
 
 
 def bytes_per_voxel(plan: Plan) -> int:

@@ -30,8 +30,16 @@ DEFINITIONS: dict[str, Definition] = {
         "Like IoU with the shared pixels counted twice; always at least as high. 0 to 1.",
         "2·TP / (2·TP + FP + FN)",
     ),
-    "precision": Definition("precision", "Of the pixels predicted as the class, the share that is right.", "TP / (TP + FP)"),
-    "recall": Definition("recall", "Of the pixels labelled as the class, the share that was found.", "TP / (TP + FN)"),
+    "precision": Definition(
+        "precision",
+        "Of the pixels predicted as the class, the share that is right; 0 where it is in the label and was never predicted.",
+        "TP / (TP + FP)",
+    ),
+    "recall": Definition(
+        "recall",
+        "Of the pixels labelled as the class, the share that was found; 0 where it was predicted and is not in the label.",
+        "TP / (TP + FN)",
+    ),
     "nsd": Definition(
         "NSD",
         "Normalised surface Dice, a measure of boundaries: of all edge pixels of the class in label and prediction, the share "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import singledispatch
 from pathlib import Path
@@ -32,8 +34,9 @@ def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
     """Pass the events on and append a line for each that people would want to read, and for the error that ends them, if one
     does; runs are separated by a rule."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    start = "\n" if _is_cut_short(path) else ""
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:  # names of files need not be text
-        file.write(f"---- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}\n")
+        file.write(f"{start}---- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}\n")
         try:
             for event in events:
                 text = describe(event)
@@ -48,6 +51,14 @@ def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
                 file.write(f"{datetime.now().astimezone():%H:%M:%S} {name}: {error}\n")
 
 
+def _is_cut_short(path: Path) -> bool:
+    """Whether a full disk or a kill has cut the last line short."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+    return False
+
+
 WARNING = "warning: "
 
 
@@ -57,7 +68,7 @@ def read_warnings(path: Path) -> list[str]:
         return []
     warnings: list[str] = []
     is_open = False
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():  # shards write it too, at the same time
         if line.startswith("---- "):
             warnings, is_open = [], False
         elif TIME.match(line):

@@ -130,8 +130,15 @@ def _value(estimates: Sequence[Estimate], measure: str, of: str, over: Over) -> 
 
 
 def write_tables(folder: RunFolder, plan: Plan, measurement: Measurement) -> Iterator[Event]:
-    """Write the tables, if there was anything to measure."""
+    """Write the tables, if there was anything to measure; else those of an earlier run go, which measured other predictions."""
     if not measurement.pooled:
+        tables = (folder.test_results_metrics, folder.test_results_summary, folder.confusion)
+        if any(table.is_file() for table in tables):
+            for table in tables:
+                table.unlink(missing_ok=True)
+            if not write_runs_table(folder):
+                folder.runs_summary.unlink(missing_ok=True)
+            yield Said("the tables of metrics of an earlier run in this folder are removed: they are of other predictions")
         yield Said("no label images to measure against (DATA.TEST.LOAD_GT is False): no metrics")
         return
     write_test_metrics(folder.test_results_metrics, measurement.rows, measurement.mean)

@@ -22,6 +22,9 @@ LONGEST_SIDE = 640
 Picture = NDArray[np.float64]
 """YX3, in [0, 1]."""
 
+MOST_NAMED = 6
+"""Classes in the legend: more of them would run into that of the errors."""
+
 GREY = "#9aa5ad"
 WRONG_CLASS = "wrong class"
 
@@ -188,7 +191,9 @@ def _add_legend(figure: Figure, notes: OverlayText, *, classes: Sequence[int], e
     from matplotlib.patches import Patch
 
     names = notes.class_names
-    seen = [(names[value] if value < len(names) else f"class {value}", class_colour(value)) for value in classes[:6]]
+    seen = [(names[value] if value < len(names) else f"class {value}", class_colour(value)) for value in classes[:MOST_NAMED]]
+    if len(classes) > MOST_NAMED:
+        seen.append((f"and {len(classes) - MOST_NAMED} more", "none"))
     groups: list[tuple[Literal["lower left", "lower right"], list[tuple[str, str]]]] = [("lower left", seen)]
     if errors:
         kinds = [entry for entry in ERRORS if len(classes) > 1 or entry[0] != WRONG_CLASS]

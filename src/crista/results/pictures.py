@@ -28,7 +28,8 @@ def encode_picture(picture: Picture) -> str:
     if picture.shape[0] * picture.shape[1] <= SMALL:
         pixels.save(stream, "PNG", optimize=True)
         return _data_uri("png", stream.getvalue())
-    pixels.save(stream, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    # Not optimised: for that Pillow holds the file in a buffer of a byte per pixel, and fails where noise in colour takes more.
+    pixels.save(stream, "JPEG", quality=QUALITY, subsampling=0)
     return _data_uri("jpeg", stream.getvalue())
 
 

@@ -25,6 +25,10 @@ from crista.results.run_folder import RunFolder
 MAX_ROWS = 200
 """Images in the table; the table of metrics has them all."""
 
+MAX_CLASSES = 40
+"""Classes in the confusion matrix, in the columns of the table of images, and in the legend of colours: 255 in each would be
+five of the 15 MB that the page may have, and more than a phone can show."""
+
 CLASS_COLUMNS = (
     ("iou", "images"),
     ("iou", "pixels"),
@@ -105,6 +109,8 @@ class ReportContent:
     examples: Sequence[Example] = ()
     class_colours: Sequence[tuple[str, str]] = ()
     """(name, colour) of the classes in the pictures."""
+    colours_note: str = ""
+    """What they do not tell."""
     error_colours: Sequence[tuple[str, str]] = ()
     images: Sequence[ImageResult] = ()
     columns: Sequence[Column] = ()
@@ -126,6 +132,8 @@ class ReportContent:
     suggestions: Sequence[Suggestion] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each stage."""
+    timings_note: str = ""
+    """What they are the sum of."""
     memory: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -155,6 +163,7 @@ def render_report(content: ReportContent) -> str:
         figure=lambda measure, of, over: find_estimate(content.estimates, measure, of, over),
         image_rows=_shown_rows(content),
         confusion=_shade_confusion(content),
+        classes_left_out=describe_left_out([row.voxels for row in content.classes], len(content.classes)),
         curves={"main": main, "others": others},
         draw=lambda metric: draw_curve(content.rows, metric, content.best_epoch),
         crista_version=version("crista"),
@@ -170,15 +179,32 @@ def _shown_rows(content: ReportContent) -> Sequence[ImageResult]:
     return worst[:MAX_ROWS]
 
 
+def main_classes(voxels: Sequence[int], num_classes: int) -> list[int]:
+    """The classes that are shown where a part of the page has no room for all of them, in order: those with the most labelled
+    `voxels`, the first ones where nothing is labelled."""
+    most = sorted(range(num_classes), key=lambda k: (-voxels[k] if voxels else 0, k))
+    return sorted(most[:MAX_CLASSES])
+
+
+def describe_left_out(voxels: Sequence[int], num_classes: int) -> str:
+    """Which of the classes are shown, in words; empty where all are."""
+    if num_classes <= MAX_CLASSES:
+        return ""
+    return f"the {MAX_CLASSES} with the most labelled pixels" if any(voxels) else f"the first {MAX_CLASSES}"
+
+
 def _shade_confusion(content: ReportContent) -> list[dict[str, Any]]:
     """Rows of the confusion matrix: name, and per cell the count, its share of the row and a background colour."""
     if content.confusion is None:
         return []
     rows = []
-    for index, counts in enumerate(content.confusion):
+    shown = main_classes([row.voxels for row in content.classes], len(content.classes))
+    for index in shown:
+        counts = content.confusion[index]
         total = max(1, int(counts.sum()))
         cells = []
-        for column, count in enumerate(counts):
+        for column in shown:
+            count = counts[column]
             share = int(count) / total
             hue = "0,114,178" if column == index else "213,94,0"
             cells.append({"count": int(count), "share": share, "colour": f"rgba({hue},{0.06 + 0.5 * share:.3f})"})

@@ -10,6 +10,9 @@ from datetime import datetime
 from math import isfinite
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crista.geometry.spacing import common_spacing
 from crista.images.image import ImagePair
 from crista.images.wording import plural
@@ -37,12 +40,15 @@ from crista.results.report import (
     Figure,
     ImageResult,
     ReportContent,
+    describe_left_out,
     format_bytes,
     format_duration,
+    main_classes,
     write_report,
 )
 from crista.results.run_folder import RunFolder
 from crista.results.run_pictures import build_examples, draw_overlays, rank_images, suggest, suggestion_pictures
+from crista.results.style import CLASS_COLOURS
 from crista.results.tables import write_rows
 from crista.results.train_log import read_train_log
 from crista.training.selection import best_epoch, scores
@@ -55,6 +61,11 @@ VALIDATION_RULE = (
 SHARED_RULE = (
     "These images were trained on too, elsewhere in them or as a whole, and they chose the epoch that is kept: the figures "
     "say little about new images. Images that nothing was learnt from (DATA.TEST.PATH) give independent ones."
+)
+
+TIMES_RULE = (
+    "Prediction: the time of the network, of the filters (post processing), and of writing and measuring, summed over "
+    "the images, those that an earlier run predicted included. Several workers spend it side by side."
 )
 
 CERTAINTY = "certainty"
@@ -89,8 +100,11 @@ def write_run_report(
         labelled = {name: pair.label is not None for name, pair in pairs.items()}
         write_rows(folder.label_next, label_next_rows(regions, labelled))
         yield FileWritten(folder.label_next, "what to label next")
+    else:
+        folder.label_next.unlink(missing_ok=True)
     rows = read_train_log(folder.train_log) if run.is_own_network and folder.train_log.is_file() else []
     seconds, memory = _timings(records, rows), peak_memory()
+    colours, colours_note = class_colours(plan.classes.names, measurement.pooled.get(stage))
     content = ReportContent(
         title=folder.job,
         headline=_headline(measurement, stage, seconds, [record for record in records if record.name in pairs]),
@@ -101,9 +115,11 @@ def write_run_report(
         best_epoch=best_epoch(scores(rows)) if rows and all("val_loss" in row for row in rows) else None,
         model_plot=folder.model_plot if run.is_own_network and folder.model_plot.is_file() else None,
         examples=build_examples(folder, plan, pairs, chosen),
-        class_colours=[(name, class_colour(k)) for k, name in enumerate(plan.classes.names) if k],
+        class_colours=colours,
+        colours_note=colours_note,
         error_colours=_error_colours(plan) if any(pair.label is not None for pair in pairs.values()) else (),
         timings=seconds,
+        timings_note=TIMES_RULE if any(record.seconds for record in records) else "",
         memory=format_bytes(memory) if memory else "",
         versions=installed_versions(),
         facts=_facts(plan, run),
@@ -112,6 +128,17 @@ def write_run_report(
         rules=_rules(plan, pairs, records, stage, was_trained_on=run.was_trained_on) if measurement.pooled else (),
     )
     yield FileWritten(write_report(folder, content), "report")
+
+
+def class_colours(names: Sequence[str], confusion: NDArray[np.int64] | None) -> tuple[list[tuple[str, str]], str]:
+    """(name, colour) of the classes but the background, and in words what that does not tell: of many classes some."""
+    voxels = [int(count) for count in confusion.sum(axis=1)] if confusion is not None else []
+    shown = [k for k in main_classes(voxels, len(names)) if k]
+    left_out = describe_left_out(voxels, len(names))
+    notes = [f"Named here: of {len(names)} classes {left_out}."] if left_out else []
+    if len(names) - 1 > len(CLASS_COLOURS):
+        notes.append(f"There are {len(CLASS_COLOURS)} colours: some classes share one.")
+    return [(names[k], class_colour(k)) for k in shown], " ".join(notes)
 
 
 def _facts(plan: Plan, run: Circumstances) -> dict[str, str]:
@@ -148,7 +175,7 @@ def _numbers(
     return {
         "images": images,
         "mean": mean,
-        "columns": _columns(plan, own, has_uncertainty=bool(unsure)),
+        "columns": _columns(plan, own, counts, has_uncertainty=bool(unsure)),
         "rank_by": f"{own}_iou",
         "classes": [ClassResult(name, float(p), float(r), int(voxels)) for name, p, r, voxels in rates],
         "estimates": measurement.estimates[stage],
@@ -163,7 +190,7 @@ def _rules(
     """How the figures are to be read."""
     measured = [pairs[record.name].image.spacing for record in records if record.name in pairs and stage in record.confusions]
     of_stack = "" if measured else "; the table of images has those of each slice by itself"
-    rules = [f"What is measured: {STAGES[stage][0]}{of_stack}."]
+    rules = [f"What is measured: {STAGES[stage][0]}{of_stack}.", *(_measured_parts(plan) if measured else ())]
     if plan.config.data.test.use_val_as_test:
         rules.append(SHARED_RULE if was_trained_on else VALIDATION_RULE)
     # A stack has no voxel size.
@@ -172,14 +199,27 @@ def _rules(
     return [*rules, INTERVAL_RULE, ABSENT_CLASS_RULE, _threshold_rule(plan)]
 
 
-def _columns(plan: Plan, stage: str, *, has_uncertainty: bool) -> list[Column]:
+def _measured_parts(plan: Plan) -> Iterator[str]:
+    """Which part of the images the figures are of, where that is not all; `crista evaluate` measures all."""
+    test = plan.config.test
+    if test.eval_border_crop:
+        widths = ", ".join(map(str, test.eval_border_crop))
+        yield f"Left out of the measurement: {widths} pixels at each border of an image (TEST.EVAL_BORDER_CROP)."
+    chunks = test.by_chunks
+    if chunks.enable and plan.ndim == 3 and (chunks.z_start > 0 or chunks.z_end >= 0):
+        end = f"before {chunks.z_end}" if chunks.z_end >= 0 else "to the last"
+        yield f"Predicted and measured: the slices from {chunks.z_start} {end} (TEST.BY_CHUNKS.Z_START, Z_END)."
+
+
+def _columns(plan: Plan, stage: str, counts: NDArray[np.int64], *, has_uncertainty: bool) -> list[Column]:
     shown = [
         Column("IoU", f"{stage}_iou", "iou"),
         Column("Dice", f"{stage}_dice", "dice"),
         Column("NSD", f"{stage}_nsd", "nsd"),
     ]
     if plan.classes.num_classes > 2:
-        shown += [Column(f"IoU {name}", f"{stage}_iou_{name}", "iou") for name in plan.classes.names[1:]]
+        names = [plan.classes.names[k] for k in main_classes(counts.sum(axis=1).tolist(), len(counts)) if k]
+        shown += [Column(f"IoU {name}", f"{stage}_iou_{name}", "iou") for name in names]
     if has_uncertainty:
         shown.append(Column("uncertainty", "uncertainty", "uncertainty"))
     return shown

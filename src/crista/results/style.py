@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,10 @@ def dress(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 120) -> None:
-    """Write a PNG, complete or not at all. No date inside: the same figure gives the same bytes."""
-    with aside(path) as part:
+    """Write a PNG, complete or not at all. No date inside: the same figure gives the same bytes.
+
+    Names may be in any script; a sign that the font lacks is drawn as a box, and is not worth a line on the screen.
+    """
+    with aside(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s)\s*Glyph .* missing from", UserWarning)
         figure.savefig(part, dpi=dpi, format="png", metadata={"Software": None})

@@ -228,38 +228,66 @@ def _decide_codings(
 ) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
     """What values mean in (predicted, true) images: the codings of the true and of the predicted ones.
 
-    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255; and where 0 is not
-    annotated, so that true classes count from 1, and predictions have it: their classes count from 0, as crista's do.
+    They are decided together, but for two classes that one side writes as 0 and 1 and the other as 0 and 255, and for predictions
+    of crista where the true values have gaps: it numbers the classes, and that is what it writes.
     """
     predicted, true = ([(image.path, summarise_label(image)) for image in side] for side in zip(*opened, strict=True))
     in_true, in_predicted = ({value for _, summary in side for value in summary.values} for side in (true, predicted))
     low, high = sorted((in_true.difference(ignored), in_predicted.difference(ignored)), key=lambda side: max(side, default=0))
     apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
-    from_zero = 0 in ignored and 0 in in_predicted
-    if not apart and not from_zero:
-        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)]
-    else:
+    if apart:
         # That predictions hold no pixels without annotation is as it should be; only true label images are warned of.
-        left_out = [value for value in ignored if value in in_predicted and not from_zero]
-        found = [decide_coding(true, num_classes=2 if apart else num_classes, ignore_index=ignored, where=where)]
-        count = found[0].coding.num_classes if found[0].coding is not None else num_classes
-        found.append(decide_coding(predicted, num_classes=count, ignore_index=left_out, where=str(predicted[0][0].parent)))
+        left_out = [value for value in ignored if value in in_predicted]
+        found = [decide_coding(true, num_classes=2, ignore_index=ignored, where=where)]
+        found.append(decide_coding(predicted, num_classes=2, ignore_index=left_out, where=str(predicted[0][0].parent)))
+        return _both(found, predicted)
+    alone = decide_coding(true, num_classes=num_classes, ignore_index=ignored, where=where)
+    if alone.coding is None or alone.coding.mapping is None:
+        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)]
+    elif _are_numbers_of(alone.coding, in_predicted, num_classes):
+        numbers = decide_coding(predicted, num_classes=alone.coding.num_classes, ignore_index=None, where=where)
+        found = [alone, replace(numbers, warnings=(*numbers.warnings, _say_numbers(alone.coding, in_predicted, where)))]
+    elif num_classes is None and in_predicted - {0} and not (in_predicted - {0}) & {value for value, _ in alone.coding.mapping}:
+        return None, [CodingDecision(None, (_nothing_in_common(alone.coding, in_predicted, where),))]
+    else:
+        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)]
+    return _both(found, predicted)
+
+
+def _both(
+    found: list[CodingDecision], predicted: Summaries
+) -> tuple[tuple[LabelCoding, LabelCoding] | None, list[CodingDecision]]:
+    """The codings of the true and of the predicted images, decided together or apart, and what there is to say."""
     codings = [decision.coding for decision in found if decision.coding is not None]
     if len(codings) < len(found):
         return None, found
-    shifted = _counted_from_zero(str(predicted[0][0].parent), codings[0]) if from_zero else ()
-    return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])), shifted)]
+    return (codings[0], codings[-1]), [*found, CodingDecision(None, tuple(_unknown_predictions(predicted, codings[-1])))]
 
 
-def _counted_from_zero(where: str, of_true: LabelCoding) -> tuple[Problem, ...]:
-    """A warning of what the predictions' own numbers are taken for."""
-    if of_true.mapping is None:
-        return ()
-    arrows = ", ".join(f"{number} is {stored} of the true label images" for stored, number in of_true.mapping)
-    what = (
-        f"the predictions have 0, which --ignore-index takes out of the true label images: their classes count from 0 ({arrows})"
-    )
-    return (Problem(where, what, "if 0 is a class of both, give --classes"),)
+def _are_numbers_of(alone: LabelCoding, written: set[int], num_classes: int | None) -> bool:
+    """Whether predictions hold the numbers that a coding gives the true values, and not those values.
+
+    Values that could be both leave that open, unless the number of classes says it.
+    """
+    known = {value for value, _ in alone.mapping or ()}
+    if written <= known or not written <= set(range(alone.num_classes)):
+        return False
+    return num_classes is not None or 0 not in known or written & known <= {0}
+
+
+def _nothing_in_common(coding: LabelCoding, written: set[int], where: str) -> Problem:
+    true = [value for value, _ in coding.mapping or ()]
+    what = f"the true label images hold {show_values(true)} and the predictions {show_values(sorted(written))}: which value of "
+    what += "the one is which of the other cannot be told"
+    step = "write the true label images with the numbers of the predictions; if those are numbers too, give --classes"
+    return Problem(where, what, step)
+
+
+def _say_numbers(coding: LabelCoding, written: set[int], where: str) -> Problem:
+    true = [value for value, _ in coding.mapping or ()]
+    what = f"the predictions hold {show_values(sorted(written))}, taken for the numbers of the true values {show_values(true)} "
+    what += "in their order, as crista writes them"
+    return Problem(where, what, "if these are other classes, give --classes, background and classes that do not occur included")
 
 
 def _unknown_predictions(predicted: Summaries, coding: LabelCoding) -> Iterator[Problem]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from crista.inference.distribution import Executor
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
+from crista.inference.record import weights_digest
 from crista.inference.stage import Elsewhere
-from crista.inference.task import OutputFolders, Task, TaskReport, keep_report
-from crista.plan.events import Event
+from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, load_report
+from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
 from crista.training.checkpoint import load_checkpoint
 from crista.training.distributed import choose_device
@@ -38,6 +41,14 @@ class WorkerSetup:
     """Where relative paths begin."""
 
 
+LATEST_SIGHT = 60.0
+"""Seconds until a network file system shows what another machine has written: as long NFS goes by what it knows of a folder."""
+
+OTHER_ENGINE = (
+    "a worker predicts with {}, where {} was chosen: it has a GPU, or cannot have that engine (its log says why); its numbers "
+    "are those of PyTorch within the tolerance of the engines"
+)
+
 _READY: dict[str, Predictor] = {}
 """The network that this process used last: loaded once, not for each task."""
 
@@ -52,9 +63,10 @@ def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
             "workers need the same folders at the same places: start the command in a folder that they reach"
         ) from error
     predictor = _predictor(setup)
-    steps = perform(predictor, setup.folders, [task], partial(keep_report, folders=setup.folders))
-    reports = [progress.result for _, progress in steps if progress.result is not None]
-    return reports[0]
+    with apart(setup.folders) as own:
+        steps = perform(predictor, own, [task], partial(keep_apart, folders=setup.folders, own=own))
+        reports = [progress.result for _, progress in steps if progress.result is not None]
+    return replace(reports[0], engine=predictor.engine.name)
 
 
 def _predictor(setup: WorkerSetup) -> Predictor:
@@ -64,6 +76,11 @@ def _predictor(setup: WorkerSetup) -> Predictor:
         wanted = None if setup.device and setup.device.startswith("cuda") else setup.device  # which GPU is the worker's own
         device, _ = choose_device(wanted)
         weights = load_checkpoint(setup.checkpoint, device=device).weights
+        if weights_digest(weights) != setup.digest:
+            raise ClusterError(
+                f"a worker on {platform.node()} finds other weights in {setup.checkpoint} than this command has begun with\n"
+                "    -> was the network trained on meanwhile? Run the command again: it predicts all images with the new one"
+            )
         engine = build_chosen_engine(setup.plan, weights, device, state=setup.folders.state, checkpoint=setup.checkpoint)
         _READY[key] = Predictor(setup.plan, engine)
     return Predictor(setup.plan, _READY[key].engine)
@@ -86,12 +103,40 @@ def elsewhere(executor: Executor, setup: WorkerSetup) -> Elsewhere:
             if isinstance(executor, RankExecutor):
                 executor.share((setup, tasks))
             yield from executor.notices()
-            for task, _ in executor.run(partial(perform_task, setup), tasks):
+            chosen, others = setup.plan.inference.engine, set[str]()
+            for task, report in executor.run(partial(perform_task, setup), tasks):
                 yield from executor.notices()
+                if chosen and report.engine not in (chosen, *others):
+                    others.add(report.engine)
+                    yield Warned(OTHER_ENGINE.format(report.engine, chosen))
+                await_report(task, setup.folders)
                 yield task
             yield from executor.notices()
 
     return do
+
+
+def await_report(task: Task, folders: OutputFolders) -> None:
+    """Return once this machine sees the report of a task that another one has done.
+
+    A network file system remembers for a while that a file was not there; listing its folder makes it look again.
+
+    Raises
+    ------
+    ClusterError
+        If it stays out of sight: the worker has written somewhere else.
+    """
+    path, end = task.report_path(folders), time.monotonic() + LATEST_SIGHT
+    while load_report(path, task.key) is None:
+        if time.monotonic() > end:
+            raise ClusterError(
+                f"a worker has predicted {task.name}, and this machine does not see what it has written ({path})\n    -> workers "
+                "need the same folders at the same places: give a result_dir that all of them share"
+            )
+        for folder in (folders.state, path.parents[1], path.parent):
+            with suppress(OSError):
+                next(folder.iterdir(), None)
+        time.sleep(0.1)
 
 
 def help_predicting(executor: RankExecutor) -> None:

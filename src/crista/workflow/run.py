@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from crista.config.root import Config
-from crista.errors import ConfigError, Problem
+from crista.errors import ConfigError, CristaError, PredictionError, Problem, TrainingError
 from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
 from crista.images.fingerprint import Fingerprint
@@ -30,7 +32,7 @@ from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.allocator import spare_addresses
-from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
+from crista.plan.events import Event, FileWritten, ImageFinished, Measured, Said, StageStarted, Warned
 from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
 from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
@@ -42,6 +44,7 @@ from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
+from crista.training.claim import Claim
 from crista.training.class_shares import tell_class_shares
 from crista.training.distributed import (
     Processes,
@@ -63,6 +66,7 @@ UNKNOWN_MEMORY = 8 * 10**9
 """Bytes that a machine is taken to have where the system does not say."""
 
 Events = Generator[Event, None, None]
+Result = TypeVar("Result")
 
 
 def run(request: Request) -> Events:
@@ -247,6 +251,8 @@ def test_stage(
         split = make_split(plan, report.train, report.val)
         pairs, was_trained_on = tuple(source.cropped for source in split.validation), split.shares_images
         yield Said(f"no test images: what is measured is the validation ({plural(len(pairs), 'image')}), which chose the network")
+    elif not request.config.train.enable:  # else the check has compared pixels
+        yield from warn_of_known_images(pairs, plan)
     if plan.config.test.engine == "fastest" and device.type == "cpu":
         yield from _quantize(request, plan, report, trained)
     job = yield from _prepare_prediction(request, plan, pairs, trained, device)
@@ -259,7 +265,7 @@ def test_stage(
         checkpoint = _checkpoint_of(request.config, folder).resolve()
         setup = WorkerSetup(plan, checkpoint, job.digest, job.folders, request.config.system.device, str(Path.cwd()))
         job = replace(job, elsewhere=elsewhere(executor, setup))
-    records = yield from predict_images(job)
+    records = yield from predict_alone(predict_images(job), folder)
     yield FileWritten(labels_folder(folder, records), "label images")
     yield from warn_of_object_size(records, pairs, plan, folder)
     measurement = measure(records, plan)
@@ -269,6 +275,53 @@ def test_stage(
     is_own = _checkpoint_of(request.config, folder).resolve() in own
     circumstances = Circumstances(str(device), is_own_network=is_own, was_trained_on=was_trained_on)
     yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement, circumstances)
+
+
+def warn_of_known_images(pairs: Sequence[ImagePair], plan: Plan) -> Iterator[Event]:
+    """A warning if images that are measured lie where those of the training lay: the network has seen them."""
+    if not plan.config.data.train.path:
+        return
+    learnt = Path(plan.config.data.train.path).expanduser().resolve()
+    measured = [pair.image.path.resolve() for pair in pairs if pair.label is not None]
+    known = sum(learnt in (path, path.parent) for path in measured)
+    if known:
+        yield Warned(
+            f"{known} of {plural(len(measured), 'image')} that {'is' if len(measured) == 1 else 'are'} measured lie where the "
+            f"training images were ({learnt}): the network has learnt from them, and the figures say little about new images"
+        )
+
+
+def predict_alone(events: Generator[Event, None, Result], folder: RunFolder) -> Generator[Event, None, Result]:
+    """The events of a prediction as long as no other one writes to its folder: of two, the one that began last goes on.
+
+    Two networks would leave a mixture of their label images, and tables that describe half of it.
+    """
+    claim = Claim(folder.state / "prediction")
+    with claim.held(), closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                _check_alone(claim, folder)
+                result: Result = stop.value
+                return result
+            except OSError:  # the other one clears away what looks left over
+                _check_alone(claim, folder)
+                raise
+            if isinstance(event, ImageFinished):
+                _check_alone(claim, folder)
+            yield event
+
+
+def _check_alone(claim: Claim, folder: RunFolder) -> None:
+    try:
+        claim.check()
+    except TrainingError:
+        raise PredictionError(
+            f"{folder.results}: another run has begun to predict into this folder, so this one ends. If network, settings and "
+            "images are the same, that one goes on from what this one had finished\n    -> give each of several runs at once its "
+            "own --name or --run_id; for several processes of one prediction there are --workers and --shard"
+        ) from None
 
 
 def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:
@@ -283,9 +336,13 @@ def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Chec
             yield Warned("the training images cannot be used for an 8-bit model any more (crista check says why)")
             return
         train, val = found.train, found.val
-    samples = prepare_samples(plan, make_split(plan, train, val), map_folder=request.folder.prob_map, cache_bytes=cache_bytes())
     checkpoint = _checkpoint_of(request.config, request.folder)
-    yield from make_int8_model(plan, trained, samples, state=request.folder.state, checkpoint=checkpoint)
+    try:
+        split, maps = make_split(plan, train, val), request.folder.prob_map
+        samples = prepare_samples(plan, split, map_folder=maps, cache_bytes=cache_bytes())
+        yield from make_int8_model(plan, trained, samples, state=request.folder.state, checkpoint=checkpoint)
+    except CristaError as error:  # they may have changed since; the prediction needs none of them
+        yield Warned(f"there is no 8-bit model, for the training images cannot be used for one any more: {error}")
 
 
 def _prepare_prediction(

@@ -50,7 +50,8 @@ def load_converted(source: EngineSource, load: Callable[[bytes], Loaded]) -> Loa
         try:
             return load(path.read_bytes())
         except Exception:  # noqa: BLE001 - whatever a library says about a damaged file
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
     content = convert_to_onnx(source)
     with suppress(OSError):
         atomic_write(path, content)

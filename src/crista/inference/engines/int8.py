@@ -79,12 +79,15 @@ def quantize_engine(
     Raises
     ------
     EngineError
-        If a library is missing, or fails.
+        If a library is missing, or fails, or the folder cannot be written.
     """
     assert source.int8_model is not None
     known = load_record(source.int8_model)
     if known is not None and _still_holds(known, source):
         return known
+    folder = source.int8_model.parent
+    if not os.access(folder, os.W_OK):  # known before the minutes that it takes to make it
+        raise EngineError(f"there is no 8-bit model: it would lie beside the checkpoint, and {folder} cannot be written")
     nncf = _import_nncf()
     check_installed(OpenVINO())
     try:
@@ -109,6 +112,7 @@ def _quantize_network(
         attempts=(),
         limit=LIMIT,
         versions=_versions(),
+        threshold=source.plan.config.test.threshold,
     )
     for recipe in recipes:
         started = time.perf_counter()
@@ -175,9 +179,9 @@ def _float_model(source: EngineSource) -> Any:
 
 
 def _still_holds(record: Int8Record, source: EngineSource) -> bool:
-    """Whether the record is of these weights: its model is there, or these versions of the libraries made none."""
+    """Whether the record is of this network and threshold: its model is there, or these versions of the libraries made none."""
     assert source.int8_model is not None
-    if record.weights != source.digest:
+    if not record.is_of(source):
         return False
     return is_intact(source.int8_model, record) if record.accepted else record.versions == _versions()
 

@@ -46,6 +46,13 @@ class Int8Record:
     versions: Mapping[str, str]
     model: str = ""
     """Digest of the two files of the accepted model."""
+    threshold: float = 0.5
+    """TEST.THRESHOLD that the validation images were judged with; of no effect with more than two classes."""
+
+    def is_of(self, source: EngineSource) -> bool:
+        """Whether it was judged as `source` predicts: the same weights, made into classes in the same way."""
+        has_threshold = source.plan.classes.num_classes == 2
+        return self.weights == source.digest and (not has_threshold or self.threshold == source.plan.config.test.threshold)
 
     @property
     def agreement(self) -> float:
@@ -120,7 +127,8 @@ def accepted_model(source: EngineSource) -> tuple[Path, Int8Record]:
     Raises
     ------
     EngineError
-        If there is none, it was refused, it belongs to other weights, or its files are not those that were accepted.
+        If there is none, it was refused, it belongs to other weights or was judged with another threshold, or its files are
+        not those that were accepted.
     """
     path = source.int8_model
     record = load_record(path) if path is not None else None
@@ -128,6 +136,12 @@ def accepted_model(source: EngineSource) -> tuple[Path, Int8Record]:
         raise EngineError("there is no 8-bit model beside the checkpoint; a training with TEST.ENGINE: fastest makes one")
     if record.weights != source.digest:
         raise EngineError(f"{path} was made of other weights; a training with TEST.ENGINE: fastest makes it anew")
+    if not record.is_of(source):
+        thresholds = f"{record.threshold:g}, and now it is {source.plan.config.test.threshold:g}"
+        raise EngineError(
+            f"{path} was judged with TEST.THRESHOLD: {thresholds}; a job with TEST.ENGINE: fastest that has the training images "
+            "makes it anew"
+        )
     if not record.accepted:
         raise EngineError(record.summary)
     if not is_intact(path, record):
