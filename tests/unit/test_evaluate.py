@@ -91,7 +91,7 @@ def test_scribbles_that_count_classes_from_1_against_predictions_that_count_from
     heard: list[Any] = []
     result = crista.evaluate(true, found, ignore_index=(0, 9), on_event=heard.append)
     assert any(
-        "taken for the numbers of the true values 1, 2, 3 in their order" in e.text for e in heard if isinstance(e, Warned)
+        "taken for the numbers of the true values {1, 2, 3} in their order" in e.text for e in heard if isinstance(e, Warned)
     )
     np.testing.assert_array_equal(result.pooled, np.diag([4, 8, 4]))
     same = write(tmp_path / "q", a=rows(1, 1, 2, 2, 3, 3))  # as the true ones are written
