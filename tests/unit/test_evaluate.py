@@ -101,7 +101,7 @@ def test_scribbles_that_count_classes_from_1_against_predictions_that_count_from
         crista.evaluate(*all_three, ignore_index=0)
     np.testing.assert_array_equal(crista.evaluate(*all_three, ignore_index=0, num_classes=3).pooled, np.diag([0, 8, 8]))
     write(tmp_path / "p", a=rows(1, 0, 1, 1, 2, 3))
-    with pytest.raises(DataError, match=r"\{3\}"):
+    with pytest.raises(DataError, match=r"set --classes 4"):
         crista.evaluate(true, found, ignore_index=(0, 9))
 
 

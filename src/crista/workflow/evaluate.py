@@ -297,9 +297,10 @@ def _unknown_predictions(predicted: Summaries, coding: LabelCoding) -> Iterator[
         unknown = [value for value in summary.values if value not in known]
         if unknown:
             what = f"the prediction holds {show_values(unknown)}, and its classes are {show_values(sorted(known))}"
-            yield Problem(
-                str(path), what, "a prediction has a class in every pixel: --ignore-index is for true label images alone"
-            )
+            step = "a prediction has a class in every pixel: --ignore-index is for true label images alone"
+            if unknown == [0]:
+                step += f"; if 0 is a class there, set --classes {coding.num_classes + 1}"
+            yield Problem(str(path), what, step)
 
 
 def _without_ignore(coding: LabelCoding) -> LabelCoding:
