@@ -21,6 +21,7 @@ from crista.images.open import open_image
 from crista.plan.events import Event, ImageFinished, Warned
 from crista.results.run_folder import RunFolder
 from crista.workflow import run
+from crista.workflow.alone import predict_alone
 from crista.workflow.request import request_automatic, request_prediction
 
 
@@ -97,10 +98,10 @@ def test_of_two_predictions_into_one_folder_the_one_that_began_last_goes_on(tmp_
     """The first ends with words, also where the second has cleared away the file that it was writing; neither mixes its figures
     with the other's images."""
     folder = RunFolder(tmp_path, "job")
-    first, hindered = (run.predict_alone(predicting(failure), folder) for failure in (None, FileNotFoundError("a.part")))
+    first, hindered = (predict_alone(predicting(failure), folder) for failure in (None, FileNotFoundError("a.part")))
     next(first)
     next(hindered)
-    last = run.predict_alone(predicting(), folder)
+    last = predict_alone(predicting(), folder)
     assert [type(event) for event in (next(last), next(last))] == [ImageFinished] * 2
     for other in (first, hindered):
         with pytest.raises(PredictionError, match=r"job_1: another run has begun(?s:.*)-> give each(.*) its own --name"):
@@ -110,10 +111,10 @@ def test_of_two_predictions_into_one_folder_the_one_that_began_last_goes_on(tmp_
         next(last)
     assert ended.value.value == "records"
     assert not [path for path in folder.state.iterdir() if path.is_file()]
-    alone = run.predict_alone(predicting(FileNotFoundError("a.tif")), folder)
-    next(alone)
+    undisturbed = predict_alone(predicting(FileNotFoundError("a.tif")), folder)
+    next(undisturbed)
     with pytest.raises(FileNotFoundError, match=r"a\.tif"):
-        next(alone)
+        next(undisturbed)
 
 
 def test_training_images_that_have_changed_do_not_end_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

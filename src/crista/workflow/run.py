@@ -8,16 +8,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from crista.config.root import Config
-from crista.errors import ConfigError, CristaError, PredictionError, Problem, TrainingError
+from crista.errors import ConfigError, CristaError, Problem
 from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
 from crista.images.fingerprint import Fingerprint
@@ -32,7 +30,7 @@ from crista.inference.tuning import tune
 from crista.patches.prepare import PreparedSamples, make_split, prepare_samples
 from crista.patches.preview import write_augmented_samples, write_checked_samples, write_mark_images
 from crista.plan.allocator import spare_addresses
-from crista.plan.events import Event, FileWritten, ImageFinished, Measured, Said, StageStarted, Warned
+from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
 from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
@@ -44,7 +42,6 @@ from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint
-from crista.training.claim import Claim
 from crista.training.class_shares import tell_class_shares
 from crista.training.distributed import (
     Processes,
@@ -56,6 +53,7 @@ from crista.training.distributed import (
 )
 from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
+from crista.workflow.alone import predict_alone
 from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.object_size import warn_of_object_size
@@ -66,7 +64,6 @@ UNKNOWN_MEMORY = 8 * 10**9
 """Bytes that a machine is taken to have where the system does not say."""
 
 Events = Generator[Event, None, None]
-Result = TypeVar("Result")
 
 
 def run(request: Request) -> Events:
@@ -289,39 +286,6 @@ def warn_of_known_images(pairs: Sequence[ImagePair], plan: Plan) -> Iterator[Eve
             f"{known} of {plural(len(measured), 'image')} that {'is' if len(measured) == 1 else 'are'} measured lie where the "
             f"training images were ({learnt}): the network has learnt from them, and the figures say little about new images"
         )
-
-
-def predict_alone(events: Generator[Event, None, Result], folder: RunFolder) -> Generator[Event, None, Result]:
-    """The events of a prediction as long as no other one writes to its folder: of two, the one that began last goes on.
-
-    Two networks would leave a mixture of their label images, and tables that describe half of it.
-    """
-    claim = Claim(folder.state / "prediction")
-    with claim.held(), closing(events):
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                _check_alone(claim, folder)
-                result: Result = stop.value
-                return result
-            except OSError:  # the other one clears away what looks left over
-                _check_alone(claim, folder)
-                raise
-            if isinstance(event, ImageFinished):
-                _check_alone(claim, folder)
-            yield event
-
-
-def _check_alone(claim: Claim, folder: RunFolder) -> None:
-    try:
-        claim.check()
-    except TrainingError:
-        raise PredictionError(
-            f"{folder.results}: another run has begun to predict into this folder, so this one ends. If network, settings and "
-            "images are the same, that one goes on from what this one had finished\n    -> give each of several runs at once its "
-            "own --name or --run_id; for several processes of one prediction there are --workers and --shard"
-        ) from None
 
 
 def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:
