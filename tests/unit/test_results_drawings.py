@@ -247,6 +247,7 @@ def test_names_in_any_script_are_drawn_without_a_word(tmp_path: Path) -> None:
     image, classes = np.zeros((1, 20, 24), np.uint8), np.eye(20, 24, dtype=np.uint8)
     text = OverlayText("\u7d30\u80de", ("background", "\u7d30\u80de"))
     draw_overlay(image, classes, classes, tmp_path / "a.png", text=text)
+    assert size_of(tmp_path / "a.png")[0] > 100
 
 
 def test_classes_that_the_legend_has_no_room_for_are_counted() -> None:
