@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.jobs import job, labels, log_rows, run_and_listen, same_weights, tabl
 
 from crista.errors import CristaError
 from crista.images.write import write_image
+from crista.results.log import read_warnings
 from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import Outcome
 
@@ -115,3 +117,21 @@ def test_the_trained_network_is_told_how_frequent_classes_are_once(tmp_path: Pat
     assert best(outcome).read_bytes() == before
     figure = "Foreground IoU, reconstructed image (mean over images)"
     assert outcome.metrics[figure] >= plain.metrics[figure]
+
+
+def test_figures_of_a_few_annotated_pixels_are_said_to_be_of_these(tmp_path: Path) -> None:
+    """In the log, whose warnings the page shows; of whole label images there is nothing to say."""
+    data = scribbled(tmp_path / "data", (255,), num_classes=2)
+    config = job(data, ONE, {"LOSS": {"IGNORE_INDEX": 255}})
+    whole, said = run_and_listen(config, tmp_path / "whole")
+    assert not any("pixels that are annotated: rare" in line for line in said)
+    config["DATA"]["TEST"] = {"USE_VAL_AS_TEST": True}
+    outcome, said = run_and_listen(config, tmp_path / "out")
+    found = [line for line in said if "pixels that are annotated: rare" in line]
+    assert len(found) == 1
+    share = re.match(r"the figures are of the (\d\.\d)% of the pixels", found[0])
+    assert share is not None
+    assert 4 < float(share[1]) < 6
+    assert "label an image or two in full and measure on these" in found[0]
+    shown = [[text for text in read_warnings(run.folder.log_txt) if "annotated: rare" in text] for run in (outcome, whole)]
+    assert list(map(len, shown)) == [1, 0]  # the page shows these

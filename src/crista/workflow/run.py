@@ -54,6 +54,7 @@ from crista.training.distributed import (
 from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.workflow.alone import predict_alone
+from crista.workflow.annotated_share import warn_of_few_annotated
 from crista.workflow.check import check
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.object_size import warn_of_object_size
@@ -265,6 +266,7 @@ def test_stage(
     records = yield from predict_alone(predict_images(job), folder)
     yield FileWritten(labels_folder(folder, records), "label images")
     yield from warn_of_object_size(records, pairs, plan, folder)
+    yield from warn_of_few_annotated(records, dict(zip(job.names, pairs, strict=True)))
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
     yield Measured(measurement.summary)
