@@ -98,6 +98,16 @@ def test_shards_of_another_network_do_not_get_into_the_images_of_this_one(make: 
     assert all(np.trace(record.confusions["per_image"]) == TRUTH[0].size for record in records)
 
 
+def test_shards_of_another_network_leave_the_records_of_this_one(make: Callable[[str], PredictionJob]) -> None:
+    """What they predict has no final name yet, so that what lies there is still vouched for."""
+    job = make("shards")
+    finish(job)
+    records = {path.name: path.read_bytes() for path in job.folders.state.glob("*.json")}
+    do_shards(with_another_network(job))
+    assert len(records) == len(TRUTH)
+    assert {path.name: path.read_bytes() for path in job.folders.state.glob("*.json")} == records
+
+
 def test_reports_of_images_under_final_names_do_not_outlive_those_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tasks by this process, killed before the record; another network's shards, put together and killed; this one again."""
     monkeypatch.setattr("crista.inference.task.is_exact", lambda *_: False)

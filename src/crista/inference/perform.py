@@ -120,7 +120,8 @@ def _finish_block(task: Task, predicted: PredictedBlock, plan: Plan, folders: Ou
 def _finish_image(task: Task, predicted: PredictedBlock, plan: Plan, folders: OutputFolders) -> TaskReport:
     """A whole image in memory: written, measured and filtered."""
     labels, read = predicted.labels, _whole_reader(task, plan)
-    forget_other_record(folders.state, task.name, task.key)
+    if not folders.are_apart:
+        forget_other_record(folders.state, task.name, task.key)
     first, *others = (stage_files(task.name, task.pair.image, plan, folders, stage) for stage in task.stages)
     files = first.write(labels, predicted.probabilities)
     files += [path for other in others for path in first.copy_to(other)]

@@ -59,6 +59,11 @@ class OutputFolders:
     slices: Path | None = None
     """Probabilities of slices until the stack is filtered; None: in `state`."""
 
+    @property
+    def are_apart(self) -> bool:
+        """Whether what is written here gets its final name later, from another process (`apart`)."""
+        return self.slices is not None
+
     def work(self, name: str, key: str) -> Path:
         """Where an image lies while it is not finished; `key` says what it is made with."""
         return self.state / "work" / f"{name}-{key[:12]}"
