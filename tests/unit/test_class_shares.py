@@ -8,7 +8,15 @@ import torch
 from tests.unit.test_plan import facts, plan
 
 from crista.errors import PlanError
-from crista.training.class_shares import LEAST_SHARE, _describe, _shifted, choose_strength, estimate_shares, fit_temperature
+from crista.training.class_shares import (
+    LEAST_SHARE,
+    _describe,
+    _shifted,
+    choose_strength,
+    estimate_shares,
+    fit_temperature,
+    weighted_shares,
+)
 
 CENTRES = np.array([0.0, 2.0, 4.0])
 
@@ -78,6 +86,12 @@ def test_no_class_loses_more_than_half_of_its_recall() -> None:
 )
 def test_what_is_done_is_said(strength: float, said: str) -> None:
     assert said in _describe(("background", "cell"), np.array([0.5, 0.5]), np.array([0.9, 0.1]), strength)
+
+
+def test_a_class_that_weighs_more_in_the_loss_is_learnt_as_more_frequent() -> None:
+    drawn = np.array([0.5, 0.3, 0.2])
+    np.testing.assert_allclose(weighted_shares(drawn, (1.0, 2.0, 2.0)), np.array([0.5, 0.6, 0.4]) / 1.5)
+    np.testing.assert_array_equal(weighted_shares(drawn, None), drawn)
 
 
 def test_one_logit_gets_the_difference_of_the_two_classes() -> None:

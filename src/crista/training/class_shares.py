@@ -12,7 +12,7 @@ before: the one that fits the labelled pixels of the validation best (Guo et al.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -59,10 +59,11 @@ def tell_class_shares(job: TrainingJob) -> Generator[Event, None, None]:
         return
     model = _trained(job, checkpoint)
     drawn = drawn_shares(job.train, job.plan.classes.num_classes)
+    learnt = weighted_shares(drawn, job.plan.class_weights)
     labelled, classes = _labelled_pixels(job, model)
-    temperature = fit_temperature(labelled, classes, drawn)
-    shares = estimate_shares(_all_pixels(job, model), drawn, temperature=temperature)
-    shift = temperature * np.log(shares / drawn)
+    temperature = fit_temperature(labelled, classes, learnt)
+    shares = estimate_shares(_all_pixels(job, model), learnt, temperature=temperature)
+    shift = temperature * np.log(shares / learnt)
     strength = choose_strength(shift, labelled, classes)
     weights = {**checkpoint.weights, "head.bias": _shifted(checkpoint.weights["head.bias"], strength * shift)}
     save_checkpoint(job.best_path, replace(checkpoint, weights=weights, class_shares=tuple(shares.tolist())))
@@ -70,12 +71,12 @@ def tell_class_shares(job: TrainingJob) -> Generator[Event, None, None]:
     yield Said(_describe(job.plan.classes.names, drawn, shares, strength))
 
 
-def estimate_shares(logits: Logits, drawn: NDArray[np.float64], *, temperature: float) -> NDArray[np.float64]:
-    """Shares (K,) of the classes among pixels, most likely by the logits of a network that was trained with shares `drawn`."""
+def estimate_shares(logits: Logits, learnt: NDArray[np.float64], *, temperature: float) -> NDArray[np.float64]:
+    """Shares (K,) of the classes among pixels, most likely by the logits of a network that has learnt the shares `learnt`."""
     posterior = _softmax(logits / temperature)
-    shares = drawn
+    shares = learnt
     for _ in range(500):
-        weighted = posterior * (shares / drawn)
+        weighted = posterior * (shares / learnt)
         weighted /= weighted.sum(axis=1, keepdims=True)
         before, shares = shares, _at_least(weighted.mean(axis=0))
         if np.abs(shares - before).max() < 1e-6:
@@ -83,11 +84,11 @@ def estimate_shares(logits: Logits, drawn: NDArray[np.float64], *, temperature: 
     return shares
 
 
-def fit_temperature(logits: Logits, classes: NDArray[np.intp], drawn: NDArray[np.float64]) -> float:
+def fit_temperature(logits: Logits, classes: NDArray[np.intp], learnt: NDArray[np.float64]) -> float:
     """The one of `TEMPERATURES` by which labelled pixels surprise least, each class weighing as in the training; 1 of none."""
     if not len(classes):
         return 1.0
-    weights = (drawn / np.maximum(np.bincount(classes, minlength=len(drawn)), 1))[classes]
+    weights = (learnt / np.maximum(np.bincount(classes, minlength=len(learnt)), 1))[classes]
 
     def surprise(temperature: float) -> float:
         chosen = _softmax(logits / temperature)[np.arange(len(classes)), classes]
@@ -112,6 +113,14 @@ def drawn_shares(samples: PatchSamples, num_classes: int) -> NDArray[np.float64]
         cut, _ = samples.cut(index, samples.rng(index, 1))
         counts += np.bincount(cut.label.ravel(), minlength=256)[:num_classes]
     return _at_least(counts / max(1.0, counts.sum()))
+
+
+def weighted_shares(drawn: NDArray[np.float64], class_weights: Sequence[float] | None) -> NDArray[np.float64]:
+    """The shares (K,) that a network learns of pixels with the shares `drawn`, each class weighing as in the loss."""
+    if class_weights is None:
+        return drawn
+    weighted = drawn * np.asarray(class_weights)
+    return _at_least(weighted / weighted.sum())
 
 
 def _trained(job: TrainingJob, checkpoint: Checkpoint) -> nn.Module:
