@@ -564,3 +564,15 @@ def test_an_unknown_engine_is_refused_with_the_names() -> None:
         parse_config("TEST:\n  ENGINE: tensorflow\n", "job.yaml")
     for name in ("auto", "fastest", "torch", "openvino", "onnxruntime"):
         assert name in str(error.value)
+
+
+def test_without_a_home_folder_speeds_are_measured_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a number without a name in a container."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    speeds.save_speeds("a", {"torch": 1.0})
+    assert speeds.load_speeds("a") is None

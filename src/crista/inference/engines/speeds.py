@@ -23,7 +23,13 @@ Speeds = dict[str, float]
 
 
 def machine_file() -> Path:
-    """`crista/engines.json` in the user's cache folder."""
+    """`crista/engines.json` in the user's cache folder.
+
+    Raises
+    ------
+    RuntimeError
+        If the user has no home folder, as under a number without a name in a container.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crista" / "engines.json"
 
 
@@ -45,18 +51,18 @@ def load_speeds(key: str) -> Speeds | None:
 
 
 def save_speeds(key: str, speeds: Mapping[str, float]) -> None:
-    """Remember `speeds`; a folder that cannot be written is done without."""
+    """Remember `speeds`; a folder that cannot be written, or is not there, is done without."""
     known = _load_all()
     known.pop(key, None)
     kept = dict([*known.items(), (key, dict(speeds))][-MOST_ENTRIES:])
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         atomic_write(machine_file(), json.dumps({"version": VERSION, "milliseconds": kept}, indent=1))
 
 
 def _load_all() -> dict[str, Any]:
     try:
         content = json.loads(machine_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, RuntimeError, ValueError):
         return {}
     fits = isinstance(content, dict) and content.get("version") == VERSION and isinstance(content.get("milliseconds"), dict)
     return dict(content["milliseconds"]) if fits else {}
