@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from crista.metrics.confusion import compute_confusion
+from crista.metrics.overlap import recall
 from crista.models import build_model
 from crista.models.placement import to_layout
 from crista.patches.dataset import PatchSamples
@@ -171,14 +173,11 @@ def _shifted(bias: torch.Tensor, shift: NDArray[np.float64]) -> torch.Tensor:
 
 def _recalls(logits: Logits, classes: NDArray[np.intp]) -> NDArray[np.float64]:
     """Share (K,) of the pixels of each class that are found; 0 of a class without pixels."""
-    num_classes = logits.shape[1]
-    found = classes[logits.argmax(axis=1) == classes]
-    return np.bincount(found, minlength=num_classes) / np.maximum(np.bincount(classes, minlength=num_classes), 1)
+    return np.nan_to_num(recall(compute_confusion(classes, logits.argmax(axis=1), num_classes=logits.shape[1])))
 
 
 def _softmax(logits: Logits) -> NDArray[np.float64]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+    return np.asarray(torch.from_numpy(logits).softmax(dim=1).numpy())
 
 
 def _at_least(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ def warn_of_few_annotated(records: Sequence[ImageRecord], pairs: Mapping[str, Im
         return
     yield Warned(
         f"the figures are of the {annotated / pixels:.1%} of the pixels that are annotated: rare classes are a larger part of "
-        "them than of whole images, and borders between classes are hardly among them. Of whole images they would be lower, in "
-        "one measured case 0.57 instead of 0.79\n    -> to know them, label an image or two in full and measure on these "
+        "them than of whole images, and borders between classes are hardly among them. Of whole images they are usually lower\n"
+        "    -> to know them, label an image or two in full and measure on these "
         "(crista predict MODEL IMAGES --labels LABELS)"
     )
