@@ -21,7 +21,7 @@ from crista.images.write import write_image
 from crista.inference.cover import BlendedAssembler, HaloAssembler, build_assembler, whole_image_assembler
 from crista.inference.engines import TorchEngine
 from crista.inference.engines.base import ScoringEngine
-from crista.inference.orientations import OrientedEngine, orientations
+from crista.inference.orientations import OrientedEngine, orientations, turn
 from crista.inference.predicted import PredictedBlock
 from crista.inference.predictor import Piece, Predictor, ahead
 from crista.inference.scores import labels_of, probabilities_of
@@ -174,7 +174,7 @@ def test_halo_keeps_nothing() -> None:
 )
 def test_orientations_are_distinct(ndim: int, group: str, count: int) -> None:
     image = np.arange(3**ndim).reshape((3,) * ndim)
-    turned = {np.rot90(np.flip(image, f), t, axes=(-2, -1)).tobytes() for f, t in orientations(ndim, group)}  # type: ignore[arg-type]
+    turned = {turn(image, orientation).tobytes() for orientation in orientations(ndim, group)}  # type: ignore[arg-type]
     assert len(turned) == count
 
 
@@ -196,7 +196,7 @@ def test_orientations_are_undone(mode: str, shape: tuple[int, ...]) -> None:
     """An engine that looks at single pixels gives the same with and without orientations."""
     engine = CallingEngine(lambda images: np.concatenate([images, 1 - images], axis=1))
     images = np.random.default_rng(0).random((2, 1, *shape)).astype(np.float32)
-    oriented = OrientedEngine(engine, ndim=len(shape), group="full", mode=mode)  # type: ignore[arg-type]
+    oriented = OrientedEngine(engine, orientations=orientations(len(shape), "full"), mode=mode)  # type: ignore[arg-type]
     np.testing.assert_allclose(oriented(images), engine(images), atol=1e-6)
     np.testing.assert_array_equal(oriented.labels(images, 0.5), oriented(images).argmax(axis=1))
     assert oriented.name == "calling"
@@ -211,7 +211,7 @@ def test_mean_over_orientations_by_hand() -> None:
         return scores
 
     engine = CallingEngine(mark)
-    scores = OrientedEngine(engine, ndim=2, group="flips", mode="mean")(np.zeros((1, 1, 2, 3), np.float32))
+    scores = OrientedEngine(engine, orientations=orientations(2, "flips"), mode="mean")(np.zeros((1, 1, 2, 3), np.float32))
     np.testing.assert_allclose(scores[0, 0], [[0.5, 0, 0.5], [0.5, 0, 0.5]])
 
 
@@ -224,7 +224,7 @@ def test_orientations_that_rule_out_every_class_leave_all_equally_likely() -> No
         scores[:, 2, :, 1:] = 1
         return scores
 
-    oriented = OrientedEngine(CallingEngine(decide), ndim=2, group="flips", mode="min")
+    oriented = OrientedEngine(CallingEngine(decide), orientations=orientations(2, "flips"), mode="min")
     scores = oriented(np.zeros((1, 1, 2, 3), np.float32))
     np.testing.assert_array_equal(scores[0, :, :, 1], [[0, 0], [0, 0], [1, 1]])
     np.testing.assert_allclose(scores[0, :, :, [0, 2]], 1 / 3)
@@ -233,7 +233,9 @@ def test_orientations_that_rule_out_every_class_leave_all_equally_likely() -> No
 
 def test_orientations_do_not_hide_what_is_no_number() -> None:
     broken = CallingEngine(lambda images: np.full((1, 3, *images.shape[2:]), np.nan, np.float32))
-    assert np.isnan(OrientedEngine(broken, ndim=2, group="flips", mode="min")(np.zeros((1, 1, 2, 3), np.float32))).all()
+    assert np.isnan(
+        OrientedEngine(broken, orientations=orientations(2, "flips"), mode="min")(np.zeros((1, 1, 2, 3), np.float32))
+    ).all()
 
 
 def test_scores_to_labels_and_probabilities() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,14 @@ from tests.jobs import (
 
 import crista
 from crista.cli.inspection import definitions_of, estimate_table
+from crista.config.augmentor import Augmentor
 from crista.errors import CheckpointError, ConfigError, CristaError, DataError, PlanError
 from crista.geometry.spacing import Spacing
 from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.metrics import DEFINITIONS, find_estimate
 from crista.results.run_report import write_run_report
+from crista.training.checkpoint import load_checkpoint, save_checkpoint
 from crista.workflow.api import Outcome, run
 from crista.workflow.evaluate import Evaluation
 
@@ -154,6 +158,32 @@ def test_prediction_with_augmentation_turns_with_the_image(binary: Trained, tmp_
     folder = crista.predict(binary.checkpoint, tmp_path / "x", result_dir=tmp_path / "out", overrides=overrides).folder
     straight, turned = pixels(folder.per_image / "a.tif", 2), pixels(folder.per_image / "b.tif", 2)
     np.testing.assert_allclose(np.rot90(straight, axes=(1, 2)), turned, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("trained", "group", "count", "warned"),
+    [
+        ({"VFLIP": True, "HFLIP": True}, "auto", 4, None),
+        ({"VFLIP": True, "HFLIP": True}, "full", 8, "4 of which.*AUGMENTATION_GROUP: auto"),
+        ({"VFLIP": True, "HFLIP": True}, "flips", 4, None),
+        ({}, "auto", 8, "7 of which.*Measure both$"),
+    ],
+)
+def test_augmentation_keeps_to_the_orientations_of_the_training(
+    binary: Trained, tmp_path: Path, trained: dict[str, bool], group: str, count: int, warned: str | None
+) -> None:
+    """Of the training, which is in the checkpoint: the AUGMENTOR of the configuration that predicts is another thing."""
+    checkpoint = load_checkpoint(binary.checkpoint)
+    shown = Augmentor.model_validate({"ENABLE": True, **trained})
+    config = checkpoint.plan.config.model_copy(update={"augmentor": shown})
+    flipped = tmp_path / "flipped.pth"
+    save_checkpoint(flipped, replace(checkpoint, plan=checkpoint.plan.model_copy(update={"config": config})))
+    changes = {"AUGMENTOR": {"ENABLE": True, "ROT90": True}, "TEST": {"AUGMENTATION": True, "AUGMENTATION_GROUP": group}}
+    _, said = run_and_listen(binary.config(predict_only(flipped), changes), tmp_path)
+    assert any(line.startswith(f"TEST.AUGMENTATION = {count} orientations: ") for line in said)
+    warnings = [line for line in said if line.startswith("TEST.AUGMENTATION averages over")]
+    assert len(warnings) == (warned is not None)
+    assert warned is None or re.search(warned, warnings[0])
 
 
 def test_border_crop_leaves_the_border_out_of_the_figures_alone(binary: Trained, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.networks import draw_images, drawn_weights, eager_scores, network_pla
 from crista.inference.engine import build_engine
 from crista.inference.engines import TorchEngine
 from crista.inference.engines.torch_engine import build_network
-from crista.inference.orientations import OrientedEngine
+from crista.inference.orientations import OrientedEngine, orientations
 from crista.models.placement import half_precision
 
 FLIPS: tuple[tuple[tuple[int, ...], int, int], ...] = (((), 1, 1), ((3,), -1, 1), ((4,), 1, -1), ((3, 4), -1, -1))
@@ -58,7 +58,7 @@ def test_a_volume_of_one_slice_is_turned_too() -> None:
     engine = build_engine(plan, drawn_weights(plan), torch.device("cpu"))
     images = draw_images(plan, (1, 16, 24))
     expected = np.mean([engine(np.flip(images, axes).copy())[:, :, :, ::y, ::x] for axes, y, x in FLIPS], axis=0)
-    oriented = OrientedEngine(engine, ndim=3, group="flips", mode="mean")
+    oriented = OrientedEngine(engine, orientations=orientations(3, "flips"), mode="mean")
     np.testing.assert_allclose(oriented(images), expected, atol=1e-6)
 
 

@@ -125,13 +125,14 @@ class Test(Section):
     """Which measurements are made (older files)."""
 
     augmentation: bool = False
-    """Average the prediction over flips and 90° rotations of the image: 8 in 2D, 16 in 3D."""
+    """Average the prediction over flips and 90° rotations of the image: at most 8 in 2D, 16 in 3D."""
 
     augmentation_mode: Literal["mean", "min", "max"] = "mean"
     """How the orientations are put together."""
 
     augmentation_group: Literal["auto", "full", "flips", "none"] = "auto"
-    """Orientations: flips and rotations (`auto`, `full`), flips only, or none."""
+    """Orientations: those that follow from the flips and turns of the training (`auto`; all of them if it had none), all flips
+    and turns (`full`), flips only, or none."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Two classes: a pixel is foreground where its probability is above this. The label image and the metric use the same."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from crista.config.augmentor import Augmentation, DepthFlip, HorizontalFlip, Rotation, Rotation90, VerticalFlip
 from crista.inference.engine import Engine
 from crista.inference.engines.base import ScoringEngine
+from crista.plan.plan import Orientation
 
 COMBINE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mean": lambda a, b: a + b,
@@ -21,22 +23,69 @@ COMBINE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
-def orientations(ndim: int, group: Literal["auto", "full", "flips", "none"]) -> list[tuple[tuple[int, ...], int]]:
-    """(axes to flip, quarter turns in y-x) of every orientation; axes count from the end (-1 is x).
+def orientations(ndim: int, group: Literal["auto", "full", "flips", "none"]) -> list[Orientation]:
+    """Every orientation of a group.
 
-    Full: 8 in 2D (4 turns, with and without a flip of x), 16 in 3D (those, with and without a flip of z; z is never exchanged
-    with y or x). Flips: 4 in 2D, 8 in 3D.
+    Auto and full: 8 in 2D (4 turns, with and without a flip of x), 16 in 3D (those, with and without a flip of z; z is never
+    exchanged with y or x). Flips: 4 in 2D, 8 in 3D.
     """
     if group == "none":
-        return [((), 0)]
+        return [Orientation()]
     if group == "flips":
         axes = range(-ndim, 0)
         return [
-            (tuple(axis for axis, flip in zip(axes, flips, strict=True) if flip), 0)
+            Orientation(reverse=tuple(axis for axis, flip in zip(axes, flips, strict=True) if flip))
             for flips in product([False, True], repeat=ndim)
         ]
-    depth = [(), (-3,)] if ndim == 3 else [()]
-    return [((*z, *x), turns) for z in depth for x in [(), (-1,)] for turns in range(4)]
+    depth: list[tuple[int, ...]] = [(), (-3,)] if ndim == 3 else [()]
+    across: list[tuple[int, ...]] = [(), (-1,)]
+    return [Orientation(reverse=(*z, *x), quarter_turns=turns) for z in depth for x in across for turns in range(4)]
+
+
+def trained_orientations(augmentations: Sequence[Augmentation], patch_size: tuple[int, ...]) -> list[Orientation]:
+    """The orientations of the full group in which a training with `augmentations` has shown its patches, (Z)YX.
+
+    Whatever follows from the flips and turns that were drawn, one after the other; the image as it is first.
+    """
+    ndim = len(patch_size)
+    moves = [move for augmentation in augmentations for move in _moves(augmentation, patch_size)]
+    seen: set[bytes] = set()
+    new = [_corner(ndim)]
+    while new:
+        seen |= {array.tobytes() for array in new}
+        new = [turned for array in new for move in moves if (turned := turn(array, move)).tobytes() not in seen]
+    return [orientation for orientation in orientations(ndim, "full") if turn(_corner(ndim), orientation).tobytes() in seen]
+
+
+def beyond(asked: Sequence[Orientation], known: Sequence[Orientation], ndim: int) -> list[Orientation]:
+    """Those `asked` that turn an image otherwise than all that are `known`: reversing y and x is turning it by 180 degrees."""
+    results = {turn(_corner(ndim), orientation).tobytes() for orientation in known}
+    return [orientation for orientation in asked if turn(_corner(ndim), orientation).tobytes() not in results]
+
+
+def _corner(ndim: int) -> NDArray[np.int64]:
+    """The smallest image that looks otherwise in every orientation."""
+    return np.arange(2**ndim).reshape((2,) * ndim)
+
+
+def _moves(augmentation: Augmentation, patch_size: tuple[int, ...]) -> list[Orientation]:
+    """Flips and quarter turns that `augmentation` draws."""
+    flipped = {DepthFlip: -3, VerticalFlip: -2, HorizontalFlip: -1}.get(type(augmentation))
+    if augmentation.probability == 0:
+        return []
+    if flipped is not None:
+        return [Orientation(reverse=(flipped,))]
+    if isinstance(augmentation, Rotation90):
+        return [Orientation(quarter_turns=1 if patch_size[-2] == patch_size[-1] else 2)]
+    if isinstance(augmentation, Rotation):
+        low, high = sorted(augmentation.degrees)
+        return [Orientation(quarter_turns=turns % 4) for turns in range(-4, 5) if low <= 90 * turns <= high]
+    return []
+
+
+def turn(array: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
+    """A view of `array`, whose last axes are (Z)YX, in `orientation`."""
+    return np.rot90(np.flip(array, orientation.reverse), orientation.quarter_turns, axes=(-2, -1))
 
 
 class OrientedEngine(ScoringEngine):
@@ -46,12 +95,11 @@ class OrientedEngine(ScoringEngine):
         self,
         engine: Engine,
         *,
-        ndim: int,
-        group: Literal["auto", "full", "flips", "none"],
+        orientations: Sequence[Orientation],
         mode: Literal["mean", "min", "max"],
     ) -> None:
         self._engine = engine
-        self._orientations = orientations(ndim, group)
+        self._orientations = orientations
         self._mode = mode
         self.name = engine.name
 
@@ -60,7 +108,7 @@ class OrientedEngine(ScoringEngine):
 
         Where for each class one of the orientations rules it out, all minima are 0: then all classes are equally likely.
         """
-        turned = (self._oriented(images, flips, turns) for flips, turns in self._orientations)
+        turned = (self._oriented(images, orientation) for orientation in self._orientations)
         combined = reduce(COMBINE[self._mode], turned)
         if self._mode == "mean":
             return combined / len(self._orientations)
@@ -70,8 +118,7 @@ class OrientedEngine(ScoringEngine):
         total = combined.sum(dim=1, keepdim=True)
         return (combined / total).masked_fill_(total == 0, 1 / num_scores)
 
-    def _oriented(self, images: NDArray[np.float32], flips: tuple[int, ...], turns: int) -> torch.Tensor:
-        turned = np.rot90(np.flip(images, flips), turns, axes=(-2, -1))
+    def _oriented(self, images: NDArray[np.float32], orientation: Orientation) -> torch.Tensor:
         # A copy always: an axis of one voxel that was turned counts as contiguous to NumPy, and PyTorch does not take it.
-        scores = self._engine.scores(np.array(turned, order="C"))
-        return torch.flip(torch.rot90(scores, -turns, dims=(-2, -1)), flips)
+        scores = self._engine.scores(np.array(turn(images, orientation), order="C"))
+        return torch.flip(torch.rot90(scores, -orientation.quarter_turns, dims=(-2, -1)), orientation.reverse)

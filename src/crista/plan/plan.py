@@ -52,6 +52,15 @@ class LossTerm(Section):
     weight: float
 
 
+class Orientation(Section):
+    """A flip and turn of the image before the network."""
+
+    reverse: tuple[int, ...] = ()
+    """Axes to reverse, from the end: -1 is x."""
+    quarter_turns: int = 0
+    """In the y-x plane, after that."""
+
+
 class InferencePlan(Section):
     """How images are cut into tiles and put together."""
 
@@ -71,6 +80,8 @@ class InferencePlan(Section):
     """Whether tiles give what the whole image gives: the halo covers the receptive field and no layer depends on the tile."""
     engine: str = ""
     """What runs the network; empty until it is chosen."""
+    orientations: tuple[Orientation, ...] = ()
+    """Those that are averaged over. Empty: the image as it is, or not yet decided."""
 
 
 class Plan(Section):

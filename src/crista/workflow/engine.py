@@ -15,7 +15,7 @@ from crista.images.image import ImagePair
 from crista.inference.engine import Engine, build_engine
 from crista.inference.engines import ENGINES, EngineSource, choose_engine, int8_model_path, quantize_engine
 from crista.inference.engines.trial import build_or_say
-from crista.inference.orientations import OrientedEngine, orientations
+from crista.inference.orientations import OrientedEngine, beyond, orientations, trained_orientations
 from crista.inference.predictor import Predictor
 from crista.inference.statistics import StatisticsCache
 from crista.inference.tuning import SAMPLE_VOXELS, take_sample
@@ -36,6 +36,7 @@ def choose_predictor(
     state : folder of what is remembered of this run
     checkpoint : file of `trained`; an 8-bit model lies beside it
     """
+    plan = yield from _decide_orientations(plan, trained.plan)
     pytorch = Predictor(plan, build_engine(plan, trained.weights, device))
     name, largest = max(((name, pair.image) for name, pair in pairs.items()), key=lambda item: prod(item[1].spatial_shape))
     statistics = StatisticsCache(state, plan).of(name, largest)
@@ -44,7 +45,7 @@ def choose_predictor(
         trained.weights,
         device,
         sample=take_sample(pytorch, largest, statistics, SAMPLE_VOXELS[plan.ndim]),
-        num_voxels=_num_orientations(plan) * sum(prod(pair.image.spatial_shape) for pair in pairs.values()),
+        num_voxels=max(1, len(plan.inference.orientations)) * sum(prod(pair.image.spatial_shape) for pair in pairs.values()),
         cache=state / "engines",
         checkpoint=checkpoint,
     )
@@ -86,14 +87,29 @@ def make_int8_model(
     yield Said(record.summary)
 
 
-def _oriented(engine: Engine, plan: Plan) -> Engine:
-    """The engine over several orientations with TEST.AUGMENTATION."""
+def _decide_orientations(plan: Plan, training: Plan) -> Generator[Event, None, Plan]:
+    """With TEST.AUGMENTATION the orientations that are averaged over: those of the training, which gave the network its plan."""
     test = plan.config.test
     if not test.augmentation:
-        return engine
-    return OrientedEngine(engine, ndim=plan.ndim, group=test.augmentation_group, mode=test.augmentation_mode)
+        return plan
+    asked = orientations(plan.ndim, test.augmentation_group)
+    trained = trained_orientations(training.config.augmentor.transforms(training.ndim), training.patch_size)
+    chosen, reason = asked, f"TEST.AUGMENTATION_GROUP: {test.augmentation_group}"
+    if test.augmentation_group == "auto" and len(trained) > 1:
+        chosen, reason = trained, f"those that follow from the flips and turns of the training, of {len(asked)}"
+    elif unknown := beyond(asked, trained, plan.ndim):
+        yield Warned(
+            f"TEST.AUGMENTATION averages over {len(asked)} orientations, {len(unknown)} of which the training did not show to "
+            "the network: where the orientation tells the classes apart, that is worse than no averaging. Measure both"
+            + (", or keep to what it knows with TEST.AUGMENTATION_GROUP: auto" if len(trained) > 1 else "")
+        )
+    decision = Decision(key="TEST.AUGMENTATION", value=f"{len(chosen)} orientations", reason=reason)
+    inference = plan.inference.model_copy(update={"orientations": tuple(chosen)})
+    yield Said(f"TEST.AUGMENTATION = {decision.value}: {reason}")
+    return plan.model_copy(update={"inference": inference, "decisions": (*plan.decisions, decision)})
 
 
-def _num_orientations(plan: Plan) -> int:
-    test = plan.config.test
-    return len(orientations(plan.ndim, test.augmentation_group)) if test.augmentation else 1
+def _oriented(engine: Engine, plan: Plan) -> Engine:
+    """The engine over the orientations of `plan`."""
+    chosen = plan.inference.orientations
+    return OrientedEngine(engine, orientations=chosen, mode=plan.config.test.augmentation_mode) if chosen else engine
