@@ -22,6 +22,7 @@ from crista.cli.screen import Screen
 if TYPE_CHECKING:
     from types import FrameType
 
+    from crista.plan.events import Event
     from crista.workflow.api import OnEvent, Outcome
     from crista.workflow.request import Request
 
@@ -121,36 +122,58 @@ def demo(
 
 def carry_out(request: Request, screen: Screen) -> None:
     """Run a request with progress on the screen."""
+    interrupt = TrainingInterrupt(request, screen)
 
     def go(on_event: OnEvent) -> Outcome:
         from crista.workflow.api import finish
 
-        return finish(request, on_event)
+        def hear(event: Event) -> None:
+            interrupt.follow(event)
+            on_event(event)
+
+        return finish(request, hear)
 
     log = request.folder.log_txt
-    with note(lambda: f"The log of this run: {log}" if log.is_file() else ""), first_interrupt(request, screen):
+    with note(lambda: f"The log of this run: {log}" if log.is_file() else ""), interrupt.released():
         follow(go, screen)
 
 
-@contextmanager
-def first_interrupt(request: Request, screen: Screen) -> Iterator[None]:
-    """The first Ctrl-C ends the training in order; the second one ends the program."""
-    if not request.config.train.enable or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class TrainingInterrupt:
+    """While a network is trained, the first Ctrl-C ends the training in order; else, and the second time, the program."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def __init__(self, request: Request, screen: Screen) -> None:
+        self._request = request
+        self._screen = screen
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def follow(self, event: Event) -> None:
+        """Take Ctrl-C over when the training begins, and give it back when it is over."""
+        from crista.plan.events import StageStarted, TrainingFinished
+
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if isinstance(event, StageStarted) and event.stage == "train":
+            signal.signal(signal.SIGINT, self._stop)
+        elif isinstance(event, TrainingFinished):
+            self._give_back()
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Ctrl-C is what it was when this is over, however the training ended."""
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if signal.getsignal(signal.SIGINT) == self._stop:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        signal.signal(signal.SIGINT, before)
-        request.stop.set()
-        screen.line("\nCtrl-C: the training ends now, what follows it is done. Once more to stop everything", "yellow")
-
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        self._give_back()
+        self._request.stop.set()
+        self._screen.line("\nCtrl-C: the training ends now, what follows it is done. Once more to stop everything", "yellow")
 
 
 def follow(go: Callable[[OnEvent], Outcome], screen: Screen) -> None:
