@@ -29,6 +29,7 @@ from crista.workflow.request import load_any
 pytestmark = pytest.mark.usefixtures("no_drawings_in_module")
 ONE = {"TRAIN": {"EPOCHS": 1}}
 SOME = {"TRAIN": {"EPOCHS": 8}}
+LOW = {"ENABLE": True, "LOWER_PERC": 0.1, "UPPER_PERC": 99.8}
 NO_TEST = {"TEST": {"ENABLE": False}}
 
 
@@ -49,6 +50,22 @@ def samples_of(config: dict[str, Any], where: Path) -> Any:
     plan = make_plan(loaded, report.fingerprint)
     split = make_split(plan, report.train, report.val)
     return prepare_samples(plan, split, map_folder=where / "maps", cache_bytes=2**30)
+
+
+def test_clipping_that_blanks_an_image_is_said(tmp_path: Path) -> None:
+    """Both percentiles of a black image with one bright spot in a thousand pixels are 0, so its objects vanish."""
+    data = write_data(tmp_path / "data", shape=(48, 56))
+    spot = np.zeros((48, 56), np.uint8)
+    spot[20:22, 20:21] = 200
+    write_image(data / "train/x/00.tif", spot, "YX")
+    clipped = {"DATA": {"NORMALIZATION": {"PERC_CLIP": dict(LOW)}}}
+    warning = samples_of(job(data, clipped), tmp_path).warning
+    assert "PERC_CLIP leaves one value in a channel of 1 image" in warning
+    assert "equal: 00." in warning
+    clipped["DATA"]["NORMALIZATION"]["PERC_CLIP"]["UPPER_PERC"] = 100
+    assert samples_of(job(data, clipped), tmp_path).warning == ""
+    _, said = run_and_listen(job(data, ONE, NO_TEST, {"DATA": {"NORMALIZATION": {"PERC_CLIP": LOW}}}), tmp_path / "run")
+    assert sum("PERC_CLIP leaves one value" in line for line in said) == 1
 
 
 # --- files -----------------------------------------------------------------------------------------------

@@ -54,6 +54,12 @@ class ImageStatistics:
         """Number of channels they describe."""
         return len(self.offset)
 
+    @property
+    def leaves_nothing(self) -> bool:
+        """Whether the limits of a channel leave one value, as equal percentiles of a dark image with few bright pixels do."""
+        limits = zip(self.lower or (), self.upper or (), strict=False)
+        return any(low >= high for low, high in limits)
+
     def to_json(self) -> dict[str, list[float] | None]:
         """A dictionary of plain lists."""
         return {key: None if value is None else list(value) for key, value in asdict(self).items()}

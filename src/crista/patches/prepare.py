@@ -36,6 +36,8 @@ class PreparedSamples:
     train: PatchSamples
     validation: PatchSamples
     split: Split
+    warning: str = ""
+    """Of images that clipping leaves nothing of; empty if there are none."""
 
 
 def coding_of(plan: Plan) -> LabelCoding:
@@ -148,7 +150,7 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
         validation_cache,
         repeat_to_rgb=data.force_rgb,
     )
-    return PreparedSamples(train, validation, split)
+    return PreparedSamples(train, validation, split, _warning_of_clipping([*split.train, *split.validation], statistics))
 
 
 def _statistics(plan: Plan, sources: Sequence[Source]) -> list[ImageStatistics]:
@@ -159,6 +161,17 @@ def _statistics(plan: Plan, sources: Sequence[Source]) -> list[ImageStatistics]:
         if key not in known:
             known[key] = compute_statistics(source.pair.image, plan.config.data.normalization)
     return [known[id(source.pair)] for source in sources]
+
+
+def _warning_of_clipping(sources: Sequence[Source], statistics: Sequence[ImageStatistics]) -> str:
+    empty = [source.pair for source, found in zip(sources, statistics, strict=True) if found.leaves_nothing]
+    names = list(dict.fromkeys(pair.name for pair in empty))
+    if not names:
+        return ""
+    return (
+        f"DATA.NORMALIZATION.PERC_CLIP leaves one value in a channel of {plural(len(names), 'image')}, where both limits are "
+        f"equal: {list_names(names)}. The network sees nothing there: move UPPER_PERC towards 100, or set PERC_CLIP.ENABLE: False"
+    )
 
 
 def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> Placer:

@@ -181,6 +181,8 @@ def train_stage(
     split = make_split(plan, report.train, report.val)
     yield Said(split.notice)
     samples = prepare_samples(plan, split, map_folder=folder.prob_map, cache_bytes=cache_bytes())
+    if samples.warning:
+        yield Warned(samples.warning)
     if processes.is_main:
         yield from _show_samples(plan, samples, folder)
         yield FileWritten(draw_network(folder, plan), "drawing of the network")
