@@ -69,6 +69,7 @@ def test_the_configuration_that_is_kept_of_a_prediction_says_what_was_changed(
     request = request_prediction("best.pth", tmp_path / "x", result_dir=tmp_path, overrides=["TEST.THRESHOLD=0.7"])
     assert request.config.test.threshold == 0.7
     assert request.config_text.endswith("\n# changed on the command line: TEST.THRESHOLD=0.7")
+    assert parse_config(request.config_text).config == request.config
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,25 @@ def test_the_configuration_that_is_kept_of_two_folders_is_that_of_the_same_train
     assert made.config.train.max_minutes == expected
     assert bool(made.assumed_minutes) == (expected == 20)
     assert parse_config(made.config_text).config.train.max_minutes == expected
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("DATA.PATCH_SIZE=(32,32,1)", "model.feature_maps=[4, 8]", "TEST.THRESHOLD=0.7"),
+        ("AUGMENTOR.ENABLE=False", "TRAIN.MAX_MINUTES=null"),
+        ("LOSS.IGNORE_INDEX=[254, 255]", "SYSTEM.SEED=3", "SYSTEM.SEED=4"),
+        ("AUGMENTOR={VFLIP: False, GAMMA_CONTRAST: True}", "DATA.CLASS_NAMES=[background, 'a: #b']"),
+        ("DATA.TRAIN.PATH='C:\\it''s'",),
+    ],
+)
+def test_the_configuration_that_is_kept_holds_what_was_changed(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    made = request_automatic(tmp_path / "x", tmp_path / "y", result_dir=tmp_path, overrides=overrides)
+    assert parse_config(made.config_text).config == made.config
+    assert "# This share of the images is not trained on" in made.config_text
+    assert [line for line in made.config_text.splitlines() if line.startswith("# changed")] == [
+        f"# changed on the command line: {change}" for change in overrides
+    ]
 
 
 def predicting(failure: Exception | None = None) -> Generator[Event, None, str]:

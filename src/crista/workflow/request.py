@@ -13,6 +13,7 @@ from typing import Any
 
 from crista.config.automatic import Quality, automatic_config_text
 from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
+from crista.config.overridden import overridden_text
 from crista.config.root import Config
 from crista.plan.budget import MINUTES
 from crista.plan.plan import Plan
@@ -85,7 +86,7 @@ def request_run(
 
 
 def _with_changes(text: str, overrides: Sequence[str]) -> str:
-    """The YAML that is kept beside the results."""
+    """The YAML that is kept beside the results, and what was changed of it, as comments."""
     return text + "".join(f"\n# changed on the command line: {change}" for change in overrides)
 
 
@@ -129,7 +130,7 @@ def request_automatic(
         loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
         if train.max_minutes is None and loaded.config.train.max_minutes is not None:  # null among the overrides: by steps
             assumed = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
-    text = _with_changes(loaded.text, overrides)
+    text = _with_changes(overridden_text(loaded.text, overrides), overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, assumed)
 
 
@@ -182,7 +183,7 @@ def request_prediction(
     if idle:
         notices.append(kept_as_trained(idle))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
-    text = _with_changes(loaded.text, overrides)
+    text = _with_changes(overridden_text(loaded.text, overrides), overrides)
     return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, text, tuple(notices))
 
 
