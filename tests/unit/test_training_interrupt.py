@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ def followed() -> Iterator[Any]:
 
 
 def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def test_in_the_training_the_first_one_ends_it_and_the_second_one_the_program(followed: Any) -> None:

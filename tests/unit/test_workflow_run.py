@@ -18,6 +18,7 @@ from crista.errors import ImageReadError, PredictionError
 from crista.images.dataset import open_pairs
 from crista.images.image import ImagePair
 from crista.images.open import open_image
+from crista.images.write import write_image
 from crista.plan.events import Event, ImageFinished, Warned
 from crista.results.run_folder import RunFolder
 from crista.workflow import run
@@ -84,6 +85,32 @@ def test_the_configuration_that_is_kept_of_two_folders_is_that_of_the_same_train
     assert made.config.train.max_minutes == expected
     assert bool(made.assumed_minutes) == (expected == 20)
     assert parse_config(made.config_text).config.train.max_minutes == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "minutes", "flipped"),
+    [
+        ((8, 32, 32), 1, 10, True),
+        ((8, 32, 32), 9, None, True),
+        ((8, 32, 32), 1, 9, False),
+        ((8, 32, 32), 10, 20, False),
+        ((32, 32), 1, 20, False),
+        (None, 0, 20, False),
+    ],
+)
+def test_z_of_few_volumes_is_flipped_in_a_long_training(
+    tmp_path: Path, shape: tuple[int, ...] | None, count: int, minutes: float | None, flipped: bool
+) -> None:
+    """Where there is no image, the check says so."""
+    for number in range(count):
+        assert shape is not None
+        write_image(tmp_path / f"x/{number}.tif", np.zeros(shape, np.uint8), "ZYX"[-len(shape) :])
+    made = request_automatic(tmp_path / "x", tmp_path / "y", minutes=minutes, result_dir=tmp_path)
+    augmentor = made.config.augmentor
+    assert augmentor.vflip
+    assert augmentor.rot90
+    assert augmentor.zflip == flipped
+    assert parse_config(made.config_text).config == made.config
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 Quality = Literal["fast", "standard", "best"]
+LONG = 10.0
+"""Minutes from which z is flipped in few volumes. Validation IoU of mitochondria in one volume, without and with: 0.79 and 0.86
+after 1600 and 1350 steps, 0.78 and 0.74 after 400."""
 
 _TEXT = """\
 # Made by `crista train`: what is not written here is decided from the images; plan.json says what, and why.
@@ -23,7 +26,7 @@ DATA:
 AUGMENTOR:
   ENABLE: True
   VFLIP: True
-  HFLIP: True
+  HFLIP: True{flip_z}
   ROT90: True
   BRIGHTNESS: True
   BRIGHTNESS_PROB: 0.3
@@ -41,10 +44,16 @@ TEST:
 """
 
 
-def automatic_config_text(images: Path | str, labels: Path | str, *, minutes: float | None, quality: Quality) -> str:
-    """The YAML text of a training on two folders, in so many minutes if they are given."""
+def automatic_config_text(
+    images: Path | str, labels: Path | str, *, few_volumes: bool, minutes: float | None, quality: Quality
+) -> str:
+    """The YAML text of a training on two folders, in so many minutes if they are given.
+
+    `few_volumes`: the images are volumes, and so few that a training of `LONG` minutes or more flips their z too.
+    """
     time = "" if minutes is None else f"\n  MAX_MINUTES: {minutes:g}"
-    return _TEXT.format(images=_quoted(images), labels=_quoted(labels), minutes=time, quality=quality)
+    flip_z = "\n  ZFLIP: True" if few_volumes and minutes is not None and minutes >= LONG else ""
+    return _TEXT.format(images=_quoted(images), labels=_quoted(labels), flip_z=flip_z, minutes=time, quality=quality)
 
 
 def _quoted(path: Path | str) -> str:

@@ -15,6 +15,8 @@ from crista.config.automatic import Quality, automatic_config_text
 from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
 from crista.config.overridden import overridden_text
 from crista.config.root import Config
+from crista.errors import CristaError
+from crista.images.listing import list_images
 from crista.plan.budget import MINUTES
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -27,6 +29,8 @@ PLAIN_NAMES = {"x", "raw", "image", "images", "img", "imgs", "imagestr", "train"
 """Names of folders that do not tell one data set from another."""
 
 
+FEW = 10
+"""Volumes below which a training sees the same objects many times."""
 OF_PREDICTION = ("TEST.", "DATA.TEST.", "SYSTEM.", "PATHS.")
 """How the keys begin that a prediction takes from its own request, see `crista.plan.make.plan_for_prediction`."""
 OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
@@ -119,8 +123,10 @@ def request_automatic(
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
 
+    few_volumes = _are_few_volumes(images)
+
     def load(limit: float | None) -> LoadedConfig:
-        text = automatic_config_text(images, labels, minutes=limit, quality=quality)
+        text = automatic_config_text(images, labels, few_volumes=few_volumes, minutes=limit, quality=quality)
         return parse_config(text, "the configuration that crista made", overrides)
 
     loaded = load(minutes)
@@ -132,6 +138,17 @@ def request_automatic(
             assumed = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
     text = _with_changes(overridden_text(loaded.text, overrides), overrides)
     return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, assumed)
+
+
+def _are_few_volumes(images: Path) -> bool:
+    """Whether there are fewer than `FEW` images and the first is a volume; not where it cannot be opened: the check says why."""
+    from crista.images.open import open_image  # readers are slow to import
+
+    try:
+        files = list_images(images)
+        return len(files) < FEW and open_image(files[0]).ndim == 3
+    except CristaError:
+        return False
 
 
 def start_changes(checkpoint: Path | str) -> tuple[str, ...]:
