@@ -21,7 +21,7 @@ from crista.images.write import write_image
 from crista.inference.cover import BlendedAssembler, HaloAssembler, build_assembler, whole_image_assembler
 from crista.inference.engines import TorchEngine
 from crista.inference.engines.base import ScoringEngine
-from crista.inference.orientations import OrientedEngine, orientations, turn
+from crista.inference.orientations import OrientedEngine, orientations
 from crista.inference.predicted import PredictedBlock
 from crista.inference.predictor import Piece, Predictor, ahead
 from crista.inference.scores import labels_of, probabilities_of
@@ -174,7 +174,7 @@ def test_halo_keeps_nothing() -> None:
 )
 def test_orientations_are_distinct(ndim: int, group: str, count: int) -> None:
     image = np.arange(3**ndim).reshape((3,) * ndim)
-    turned = {turn(image, orientation).tobytes() for orientation in orientations(ndim, group)}  # type: ignore[arg-type]
+    turned = {orientation(image).tobytes() for orientation in orientations(ndim, group)}  # type: ignore[arg-type]
     assert len(turned) == count
 
 

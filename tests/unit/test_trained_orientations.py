@@ -7,9 +7,9 @@ import pytest
 
 from crista.augmentations.pipeline import build_pipeline
 from crista.config import augmentor
-from crista.inference.orientations import trained_orientations, turn
+from crista.geometry.orientation import Orientation
+from crista.inference.orientations import trained_orientations
 from crista.patches.sample import Sample
-from crista.plan.plan import Orientation
 
 
 def chances(**keys: object) -> tuple[augmentor.Augmentation, ...]:
@@ -32,7 +32,7 @@ def chances(**keys: object) -> tuple[augmentor.Augmentation, ...]:
     ],
 )
 def test_orientations_of_a_training_by_hand(keys: dict[str, object], patch: tuple[int, ...], count: int) -> None:
-    trained = trained_orientations(chances(**keys), patch)
+    trained = trained_orientations(build_pipeline(chances(**keys), ndim=3, ignore_index=None).augments, patch)
     assert len(trained) == count
     assert trained[0] == Orientation()
 
@@ -47,5 +47,5 @@ def test_orientations_of_a_training_are_those_of_its_samples(keys: dict[str, obj
     sample = Sample(image=pixels[None].astype(np.float32), label=pixels)
     rng = np.random.default_rng(0)
     shown = {(view := pipeline(sample, rng).label).shape + tuple(view.ravel()) for _ in range(300)}
-    expected = {(view := turn(pixels, one)).shape + tuple(view.ravel()) for one in trained_orientations(chances(**keys), patch)}
+    expected = {(view := one(pixels)).shape + tuple(view.ravel()) for one in trained_orientations(pipeline.augments, patch)}
     assert shown == expected

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.config.augmentor import Augmentation
+from crista.geometry.orientation import Orientation
 from crista.registry import Registry
 
 FloatArray = NDArray[np.float32]
@@ -57,6 +58,10 @@ class Augment(ABC, Generic[ConfigT]):
     def name(self) -> str:
         """Name for traces and file names: that of the configuration class."""
         return type(self.config).__name__
+
+    def orientations(self, shape: tuple[int, ...]) -> tuple[Orientation, ...]:  # noqa: ARG002
+        """Those that it may bring a sample of `shape`, (Z)YX, into; none where it leaves the sample upright."""
+        return ()
 
     @abstractmethod
     def __call__(self, sample: AnySample, rng: np.random.Generator) -> AnySample:

@@ -9,51 +9,41 @@ import numpy as np
 
 from crista.augmentations.base import AUGMENTATIONS, AnySample, Augment, ConfigT
 from crista.config import augmentor
-from crista.geometry.axes import Array
+from crista.geometry.orientation import Orientation
 
 
 class Rearrangement(Augment[ConfigT]):
-    """Pixels change place and nothing else."""
+    """Pixels change place and nothing else: one of its orientations, each as likely."""
 
     @abstractmethod
-    def draw_view(self, shape: tuple[int, ...], rng: np.random.Generator) -> View:
-        """The drawn rearrangement, for arrays whose last axes are `shape`, (Z)YX."""
+    def orientations(self, shape: tuple[int, ...]) -> tuple[Orientation, ...]:
+        """Those to draw from, for arrays whose last axes are `shape`, (Z)YX."""
 
     def __call__(self, sample: AnySample, rng: np.random.Generator) -> AnySample:
         """`sample` with image and label rearranged alike."""
-        view = self.draw_view(sample.label.shape, rng)
-        return sample.with_arrays(image=view(sample.image), label=view(sample.label))
-
-
-class View:
-    """A rearrangement of the last axes: reverse some, or turn the y-x plane."""
-
-    def __init__(self, *, reverse: tuple[int, ...] = (), quarter_turns: int = 0) -> None:
-        self.reverse = reverse
-        self.quarter_turns = quarter_turns
-
-    def __call__(self, array: Array) -> Array:
-        """A contiguous copy of `array`, rearranged."""
-        flipped = np.flip(array, self.reverse) if self.reverse else array
-        return np.ascontiguousarray(np.rot90(flipped, self.quarter_turns, axes=(-2, -1)))
+        choices = self.orientations(sample.label.shape)
+        drawn = choices[int(rng.integers(len(choices)))] if len(choices) > 1 else choices[0]
+        return sample.with_arrays(
+            image=np.ascontiguousarray(drawn(sample.image)), label=np.ascontiguousarray(drawn(sample.label))
+        )
 
 
 @AUGMENTATIONS.register(augmentor.VerticalFlip)
 class FlipY(Rearrangement[augmentor.VerticalFlip]):
     """Reverse y."""
 
-    def draw_view(self, shape: tuple[int, ...], rng: np.random.Generator) -> View:  # noqa: ARG002
-        """y reversed; nothing is drawn."""
-        return View(reverse=(-2,))
+    def orientations(self, shape: tuple[int, ...]) -> tuple[Orientation, ...]:  # noqa: ARG002
+        """y reversed."""
+        return (Orientation(reverse=(-2,)),)
 
 
 @AUGMENTATIONS.register(augmentor.HorizontalFlip)
 class FlipX(Rearrangement[augmentor.HorizontalFlip]):
     """Reverse x."""
 
-    def draw_view(self, shape: tuple[int, ...], rng: np.random.Generator) -> View:  # noqa: ARG002
-        """x reversed; nothing is drawn."""
-        return View(reverse=(-1,))
+    def orientations(self, shape: tuple[int, ...]) -> tuple[Orientation, ...]:  # noqa: ARG002
+        """x reversed."""
+        return (Orientation(reverse=(-1,)),)
 
 
 @AUGMENTATIONS.register(augmentor.DepthFlip)
@@ -65,9 +55,9 @@ class FlipZ(Rearrangement[augmentor.DepthFlip]):
         if self.ndim != 3:
             raise ValueError("DepthFlip (ZFLIP) reverses z, and 2D samples have none: leave it out")
 
-    def draw_view(self, shape: tuple[int, ...], rng: np.random.Generator) -> View:  # noqa: ARG002
-        """z reversed; nothing is drawn."""
-        return View(reverse=(-3,))
+    def orientations(self, shape: tuple[int, ...]) -> tuple[Orientation, ...]:  # noqa: ARG002
+        """z reversed."""
+        return (Orientation(reverse=(-3,)),)
 
 
 @AUGMENTATIONS.register(augmentor.Rotation90)
@@ -78,7 +68,6 @@ class QuarterTurns(Rearrangement[augmentor.Rotation90]):
     degrees.
     """
 
-    def draw_view(self, shape: tuple[int, ...], rng: np.random.Generator) -> View:
-        """A number of quarter turns that keeps the shape."""
-        square = shape[-2] == shape[-1]
-        return View(quarter_turns=int(rng.integers(4)) if square else 2 * int(rng.integers(2)))
+    def orientations(self, shape: tuple[int, ...]) -> tuple[Orientation, ...]:
+        """Turns that keep the shape."""
+        return tuple(Orientation(quarter_turns=turns) for turns in (range(4) if shape[-2] == shape[-1] else (0, 2)))

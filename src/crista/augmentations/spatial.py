@@ -13,6 +13,7 @@ from crista.augmentations.base import AUGMENTATIONS, AnySample, Augment, ConfigT
 from crista.augmentations.warp import Warp, resample
 from crista.config import augmentor
 from crista.errors import ConfigError, Problem
+from crista.geometry.orientation import Orientation
 
 MAX_SHEAR_DEGREES = 80.0
 """Beyond this a shear moves the border by more than five patches, and at 90 degrees to infinity."""
@@ -49,6 +50,11 @@ class ScaleAboutCentre(Deformation[augmentor.Zoom]):
 @AUGMENTATIONS.register(augmentor.Rotation)
 class RotatePlane(Deformation[augmentor.Rotation]):
     """Rotate the y-x plane about its centre."""
+
+    def orientations(self, shape: tuple[int, ...]) -> tuple[Orientation, ...]:  # noqa: ARG002
+        """The quarter turns among its angles."""
+        low, high = sorted(self.config.degrees)
+        return tuple(Orientation(quarter_turns=turns % 4) for turns in range(-4, 5) if low <= 90 * turns <= high)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Warp:  # noqa: ARG002
         """A uniform angle."""

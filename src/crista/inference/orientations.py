@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crista.config.augmentor import Augmentation, DepthFlip, HorizontalFlip, Rotation, Rotation90, VerticalFlip
+from crista.augmentations.base import Augment
+from crista.geometry.orientation import Orientation
 from crista.inference.engine import Engine
 from crista.inference.engines.base import ScoringEngine
-from crista.plan.plan import Orientation
 
 COMBINE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mean": lambda a, b: a + b,
@@ -42,50 +42,31 @@ def orientations(ndim: int, group: Literal["auto", "full", "flips", "none"]) -> 
     return [Orientation(reverse=(*z, *x), quarter_turns=turns) for z in depth for x in across for turns in range(4)]
 
 
-def trained_orientations(augmentations: Sequence[Augmentation], patch_size: tuple[int, ...]) -> list[Orientation]:
-    """The orientations of the full group in which a training with `augmentations` has shown its patches, (Z)YX.
+def trained_orientations(augments: Sequence[Augment[Any]], patch_size: tuple[int, ...]) -> list[Orientation]:
+    """The orientations of the full group in which a training with `augments` has shown its patches, (Z)YX.
 
     Whatever follows from the flips and turns that were drawn, one after the other; the image as it is first.
     """
     ndim = len(patch_size)
-    moves = [move for augmentation in augmentations for move in _moves(augmentation, patch_size)]
+    drawn = [augment for augment in augments if augment.config.probability > 0]
+    moves = [move for augment in drawn for move in augment.orientations(patch_size)]
     seen: set[bytes] = set()
     new = [_corner(ndim)]
     while new:
         seen |= {array.tobytes() for array in new}
-        new = [turned for array in new for move in moves if (turned := turn(array, move)).tobytes() not in seen]
-    return [orientation for orientation in orientations(ndim, "full") if turn(_corner(ndim), orientation).tobytes() in seen]
+        new = [turned for array in new for move in moves if (turned := move(array)).tobytes() not in seen]
+    return [orientation for orientation in orientations(ndim, "full") if orientation(_corner(ndim)).tobytes() in seen]
 
 
 def beyond(asked: Sequence[Orientation], known: Sequence[Orientation], ndim: int) -> list[Orientation]:
     """Those `asked` that turn an image otherwise than all that are `known`: reversing y and x is turning it by 180 degrees."""
-    results = {turn(_corner(ndim), orientation).tobytes() for orientation in known}
-    return [orientation for orientation in asked if turn(_corner(ndim), orientation).tobytes() not in results]
+    results = {orientation(_corner(ndim)).tobytes() for orientation in known}
+    return [orientation for orientation in asked if orientation(_corner(ndim)).tobytes() not in results]
 
 
 def _corner(ndim: int) -> NDArray[np.int64]:
     """The smallest image that looks otherwise in every orientation."""
     return np.arange(2**ndim).reshape((2,) * ndim)
-
-
-def _moves(augmentation: Augmentation, patch_size: tuple[int, ...]) -> list[Orientation]:
-    """Flips and quarter turns that `augmentation` draws."""
-    flipped = {DepthFlip: -3, VerticalFlip: -2, HorizontalFlip: -1}.get(type(augmentation))
-    if augmentation.probability == 0:
-        return []
-    if flipped is not None:
-        return [Orientation(reverse=(flipped,))]
-    if isinstance(augmentation, Rotation90):
-        return [Orientation(quarter_turns=1 if patch_size[-2] == patch_size[-1] else 2)]
-    if isinstance(augmentation, Rotation):
-        low, high = sorted(augmentation.degrees)
-        return [Orientation(quarter_turns=turns % 4) for turns in range(-4, 5) if low <= 90 * turns <= high]
-    return []
-
-
-def turn(array: NDArray[Any], orientation: Orientation) -> NDArray[Any]:
-    """A view of `array`, whose last axes are (Z)YX, in `orientation`."""
-    return np.rot90(np.flip(array, orientation.reverse), orientation.quarter_turns, axes=(-2, -1))
 
 
 class OrientedEngine(ScoringEngine):
@@ -120,5 +101,5 @@ class OrientedEngine(ScoringEngine):
 
     def _oriented(self, images: NDArray[np.float32], orientation: Orientation) -> torch.Tensor:
         # A copy always: an axis of one voxel that was turned counts as contiguous to NumPy, and PyTorch does not take it.
-        scores = self._engine.scores(np.array(turn(images, orientation), order="C"))
+        scores = self._engine.scores(np.array(orientation(images), order="C"))
         return torch.flip(torch.rot90(scores, -orientation.quarter_turns, dims=(-2, -1)), orientation.reverse)

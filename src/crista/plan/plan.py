@@ -11,6 +11,7 @@ from crista.config.loss import LossTermConfig
 from crista.config.model import Model
 from crista.config.root import Config
 from crista.config.train import Optimizer, ScheduleShape
+from crista.geometry.orientation import Orientation
 
 
 class Decision(Section):
@@ -52,15 +53,6 @@ class LossTerm(Section):
     weight: float
 
 
-class Orientation(Section):
-    """A flip and turn of the image before the network."""
-
-    reverse: tuple[int, ...] = ()
-    """Axes to reverse, from the end: -1 is x."""
-    quarter_turns: int = 0
-    """In the y-x plane, after that."""
-
-
 class InferencePlan(Section):
     """How images are cut into tiles and put together."""
 
@@ -81,7 +73,7 @@ class InferencePlan(Section):
     engine: str = ""
     """What runs the network; empty until it is chosen."""
     orientations: tuple[Orientation, ...] = ()
-    """Those that are averaged over. Empty: the image as it is, or not yet decided."""
+    """Those of the image that are averaged over. Empty: the image as it is, or not yet decided."""
 
 
 class Plan(Section):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from crista.augmentations import build_pipeline
 from crista.config.engine import Torch, engine_named
 from crista.errors import EngineError
 from crista.images.image import ImagePair
@@ -93,7 +94,9 @@ def _decide_orientations(plan: Plan, training: Plan) -> Generator[Event, None, P
     if not test.augmentation:
         return plan
     asked = orientations(plan.ndim, test.augmentation_group)
-    trained = trained_orientations(training.config.augmentor.transforms(training.ndim), training.patch_size)
+    transforms = training.config.augmentor.transforms(training.ndim)
+    pipeline = build_pipeline(transforms, ndim=training.ndim, ignore_index=training.classes.ignore_index)
+    trained = trained_orientations(pipeline.augments, training.patch_size)
     chosen, reason = asked, f"TEST.AUGMENTATION_GROUP: {test.augmentation_group}"
     if test.augmentation_group == "auto" and len(trained) > 1:
         chosen, reason = trained, f"those that follow from the flips and turns of the training, of {len(asked)}"
