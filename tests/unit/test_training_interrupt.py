@@ -39,6 +39,7 @@ def press() -> None:
 
 def test_in_the_training_the_first_one_ends_it_and_the_second_one_the_program(followed: Any) -> None:
     followed.interrupt.follow(StageStarted("train", 9))
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     press()
     assert followed.stop.is_set()
     assert "the training ends now" in followed.said[0]

@@ -18,11 +18,11 @@ from crista.cli import options
 from crista.cli.note import note
 from crista.cli.progress import LineListener, listener
 from crista.cli.screen import Screen
+from crista.plan.events import Event, StageStarted, TrainingFinished
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from crista.plan.events import Event
     from crista.workflow.api import OnEvent, Outcome
     from crista.workflow.request import Request
 
@@ -148,8 +148,6 @@ class TrainingInterrupt:
 
     def follow(self, event: Event) -> None:
         """Take Ctrl-C over when the training begins, and give it back when it is over."""
-        from crista.plan.events import StageStarted, TrainingFinished
-
         if threading.current_thread() is not threading.main_thread():
             return
         if isinstance(event, StageStarted) and event.stage == "train":
