@@ -45,6 +45,24 @@ def test_the_plan_of_two_folders(make_data: MakeData, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     for word in ("TRAIN.MAX_MINUTES", "DATA.N_CLASSES", "counted in the label images", "(4, 8)"):
         assert word in printed
+    told = " ".join(printed.split())
+    assert "AUGMENTOR VFLIP, HFLIP, ROT90, BRIGHTNESS, CONTRAST turned, mirrored, brighter or darker, an image is as" in told
+    assert "DATA.VAL.SPLIT_TRAIN 0.2 not trained on" in told
+
+
+def test_python_plans_two_folders_as_the_command_line_does(make_data: MakeData, capsys: pytest.CaptureFixture[str]) -> None:
+    import crista
+
+    data = make_data(test=0)
+    folders = data / "train/x", data / "train/y"
+    made = crista.make_plan(*folders, overrides=["TRAIN.MAX_MINUTES=7", "AUGMENTOR.ROT90=False"])
+    assert main(["plan", *map(str, folders), "--minutes", "7", "--set", "AUGMENTOR.ROT90=False"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for item in made.decisions:
+        assert f"{item.key} {item.value} {item.reason}" in printed
+    assert {item.key: item.reason for item in made.decisions}["AUGMENTOR"] == "given"
+    with pytest.raises(TypeError, match="labels go with a folder of images"):
+        crista.make_plan({}, folders[1])
 
 
 def test_the_plan_says_what_was_not_given_and_what_has_no_effect(

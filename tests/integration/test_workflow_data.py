@@ -20,9 +20,10 @@ from crista.images.write import write_image
 from crista.metrics.confusion import compute_confusion
 from crista.metrics.overlap import foreground_iou
 from crista.patches.prepare import make_split, prepare_samples
+from crista.plan.events import Event, Warned
 from crista.plan.make import make_plan
 from crista.training.checkpoint import load_checkpoint
-from crista.workflow.api import Outcome, listen, run, silent
+from crista.workflow.api import Outcome, listen, predict, run, silent
 from crista.workflow.check import check
 from crista.workflow.request import load_any
 
@@ -66,6 +67,25 @@ def test_clipping_that_blanks_an_image_is_said(tmp_path: Path) -> None:
     assert samples_of(job(data, clipped), tmp_path).warning == ""
     _, said = run_and_listen(job(data, ONE, NO_TEST, {"DATA": {"NORMALIZATION": {"PERC_CLIP": LOW}}}), tmp_path / "run")
     assert sum("PERC_CLIP leaves one value" in line for line in said) == 1
+
+
+def test_clipping_that_blanks_an_image_to_predict_is_said(tmp_path: Path) -> None:
+    """Once after each prediction, also where the image was predicted before, and where it was predicted in blocks."""
+    data = write_data(tmp_path / "data", shape=(48, 56))
+    clipped = {"DATA": {"NORMALIZATION": {"PERC_CLIP": LOW}}}
+    outcome, said = run_and_listen(job(data, ONE, clipped), tmp_path / "run")
+    assert [line for line in said if "PERC_CLIP" in line] == []
+    spot = np.zeros((48, 56), np.uint8)
+    spot[20:22, 20:21] = 200
+    write_image(data / "new/dark.tif", spot, "YX")
+    write_image(data / "new/usual.tif", open_image(data / "test/x/00.tif").read()[0], "YX")
+    for by_chunks in (False, False, True):
+        heard: list[Event] = []
+        changes = [f"TEST.BY_CHUNKS.ENABLE={by_chunks}"]
+        predict(best(outcome), data / "new", result_dir=tmp_path / "new", overrides=changes, on_event=heard.append)
+        [line] = [event.text for event in heard if isinstance(event, Warned) and "PERC_CLIP" in event.text]
+        assert "a channel of 1 image, where both limits are equal: dark. The network sees nothing there" in line
+        assert "-> train one with UPPER_PERC nearer to 100" in line
 
 
 # --- files -----------------------------------------------------------------------------------------------

@@ -178,6 +178,20 @@ def test_what_is_left_out_is_the_checkpoints() -> None:
     assert len(said) == len(made.decisions)  # each is told once
 
 
+@pytest.mark.parametrize("learnt", [True, False])
+def test_by_the_clock_z_is_reversed_as_in_the_checkpoint(learnt: bool) -> None:
+    """Where the number of steps would tell, which nobody knows yet."""
+    keys = {"AUGMENTOR__ENABLE": True, "AUGMENTOR__ZFLIP": "auto", "TRAIN__MAX_MINUTES": 5}
+    volume = facts([(32, 64, 64)])
+    old = plan(volume, **SMALL).model_copy(update={"flips_z": learnt})
+    made = tuned(old, volume, **keys)
+    assert made.flips_z == learnt
+    told = [f"{item.value}: {item.reason}" for item in made.decisions if item.key == "AUGMENTOR.ZFLIP"]
+    assert told == [f"{learnt}: that of old.pth"]
+    assert not tuned(old, volume, **{**keys, "AUGMENTOR__ZFLIP": False}).flips_z
+    assert tuned(old, volume, **{**keys, "TRAIN__MAX_MINUTES": None, "TRAIN__EPOCHS": 5000}).flips_z
+
+
 def test_what_is_given_stays() -> None:
     made = tuned(
         plan(**OLD), DATA__PATCH_SIZE="(32,32,1)", DATA__NORMALIZATION__TYPE="scale_range", MODEL__DROPOUT_VALUES="[0.1]"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from crista.config.augmentor import DepthFlip
 from crista.config.load import config_from_dict
 from crista.config.train import SGD, Adam, AdamW, ConstantRate, OneCycle, ReduceOnPlateau, WarmupCosine
 from crista.errors import PlanError
@@ -14,6 +15,7 @@ from crista.images.fingerprint import Fingerprint, ImageFacts
 from crista.images.labels import LabelCoding
 from crista.plan.make import make_plan, plan_for_prediction
 from crista.plan.plan import Plan
+from crista.plan.preparation import with_reasons
 from crista.plan.topology import network_stride, receptive_field_radius
 
 
@@ -72,6 +74,100 @@ def test_everything_is_decided_from_the_data_alone() -> None:
     assert not made.save_probabilities
     assert made.patience is None
     assert all(len(decision.reason) > 4 for decision in made.decisions)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            {},
+            {
+                "DATA.VAL.SPLIT_TRAIN": "0.1: so much of the training images is not trained on: it chooses the best network",
+                "DATA.NORMALIZATION": "zero_mean_unit_variance: each channel of each image by its own mean and standard "
+                "deviation: how bright an image was recorded does not matter",
+                "AUGMENTOR": "none: AUGMENTOR.ENABLE is left out: patches are shown as they are",
+            },
+        ),
+        (
+            {
+                "DATA__VAL__SPLIT_TRAIN": 0.1,
+                "DATA__NORMALIZATION__TYPE": "div",
+                "AUGMENTOR__ENABLE": True,
+                "AUGMENTOR__ZFLIP": True,
+                "AUGMENTOR__CUTOUT": True,
+                "AUGMENTOR__VFLIP": True,
+            },
+            {"DATA.VAL.SPLIT_TRAIN": "0.1: given", "DATA.NORMALIZATION": "div: given", "AUGMENTOR": "VFLIP, CUTOUT: given"},
+        ),
+        (
+            {
+                "DATA__VAL__FROM_TRAIN": False,
+                "DATA__VAL__PATH": "val/x",
+                "DATA__NORMALIZATION__ZERO_MEAN_UNIT_VAR__MEAN_VAL": 3,
+                "DATA__NORMALIZATION__ZERO_MEAN_UNIT_VAR__STD_VAL": 2,
+                "AUGMENTOR__ENABLE": False,
+                "AUGMENTOR__VFLIP": True,
+            },
+            {
+                "DATA.VAL.PATH": "val/x: given",
+                "DATA.NORMALIZATION": "zero_mean_unit_variance: by the mean and standard deviation that are given",
+                "AUGMENTOR": "none: given",
+            },
+        ),
+        (
+            {"DATA__VAL__CROSS_VAL": True, "DATA__VAL__CROSS_VAL_FOLD": 2},
+            {"DATA.VAL.CROSS_VAL_FOLD": "2 of 5: given"},
+        ),
+    ],
+)
+def test_what_the_network_is_shown_is_told(keys: dict[str, Any], expected: dict[str, str]) -> None:
+    said = {item.key: f"{item.value}: {item.reason}" for item in plan(**keys).decisions}
+    assert expected.items() <= said.items()
+    assert len([key for key in said if key.startswith("DATA.VAL.")]) == 1
+
+
+def test_the_flip_of_z_is_told_of_volumes() -> None:
+    keys = {"AUGMENTOR__ENABLE": True, "AUGMENTOR__ZFLIP": True, "AUGMENTOR__HFLIP": True}
+    values = [item.value for item in plan(facts([(32, 64, 64)] * 3), **keys).decisions if item.key == "AUGMENTOR"]
+    assert values == ["HFLIP, ZFLIP"]
+
+
+AUTO = {"AUGMENTOR__ENABLE": True, "AUGMENTOR__ZFLIP": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "keys", "flips", "said"),
+    [
+        ([(32, 64, 64)] * 9, {**AUTO, "TRAIN__EPOCHS": 120}, True, "about 600 steps see the same few volumes often"),
+        ([(32, 64, 64)] * 9, {**AUTO, "TRAIN__EPOCHS": 119}, False, "about 595 steps; fewer than 600 learn more"),
+        ([(32, 64, 64)] * 10, {**AUTO, "TRAIN__EPOCHS": 900}, False, "there are 10 volumes; only of fewer than 10"),
+        ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9}, False, "when the training starts: True if 600 steps fit"),
+        ([(64, 64)], AUTO, False, None),
+        ([(64, 64)], {**AUTO, "AUGMENTOR__ZFLIP": True}, False, None),
+        ([(32, 64, 64)], {**AUTO, "AUGMENTOR__ZFLIP": True}, True, None),
+        ([(32, 64, 64)], {**AUTO, "AUGMENTOR__ENABLE": False}, False, None),
+        ([(32, 64, 64)], {"TRAIN__EPOCHS": 900}, False, None),
+    ],
+)
+def test_z_is_reversed_in_few_volumes_and_many_steps(
+    shapes: list[tuple[int, ...]], keys: dict[str, Any], flips: bool, said: str | None
+) -> None:
+    """One patch of 32 x 64 x 64 from each, two patches a step."""
+    made = plan(facts(shapes), **{"DATA__PATCH_SIZE": f"({str(shapes[0])[1:-1]}, 1)", "TRAIN__BATCH_SIZE": 2, **keys})
+    assert made.flips_z == flips
+    assert any(isinstance(change, DepthFlip) for change in made.augmentations) == flips
+    reasons = [item.reason for item in made.decisions if item.key == "AUGMENTOR.ZFLIP"]
+    assert len(reasons) == (said is not None)
+    assert said is None or said in reasons[0]
+
+
+def test_a_configuration_that_nobody_gave_has_reasons_of_its_own() -> None:
+    made = plan(AUGMENTOR__ENABLE=True, AUGMENTOR__VFLIP=True, TRAIN__EPOCHS=3)
+    told = with_reasons(made, {"AUGMENTOR": "as likely", "TRAIN.LR": "was not given", "TRAIN.NONE": "no such key"})
+    assert reason(told, "AUGMENTOR") == "as likely"
+    assert reason(told, "TRAIN.EPOCHS") == "given"
+    assert reason(told, "TRAIN.LR") == reason(made, "TRAIN.LR")
+    assert [item.key for item in told.decisions] == [item.key for item in made.decisions]
 
 
 def test_what_is_given_is_kept_and_said_to_be_given() -> None:

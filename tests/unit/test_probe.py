@@ -285,6 +285,35 @@ def test_what_is_given_is_not_made_smaller(monkeypatch: pytest.MonkeyPatch) -> N
     assert plan.decisions[-1].reason == "about 300 steps in the time that is left, 250 are wanted"
 
 
+@pytest.mark.parametrize(("seconds", "flips"), [(0.5, True), (0.501, False)])
+def test_few_volumes_are_reversed_in_z_where_many_steps_fit(monkeypatch: pytest.MonkeyPatch, seconds: float, flips: bool) -> None:
+    """300 s are 600 steps of 0.5 s. A training that goes on, with more time, does as before."""
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5", "AUGMENTOR.ENABLE=True", "AUGMENTOR.ZFLIP=auto"]).config
+    volumes = facts([(32, 64, 64)] * 9)
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: seconds)
+    _, plan = drain(choose_plan(config, volumes, torch.device("cpu"), 300.0, None))
+    assert plan.flips_z == flips
+    [decision] = [item for item in plan.decisions if item.key == "AUGMENTOR.ZFLIP"]
+    assert decision.value == str(flips)
+    assert decision.reason.startswith("about 600 steps see the same" if flips else "about 598 steps; fewer")
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 1 / seconds)
+    longer = config_from_dict({}, ["TRAIN.MAX_MINUTES=9", "AUGMENTOR.ENABLE=True", "AUGMENTOR.ZFLIP=auto"]).config
+    _, again = drain(choose_plan(longer, volumes, torch.device("cpu"), 540.0, plan))
+    assert again.flips_z == flips
+    assert adopt(again, plan) is not None
+    [decision] = [item for item in again.decisions if item.key == "AUGMENTOR.ZFLIP"]
+    assert (decision.value, decision.reason) == (str(flips), "as in what was done of this training before")
+
+
+def test_many_volumes_and_what_is_given_are_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 0.1)
+    for count, asked, flips in ((10, "auto", False), (1, "True", True), (1, "False", False)):
+        given = ["TRAIN.MAX_MINUTES=5", "AUGMENTOR.ENABLE=True", f"AUGMENTOR.ZFLIP={asked}"]
+        fingerprint = facts([(32, 64, 64)] * count)
+        _, plan = drain(choose_plan(config_from_dict({}, given).config, fingerprint, torch.device("cpu"), 300.0, None))
+        assert plan.flips_z == flips
+
+
 def test_a_lighter_plan_that_given_keys_do_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five values per level: the full network and the least have as many levels, the light one has four."""
     monkeypatch.setattr(probe, "_time_noise", lambda *_: 100.0)

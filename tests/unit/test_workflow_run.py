@@ -18,7 +18,6 @@ from crista.errors import ImageReadError, PredictionError
 from crista.images.dataset import open_pairs
 from crista.images.image import ImagePair
 from crista.images.open import open_image
-from crista.images.write import write_image
 from crista.plan.events import Event, ImageFinished, Warned
 from crista.results.run_folder import RunFolder
 from crista.workflow import run
@@ -83,34 +82,18 @@ def test_the_configuration_that_is_kept_of_two_folders_is_that_of_the_same_train
     """Its first line tells people to run it; `--minutes` comes as a change of a key."""
     made = request_automatic(tmp_path / "x", tmp_path / "y", minutes=minutes, result_dir=tmp_path, overrides=overrides)
     assert made.config.train.max_minutes == expected
-    assert bool(made.assumed_minutes) == (expected == 20)
+    assert ("TRAIN.MAX_MINUTES" in made.reasons) == (expected == 20)
     assert parse_config(made.config_text).config.train.max_minutes == expected
+    assert made.config.augmentor.zflip == "auto"
 
 
-@pytest.mark.parametrize(
-    ("shape", "count", "minutes", "flipped"),
-    [
-        ((8, 32, 32), 1, 10, True),
-        ((8, 32, 32), 9, None, True),
-        ((8, 32, 32), 1, 9, False),
-        ((8, 32, 32), 10, 20, False),
-        ((32, 32), 1, 20, False),
-        (None, 0, 20, False),
-    ],
-)
-def test_z_of_few_volumes_is_flipped_in_a_long_training(
-    tmp_path: Path, shape: tuple[int, ...] | None, count: int, minutes: float | None, flipped: bool
-) -> None:
-    """Where there is no image, the check says so."""
-    for number in range(count):
-        assert shape is not None
-        write_image(tmp_path / f"x/{number}.tif", np.zeros(shape, np.uint8), "ZYX"[-len(shape) :])
-    made = request_automatic(tmp_path / "x", tmp_path / "y", minutes=minutes, result_dir=tmp_path)
-    augmentor = made.config.augmentor
-    assert augmentor.vflip
-    assert augmentor.rot90
-    assert augmentor.zflip == flipped
-    assert parse_config(made.config_text).config == made.config
+def test_what_was_changed_of_the_own_configuration_has_no_reason_of_its_own(tmp_path: Path) -> None:
+    def reasons(*overrides: str) -> set[str]:
+        return set(request_automatic(tmp_path / "x", tmp_path / "y", result_dir=tmp_path, overrides=overrides).reasons)
+
+    assert reasons() == reasons("DATA.VAL.RANDOM=False") == {"AUGMENTOR", "DATA.VAL.SPLIT_TRAIN", "TRAIN.MAX_MINUTES"}
+    assert reasons("augmentor.vflip=False", "TRAIN.MAX_MINUTES=9") == {"DATA.VAL.SPLIT_TRAIN"}
+    assert reasons("AUGMENTOR={VFLIP: False}", "DATA.VAL.SPLIT_TRAIN=0.1", "TRAIN.EPOCHS=3") == set()
 
 
 @pytest.mark.parametrize(

@@ -27,30 +27,19 @@ def plan(
     override: options.Overrides = None,
 ) -> None:
     """Show every number of a training and the reason of each; nothing is trained, and nothing is timed."""
-    from crista.workflow.request import request_automatic
-
-    screen = Screen()
-    if job is not None and not options.is_yaml(job):
-        images, truth = options.two_folders(job, labels, config)
-        with options.telling_how_to_set():
-            request = request_automatic(images, truth, result_dir=options.DEFAULT_RESULTS, overrides=override or ())
-            tell(request.notices, screen)
-            _show_plan(request.config, screen, request.assumed_minutes)
-        return
-    options.refuse_labels(labels)
-    _show_plan(load_settings(options.one_config(job, config), override, screen), screen)
-
-
-def _show_plan(settings: Config, screen: Screen, assumed_minutes: str = "") -> None:
-    """`assumed_minutes` is why TRAIN.MAX_MINUTES, which nobody gave, is what it is."""
     from crista.workflow import api
 
+    screen, changes = Screen(), override or ()
     with listener(screen) as show:
-        made = api.plan(settings, on_event=show)
+        if job is not None and not options.is_yaml(job):
+            images, truth = options.two_folders(job, labels, config)
+            with options.telling_how_to_set():
+                made = api.plan(images, truth, overrides=changes, on_event=show)
+        else:
+            options.refuse_labels(labels)
+            made = api.plan(options.one_config(job, config), overrides=changes, on_event=show)
     screen.line("")
-    assumed = {"TRAIN.MAX_MINUTES": assumed_minutes}
-    rows = [(item.key, item.value, assumed.get(item.key) or item.reason) for item in made.decisions]
-    screen.table(("Key", "Value", "Reason"), rows)
+    screen.table(("Key", "Value", "Reason"), [(item.key, item.value, item.reason) for item in made.decisions])
 
 
 def evaluate(

@@ -165,8 +165,8 @@ class Augmentor(Section):
     """Reverse x."""
     hflip_prob: Probability | None = None
     """Its probability. Left out: DA_PROB, else 0.5."""
-    zflip: bool = False
-    """Reverse z (3D)."""
+    zflip: bool | Literal["auto"] = False
+    """Reverse z (3D). `auto`: in a training of many steps on few volumes."""
     zflip_prob: Probability | None = None
     """Its probability. Left out: DA_PROB, else 0.5."""
     rot90: bool = False
@@ -280,8 +280,17 @@ class Augmentor(Section):
                 raise ValueError(f"{name.upper()} {value} must rise: ({value[1]:g}, {value[0]:g})?")
         return self
 
+    def switched_on(self, ndim: int) -> tuple[str, ...]:
+        """The keys of the augmentations that are switched on, ``VFLIP``, not those left open; none with ENABLE: False."""
+        fields = type(self).model_fields
+        switches = [name for name in fields if f"{name}_prob" in fields and not (name == "zflip" and ndim == 2)]
+        return tuple(name.upper() for name in switches if self.enable and getattr(self, name) is True)
+
     def transforms(self, ndim: int) -> tuple[Augmentation, ...]:
-        """The augmentations that are switched on, in the order in which they are applied; none with ENABLE: False."""
+        """The augmentations that are switched on, in the order in which they are applied; none with ENABLE: False.
+
+        ZFLIP: auto is not among them: `Plan.augmentations` knows what was decided.
+        """
         if not self.enable:
             return ()
         candidates = [*self._flips(ndim), *self._deformations(ndim), *self._intensity_changes()]
@@ -290,7 +299,7 @@ class Augmentor(Section):
     def _flips(self, ndim: int) -> list[tuple[bool, Augmentation]]:
         chance = self._chance
         return [
-            (self.zflip and ndim == 3, DepthFlip(probability=chance(self.zflip_prob))),
+            (self.zflip is True and ndim == 3, DepthFlip(probability=chance(self.zflip_prob))),
             (self.vflip, VerticalFlip(probability=chance(self.vflip_prob))),
             (self.hflip, HorizontalFlip(probability=chance(self.hflip_prob))),
             (self.rot90, Rotation90(probability=chance(self.rot90_prob))),

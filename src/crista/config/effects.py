@@ -137,7 +137,8 @@ IDLE: tuple[Idle, ...] = (
         lambda c: not ((c.augmentor.enable and c.augmentor.aug_samples) or c.data.train.probability_map or c.loss.ignored_values),
         "AUGMENTOR.ENABLE or AUGMENTOR.AUG_SAMPLES is False",
     ),
-    Idle(("AUGMENTOR.ZFLIP", "AUGMENTOR.ZOOM_IN_Z"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
+    Idle(("AUGMENTOR.ZFLIP",), lambda c: c.problem.ndim == "2D" and c.augmentor.zflip != "auto", "PROBLEM.NDIM is 2D"),
+    Idle(("AUGMENTOR.ZOOM_IN_Z",), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(("MODEL.Z_DOWN", "MODEL.ISOTROPY"), lambda c: c.problem.ndim == "2D", "PROBLEM.NDIM is 2D"),
     Idle(
         ("PATHS.CHECKPOINT_FILE",),

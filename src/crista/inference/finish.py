@@ -48,6 +48,7 @@ def finish_image(tasks: Sequence[Task], reports: Sequence[TaskReport], plan: Pla
         boundaries=report.boundaries,
         uncertainty=_join_uncertainty(tasks, reports, folders),
         files=report.files,
+        is_blank=report.is_blank,
     )
     record.save(folders.state)
     with suppress(OSError):  # a slow worker may write there still; then the next run removes it
@@ -75,8 +76,9 @@ def _add(one: TaskReport, other: TaskReport) -> TaskReport:
     }
     seconds = {key: one.seconds.get(key, 0.0) + other.seconds.get(key, 0.0) for key in {**one.seconds, **other.seconds}}
     score = one.patch_iou if one.patch_iou is not None else other.patch_iou
-    boundaries = {**one.boundaries, **other.boundaries}
-    return TaskReport(one.key, confusions, seconds, score, boundaries, one.files + other.files)  # type: ignore[arg-type]
+    boundaries, files = {**one.boundaries, **other.boundaries}, one.files + other.files
+    is_blank = one.is_blank or other.is_blank
+    return TaskReport(one.key, confusions, seconds, score, boundaries, files, is_blank=is_blank)  # type: ignore[arg-type]
 
 
 class _Large:

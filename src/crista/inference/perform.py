@@ -70,7 +70,7 @@ def _piece_of(
     conclude: Callable[[Task, TaskReport], T],
 ) -> Piece[T]:
     image, plan = task.pair.image, predictor.plan
-    shape = image.spatial_shape
+    shape, found = image.spatial_shape, statistics.of(task.name, image)
     predicted = PredictedBlock(
         task.block,
         plan.classes.num_classes,
@@ -92,9 +92,9 @@ def _piece_of(
         report = finish_one(task, predicted, plan, folders)
         rest = time.perf_counter() - started - sum(report.seconds.values())
         seconds = {task.stages[0]: predicted.network_seconds, "writing": rest, **report.seconds}
-        return conclude(task, replace(report, seconds=seconds, entropy=entropy))
+        return conclude(task, replace(report, seconds=seconds, entropy=entropy, is_blank=found.leaves_nothing))
 
-    return Piece(image, statistics.of(task.name, image), assembler, predicted, finish)
+    return Piece(image, found, assembler, predicted, finish)
 
 
 def _check_numbers(task: Task, entropy: NDArray[np.float64] | None) -> None:

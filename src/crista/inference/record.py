@@ -17,7 +17,7 @@ from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image, ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
-RECORD_FORMAT = "3: boundaries, uncertainty, blocks normalised like their images"
+RECORD_FORMAT = "4: boundaries, uncertainty, blocks normalised like their images, whether clipping left nothing"
 """Part of every key: what an earlier version kept is made anew."""
 
 
@@ -40,6 +40,8 @@ class ImageRecord:
     """Mean entropy of the scores, 0 to 1; None where it was not gathered."""
     files: tuple[str, ...] = ()
     """Every file written for it."""
+    is_blank: bool = False
+    """Whether clipping leaves one value in a channel (`ImageStatistics.leaves_nothing`)."""
 
     def save(self, folder: Path) -> None:
         """Write the record aside and rename it."""
@@ -52,6 +54,7 @@ class ImageRecord:
             "boundaries": {stage: counts.tolist() for stage, counts in self.boundaries.items()},
             "uncertainty": self.uncertainty,
             "files": list(self.files),
+            "is_blank": self.is_blank,
         }
         atomic_write(folder / f"{self.name}.json", json.dumps(content))
 
@@ -73,6 +76,7 @@ def load_record(folder: Path, name: str, key: str) -> ImageRecord | None:
         boundaries=boundaries,
         uncertainty=content["uncertainty"],
         files=tuple(content["files"]),
+        is_blank=content["is_blank"],
     )
 
 

@@ -120,6 +120,8 @@ class TaskReport:
     files: tuple[str, ...] = ()
     entropy: NDArray[np.float64] | None = None
     """Sums of the entropy in its cells (see `crista.inference.uncertainty`), in a file of their own; None where not gathered."""
+    is_blank: bool = False
+    """Whether clipping leaves one value in a channel of its image (`ImageStatistics.leaves_nothing`)."""
     engine: str = ""
     """What a worker computed it with; not kept."""
 
@@ -132,6 +134,7 @@ class TaskReport:
             "patch_iou": self.patch_iou,
             "boundaries": {stage: counts.tolist() for stage, counts in self.boundaries.items()},
             "files": list(self.files),
+            "is_blank": self.is_blank,
         }
         atomic_write(path, json.dumps(content))
 
@@ -144,7 +147,8 @@ def load_report(path: Path, key: str) -> TaskReport | None:
     confusions, boundaries = (
         {stage: np.asarray(counts, np.int64) for stage, counts in content[kind].items()} for kind in ("confusions", "boundaries")
     )
-    return TaskReport(key, confusions, content["seconds"], content["patch_iou"], boundaries, tuple(content["files"]))
+    files, is_blank = tuple(content["files"]), content["is_blank"]
+    return TaskReport(key, confusions, content["seconds"], content["patch_iou"], boundaries, files, is_blank=is_blank)
 
 
 def keep_report(task: Task, report: TaskReport, folders: OutputFolders) -> TaskReport:

@@ -17,6 +17,7 @@ from crista.config.data import Normalization, PercentileClip
 from crista.errors import ConfigError, Problem
 from crista.geometry.axes import Array
 from crista.images.image import Image
+from crista.images.wording import list_names, plural
 from crista.patches.intensities import Intensities, Limits, Summary, open_intensities
 
 STD_FLOOR = 1e-6
@@ -148,6 +149,14 @@ def compute_limits(config: PercentileClip, num_channels: int, intensities: Inten
         side = found.get(percentage) or per_channel(values, num_channels) or [none] * num_channels
         sides.append([float(np.float32(value)) for value in side])
     return list(zip(*sides, strict=True))
+
+
+def clipped_to_nothing(names: Sequence[str]) -> str:
+    """What there is to say of the images of these names, whose `leaves_nothing` is true."""
+    return (
+        f"DATA.NORMALIZATION.PERC_CLIP leaves one value in a channel of {plural(len(names), 'image')}, where both limits are "
+        f"equal: {list_names(names)}. The network sees nothing there"
+    )
 
 
 def compute_span(summary: Summary) -> float:

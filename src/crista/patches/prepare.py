@@ -21,7 +21,7 @@ from crista.patches.blocks import ClassProfile, profile_classes
 from crista.patches.class_sampling import AnywherePlacer, MixedPlacer
 from crista.patches.cutting import PixelCache
 from crista.patches.dataset import PatchSamples
-from crista.patches.normalization import ImageStatistics, compute_statistics
+from crista.patches.normalization import ImageStatistics, clipped_to_nothing, compute_statistics
 from crista.patches.placing import GridPlacer, MappedPlacer, Placer, RandomPlacer, Replicated
 from crista.patches.probability_map import ProbabilityMaps
 from crista.patches.split import Source, Split, missing_classes, split_pairs, whole_sources
@@ -122,7 +122,7 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
     """
     data = plan.config.data
     coding = coding_of(plan)
-    pipeline = build_pipeline(plan.config.augmentor.transforms(plan.ndim), ndim=plan.ndim, ignore_index=plan.classes.ignore_index)
+    pipeline = build_pipeline(plan.augmentations, ndim=plan.ndim, ignore_index=plan.classes.ignore_index)
     train_cache = PixelCache(coding, limit_bytes=cache_bytes if data.train.in_memory else 0)
     same = data.val.in_memory == data.train.in_memory  # of one cache, so that both together keep to the limit
     validation_cache = train_cache if same else PixelCache(coding, limit_bytes=cache_bytes if data.val.in_memory else 0)
@@ -166,12 +166,7 @@ def _statistics(plan: Plan, sources: Sequence[Source]) -> list[ImageStatistics]:
 def _warning_of_clipping(sources: Sequence[Source], statistics: Sequence[ImageStatistics]) -> str:
     empty = [source.pair for source, found in zip(sources, statistics, strict=True) if found.leaves_nothing]
     names = list(dict.fromkeys(pair.name for pair in empty))
-    if not names:
-        return ""
-    return (
-        f"DATA.NORMALIZATION.PERC_CLIP leaves one value in a channel of {plural(len(names), 'image')}, where both limits are "
-        f"equal: {list_names(names)}. The network sees nothing there: move UPPER_PERC towards 100, or set PERC_CLIP.ENABLE: False"
-    )
+    return f"{clipped_to_nothing(names)}: move UPPER_PERC towards 100, or set PERC_CLIP.ENABLE: False" if names else ""
 
 
 def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> Placer:

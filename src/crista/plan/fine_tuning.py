@@ -12,6 +12,7 @@ from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import GIVEN, show_value
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
+from crista.plan.preparation import FLIPS_OF_Z, leaves_flips_of_z_open
 
 PER_LEVEL = ("feature_maps", "conv_layers", "z_down", "yx_down", "isotropy")
 UNIFORM = ("kernel_size", "upsample_layer", "conv_block_order", "larger_io", "normalization")
@@ -54,6 +55,9 @@ def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *,
         notes.append(Decision(key="DATA.NORMALIZATION", value=kind, reason=f"that of {where}, which its weights expect"))
     filled = config.model_copy(update={"model": model, "data": data.model_copy(update=update)})
     made = make_plan(filled, fingerprint)
+    if made.minutes is not None and leaves_flips_of_z_open(config, fingerprint):  # no step is timed before its samples are made
+        made = made.model_copy(update={"flips_z": trained.flips_z})
+        notes.append(Decision(key=FLIPS_OF_Z, value=str(trained.flips_z), reason=f"that of {where}"))
     own = [_of_checkpoint(item, config, where) for item in made.decisions if item.key not in {note.key for note in notes}]
     return made.model_copy(update={"decisions": (*notes, *own)})
 

@@ -6,7 +6,7 @@ from crista.config.root import Config
 from crista.errors import PlanError
 from crista.images.fingerprint import Fingerprint
 from crista.images.labels import make_coding
-from crista.plan.budget import decide_epochs
+from crista.plan.budget import count_steps, decide_epochs
 from crista.plan.effort import FULL, Effort
 from crista.plan.learning import (
     decide_batch_size,
@@ -18,6 +18,7 @@ from crista.plan.learning import (
 from crista.plan.ledger import Ledger
 from crista.plan.network import decide_model, decide_patch_size
 from crista.plan.plan import Classes, Plan
+from crista.plan.preparation import decide_flips_of_z, note_preparation
 from crista.plan.sparse_labels import decide_class_shares, decide_sparse_sampling
 from crista.plan.tiling import check_training_patches, decide_inference
 
@@ -37,11 +38,14 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     asked_ndim = int(config.problem.ndim[0]) if config.problem.ndim else None
     ledger.settle("PROBLEM.NDIM", asked_ndim, ndim, f"the images have {ndim} spatial axes")
     classes = _decide_classes(config, fingerprint, ledger)
+    note_preparation(config, ndim, ledger)
     patch = decide_patch_size(config, fingerprint, effort, ledger)
     model = decide_model(config, fingerprint, patch, effort, ledger)
     check_training_patches(config, patch, ledger)
     batch = decide_batch_size(config.train, patch, effort, ledger)
     length = decide_epochs(config, fingerprint, patch, batch, ledger)
+    of_a_pass = count_steps(config, fingerprint, patch, batch)[1]
+    flips_z = decide_flips_of_z(config, fingerprint, None if length.minutes else length.epochs * of_a_pass, ledger)
     loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
     sparse = decide_sparse_sampling(config, fingerprint, ledger)
     shares = decide_class_shares(config, fingerprint, ledger)
@@ -70,6 +74,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         batch_size=batch,
         epochs=length.epochs,
         minutes=length.minutes,
+        flips_z=flips_z,
         class_share=length.class_share,
         average_share=length.average_share,
         patience=config.train.patience if config.train.patience >= 0 else None,

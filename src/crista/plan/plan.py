@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from crista.config.augmentor import Augmentation
 from crista.config.base import Section
 from crista.config.loss import LossTermConfig
 from crista.config.model import Model
@@ -112,6 +113,8 @@ class Plan(Section):
     """Optimizer steps between two validations; None: as many as show each sample once."""
     validation_patches: int | None = None
     """Patches that an epoch validates at most, spread evenly; None: all."""
+    flips_z: bool = False
+    """Whether z is reversed in training patches (AUGMENTOR.ZFLIP)."""
     class_share: float = 0.0
     """Share of the training patches around a pixel of a class; 0: patches by DATA.TRAIN."""
     average_share: float | None = None
@@ -123,3 +126,8 @@ class Plan(Section):
     save_probabilities: bool
     """Whether `per_image` and `full_image` hold probabilities (True) or label images (False)."""
     decisions: tuple[Decision, ...] = ()
+
+    @property
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The changes of training patches, in the order in which they are applied."""
+        return self.config.augmentor.model_copy(update={"zflip": self.flips_z}).transforms(self.ndim)

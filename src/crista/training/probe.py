@@ -28,6 +28,7 @@ from crista.plan.events import Event, Said, Warned
 from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
+from crista.plan.preparation import FLIPS_OF_Z, flips_of_z_in, leaves_flips_of_z_open
 from crista.plan.topology import input_multiple
 from crista.training.cpu_layers import quicken
 from crista.training.distributed import Processes
@@ -60,10 +61,10 @@ def choose_plan(
     """
     if seconds is None:
         return make_plan(config, fingerprint)
-    tried = plans_by_effort(config, fingerprint)
+    tried, is_open = plans_by_effort(config, fingerprint), leaves_flips_of_z_open(config, fingerprint)
     for _, plan in tried if previous is not None else ():
-        if adopt(plan, previous) is not None:  # type: ignore[arg-type]
-            return plan
+        if (adopted := adopt(plan, previous)) is not None:  # type: ignore[arg-type]
+            return plan if not is_open else _with_flips_of_z(plan, adopted.flips_z, "as in what was done of this training before")
     steps = wanted = 0
     for name, plan in tried:
         steps, wanted = int(max(0.0, seconds) / _time_noise(plan, device, seconds)), wanted_steps(plan, fingerprint)
@@ -78,7 +79,12 @@ def choose_plan(
         reason += "; there is no lighter one with what is given"
     elif plan is not tried[-1][1]:
         reason += "; with fewer, network and patches are made smaller"
-    return _with(plan, {}, Decision(key="effort", value=name, reason=reason))
+    plan = _with(plan, {}, Decision(key="effort", value=name, reason=reason))
+    return plan if not is_open else _with_flips_of_z(plan, *flips_of_z_in(steps))
+
+
+def _with_flips_of_z(plan: Plan, flips: bool, reason: str) -> Plan:
+    return _with(plan, {"flips_z": flips}, Decision(key=FLIPS_OF_Z, value=str(flips), reason=reason))
 
 
 def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:
@@ -168,7 +174,7 @@ def adopt(plan: Plan, previous: Plan) -> Plan | None:
     given = plan.config.train.batch_size is not None
     update: dict[str, Any] = {name: getattr(previous, name) for name in measured if not (given and name == "batch_size")}
     if plan.minutes is not None:
-        update |= {"epochs": previous.epochs, "schedule": previous.schedule}
+        update |= {"epochs": previous.epochs, "schedule": previous.schedule, "flips_z": previous.flips_z}
     adopted = plan.model_copy(update=update)
     return adopted if training_key(adopted) == training_key(previous) else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,13 @@ from crista.config.automatic import Quality
 from crista.config.load import LoadedConfig
 from crista.config.root import Config
 from crista.images.check import DatasetReport
+from crista.images.fingerprint import Fingerprint
 from crista.plan.alternatives import tell_what_is_open
 from crista.plan.events import Event, Measured, Said
 from crista.plan.fine_tuning import plan_fine_tuning
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
+from crista.plan.preparation import with_reasons
 from crista.results.run_folder import RunFolder
 from crista.workflow.check import check as check_events
 from crista.workflow.fix import FixReport
@@ -192,33 +194,60 @@ def _checked_config(data: ConfigLike, labels: Path | str | None, overrides: Sequ
         loaded = load_any(data, overrides)
         _tell(_unheard(data, loaded), on_event)
         return loaded.config
-    if not isinstance(data, str | Path):
+    return _automatic(data, labels, overrides, on_event).config
+
+
+def _automatic(images: ConfigLike, labels: Path | str, overrides: Sequence[str], on_event: OnEvent) -> Request:
+    """A training on two folders."""
+    if not isinstance(images, str | Path):
         raise TypeError("labels go with a folder of images; a configuration names its labels itself (DATA.TRAIN.GT_PATH)")
-    request = request_automatic(data, labels, result_dir=".", overrides=overrides)
+    request = request_automatic(images, labels, result_dir=".", overrides=overrides)
     _tell(request.notices, on_event)
-    return request.config
+    return request
 
 
-def plan(config: ConfigLike, *, overrides: Sequence[str] = (), on_event: OnEvent = silent) -> Plan:
-    """Every number of the training that the configuration describes, each with its reason.
+def plan(
+    data: ConfigLike,
+    labels: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    on_event: OnEvent = silent,
+) -> Plan:
+    """Every number of the training that a configuration describes, or one on a folder of images with `labels`, and its reason.
 
-    What only the training decides, by the time and the memory that a step takes, is named among the decisions.
+    What only the training decides, by the time and the memory that a step takes, is named among the decisions. The time that
+    `train_on` takes as `minutes` is a key here: ``overrides=["TRAIN.MAX_MINUTES=10"]``.
     """
-    loaded = load_any(config, (*overrides, "TRAIN.ENABLE=True"))
-    _tell(_unheard(config, loaded), on_event)
-    report = listen(check_events(loaded.config), on_event)
+    config, reasons = _planned_config(data, labels, overrides, on_event)
+    report = listen(check_events(config), on_event)
     report.raise_if_problems()
     assert report.fingerprint is not None
-    start, path = loaded.config.model.load_checkpoint, loaded.config.paths.checkpoint_file
+    return with_reasons(_plan_of(config, report.fingerprint, on_event), reasons)
+
+
+def _planned_config(
+    data: ConfigLike, labels: Path | str | None, overrides: Sequence[str], on_event: OnEvent
+) -> tuple[Config, Mapping[str, str]]:
+    """The configuration, and why it says what it says where crista made it."""
+    if labels is None:
+        loaded = load_any(data, (*overrides, "TRAIN.ENABLE=True"))
+        _tell(_unheard(data, loaded), on_event)
+        return loaded.config, {}
+    request = _automatic(data, labels, overrides, on_event)
+    return request.config, request.reasons
+
+
+def _plan_of(config: Config, fingerprint: Fingerprint, on_event: OnEvent) -> Plan:
+    start, path = config.model.load_checkpoint, config.paths.checkpoint_file
     if start and path:
         from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
         trained = load_checkpoint(Path(path).expanduser()).plan
-        made = plan_fine_tuning(loaded.config, report.fingerprint, trained, where=path)
-        return tell_what_is_open(made, report.fingerprint, from_scratch=False)
+        made = plan_fine_tuning(config, fingerprint, trained, where=path)
+        return tell_what_is_open(made, fingerprint, from_scratch=False)
     if start:
         on_event(Said(OF_OWN_CHECKPOINT))
-    return tell_what_is_open(make_plan(loaded.config, report.fingerprint), report.fingerprint)
+    return tell_what_is_open(make_plan(config, fingerprint), fingerprint)
 
 
 def _unheard(config: ConfigLike, loaded: LoadedConfig) -> Sequence[str]:

@@ -94,8 +94,7 @@ def _decide_orientations(plan: Plan, training: Plan) -> Generator[Event, None, P
     if not test.augmentation:
         return plan
     asked = orientations(plan.ndim, test.augmentation_group)
-    transforms = training.config.augmentor.transforms(training.ndim)
-    pipeline = build_pipeline(transforms, ndim=training.ndim, ignore_index=training.classes.ignore_index)
+    pipeline = build_pipeline(training.augmentations, ndim=training.ndim, ignore_index=training.classes.ignore_index)
     trained = trained_orientations(pipeline.augments, training.patch_size)
     chosen, reason = asked, f"TEST.AUGMENTATION_GROUP: {test.augmentation_group}"
     if test.augmentation_group == "auto" and len(trained) > 1:

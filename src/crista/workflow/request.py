@@ -11,12 +11,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from crista.config.automatic import Quality, automatic_config_text
+from crista.config.automatic import Quality, make_automatic_config
+from crista.config.document import read_overrides
 from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
 from crista.config.overridden import overridden_text
 from crista.config.root import Config
-from crista.errors import CristaError
-from crista.images.listing import list_images
 from crista.plan.budget import MINUTES
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -29,8 +28,6 @@ PLAIN_NAMES = {"x", "raw", "image", "images", "img", "imgs", "imagestr", "train"
 """Names of folders that do not tell one data set from another."""
 
 
-FEW = 10
-"""Volumes below which a training sees the same objects many times."""
 OF_PREDICTION = ("TEST.", "DATA.TEST.", "SYSTEM.", "PATHS.")
 """How the keys begin that a prediction takes from its own request, see `crista.plan.make.plan_for_prediction`."""
 OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
@@ -52,8 +49,8 @@ class Request:
     """The YAML as given; kept in `config_files`."""
     notices: tuple[str, ...] = ()
     """What the loader of the configuration had to say."""
-    assumed_minutes: str = ""
-    """Why TRAIN.MAX_MINUTES is what it is, where nobody gave it; else empty."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a configuration that crista made says what it says, by key."""
     stop: Event = field(default_factory=Event, compare=False)
     """Once it is set, the training ends in order with what it has."""
     begun: float = field(default_factory=time.monotonic, compare=False)
@@ -123,32 +120,27 @@ def request_automatic(
     """
     images, labels = Path(images).absolute(), Path(labels).absolute()
 
-    few_volumes = _are_few_volumes(images)
+    def load(limit: float | None) -> tuple[LoadedConfig, dict[str, str]]:
+        made = make_automatic_config(images, labels, minutes=limit, quality=quality)
+        return parse_config(made.text, "the configuration that crista made", overrides), made.reasons
 
-    def load(limit: float | None) -> LoadedConfig:
-        text = automatic_config_text(images, labels, few_volumes=few_volumes, minutes=limit, quality=quality)
-        return parse_config(text, "the configuration that crista made", overrides)
-
-    loaded = load(minutes)
-    train, assumed = loaded.config.train, ""
+    loaded, reasons = load(minutes)
+    train = loaded.config.train
     # The file beside the results is to be run again: it says the minutes, also where they were typed.
     if train.max_minutes is not None or train.epochs is None:
-        loaded = replace(load(train.max_minutes or MINUTES[train.quality]), notices=loaded.notices)
+        again, reasons = load(train.max_minutes or MINUTES[train.quality])
+        loaded = replace(again, notices=loaded.notices)
         if train.max_minutes is None and loaded.config.train.max_minutes is not None:  # null among the overrides: by steps
-            assumed = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
+            reasons["TRAIN.MAX_MINUTES"] = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
     text = _with_changes(overridden_text(loaded.text, overrides), overrides)
-    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, assumed)
+    own = _not_overridden(reasons, overrides)
+    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, own)
 
 
-def _are_few_volumes(images: Path) -> bool:
-    """Whether there are fewer than `FEW` images and the first is a volume; not where it cannot be opened: the check says why."""
-    from crista.images.open import open_image  # readers are slow to import
-
-    try:
-        files = list_images(images)
-        return len(files) < FEW and open_image(files[0]).ndim == 3
-    except CristaError:
-        return False
+def _not_overridden(reasons: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
+    """Those of keys and sections of which nothing was changed."""
+    changed = [f"{key}." for key in read_overrides(overrides)[0].entries]
+    return {key: why for key, why in reasons.items() if not any(one.startswith(f"{key}.") for one in changed)}
 
 
 def start_changes(checkpoint: Path | str) -> tuple[str, ...]:

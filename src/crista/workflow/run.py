@@ -32,9 +32,11 @@ from crista.patches.preview import write_augmented_samples, write_checked_sample
 from crista.plan.allocator import spare_addresses
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
+from crista.plan.ledger import GIVEN
 from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
+from crista.plan.preparation import with_reasons
 from crista.results.log import record_log
 from crista.results.outcome import labels_folder, measure, write_tables
 from crista.results.recorder import record_training
@@ -56,6 +58,7 @@ from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.workflow.alone import predict_alone
 from crista.workflow.annotated_share import warn_of_few_annotated
 from crista.workflow.check import check
+from crista.workflow.clipped_images import warn_of_clipped_images
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
@@ -96,8 +99,7 @@ def run(request: Request) -> Events:
 
 def _run(request: Request, device: torch.device, processes: Processes, why_device: str) -> Events:
     config, folder, started = request.config, request.folder, datetime.now(UTC)
-    minutes = f"TRAIN.MAX_MINUTES = {config.train.max_minutes:g}: {request.assumed_minutes}" if request.assumed_minutes else ""
-    for notice in (why_device, *request.notices, *filter(None, [minutes])):
+    for notice in (why_device, *request.notices):
         yield Said(notice)
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
@@ -106,7 +108,8 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     if config.train.enable:
         assert report.fingerprint is not None
         earlier = _earlier_plan(folder, data_key)
-        plan = yield from _plan_training(request, report.fingerprint, trained, earlier, device, processes)
+        made = yield from _plan_training(request, report.fingerprint, trained, earlier, device, processes)
+        plan = with_reasons(made, request.reasons)
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
@@ -114,7 +117,7 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
         yield from [Said(kept_as_trained(kept))] if kept else []
     yield StageStarted("plan")
     for decision in plan.decisions:
-        if decision.reason != "given":
+        if decision.reason != GIVEN:
             yield Said(f"{decision.key} = {decision.value}: {decision.reason}")
     if processes.is_main:
         start_run(folder, request.config_text, config)
@@ -268,6 +271,7 @@ def test_stage(
     records = yield from predict_alone(predict_images(job), folder)
     yield FileWritten(labels_folder(folder, records), "label images")
     yield from warn_of_object_size(records, pairs, plan, folder)
+    yield from () if request.config.data.test.use_val_as_test else warn_of_clipped_images(records)
     yield from warn_of_few_annotated(records, dict(zip(job.names, pairs, strict=True)))
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
