@@ -211,6 +211,9 @@ def test_a_border_crop_for_other_axes_is_refused(binary: Trained, tmp_path: Path
 def test_one_threshold_for_labels_and_figures(binary: Trained, tmp_path: Path, threshold: float) -> None:
     outcome = binary.predict(tmp_path, {"TEST": {"THRESHOLD": threshold}, "DATA": {"TEST": {"ARGMAX_TO_OUTPUT": False}}})
     rows = table(outcome.folder.test_results_metrics)
+        # 28 × 44 are left, which patches of 32 × 32 cover by two
+        patches = [foreground_iou(truth[10:-10, x : x + 32], label[10:-10, x : x + 32]) for x in (6, 18)]
+        assert float(rows[name]["patch_iou"]) == pytest.approx(np.mean(patches), abs=1e-6)
     for name in ("00", "01"):
         label = labels(outcome.folder.per_image_binarized / f"{name}.tif", 2)
         probability = pixels(outcome.folder.per_image / f"{name}.tif", 2)[1]
