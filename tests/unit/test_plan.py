@@ -397,6 +397,16 @@ def test_schedules() -> None:
     assert cosine == WarmupCosine(warmup_epochs=5, min_lr=0, decay_fraction=1.0)
 
 
+@pytest.mark.parametrize("name", ["reduceonplateau", "warmupcosine"])
+def test_a_lowest_rate_above_the_learning_rate_is_refused(name: str) -> None:
+    """The training would begin with it, or rise to it, whatever TRAIN.LR says."""
+    keys = {"TRAIN__LR_SCHEDULER__NAME": name, "TRAIN__LR_SCHEDULER__MIN_LR": 1e-4}
+    text = refusal(**keys, TRAIN__LR=1e-5)
+    assert f"TRAIN.LR_SCHEDULER.MIN_LR: 0.0001 is above the learning rate 1e-05 (TRAIN.LR): {name} would raise the rate" in text
+    assert "0.01 is above the learning rate 0.001" in refusal(**{**keys, "TRAIN__LR_SCHEDULER__MIN_LR": 0.01})
+    assert plan(**keys, TRAIN__LR=1e-4).schedule.name == name
+
+
 def test_a_warm_up_beyond_the_decided_epochs_is_refused() -> None:
     rising = {"TRAIN__LR_SCHEDULER__NAME": "warmupcosine", "TRAIN__LR_SCHEDULER__WARMUP_COSINE_DECAY_EPOCHS": 40}
     many = facts([(512, 512)] * 300)

@@ -49,7 +49,8 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
     sparse = decide_sparse_sampling(config, fingerprint, ledger)
     shares = decide_class_shares(config, fingerprint, ledger)
-    optimizer, schedule = decide_optimizer(config.train, ledger), decide_schedule(config.train, length.epochs, ledger)
+    optimizer = decide_optimizer(config.train, ledger)
+    schedule = decide_schedule(config.train, length.epochs, optimizer.lr, ledger)
     if not ledger.problems:  # tiles need a patch and a network that fit
         inference = decide_inference(config, patch, model, batch, ledger)
     save_probabilities = _decide_output(config, ledger)
