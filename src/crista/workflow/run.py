@@ -43,7 +43,7 @@ from crista.results.recorder import record_training
 from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
-from crista.training.checkpoint import Checkpoint, load_checkpoint
+from crista.training.checkpoint import Checkpoint, load_checkpoint, load_network
 from crista.training.class_shares import tell_class_shares
 from crista.training.distributed import (
     Processes,
@@ -411,7 +411,7 @@ def _given_checkpoint(config: Config, folder: RunFolder) -> Path:
 def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None:
     """The checkpoint to predict with or to start from; None for a training from scratch."""
     if not config.train.enable:
-        return load_checkpoint(_checkpoint_of(config, folder))
+        return load_network(_checkpoint_of(config, folder))
     if not config.model.load_checkpoint:
         return None
     path, previous = _given_checkpoint(config, folder), previous_of(folder.checkpoint_best)
@@ -428,7 +428,7 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
                 )
             ],
         )
-    return load_checkpoint(path)
+    return load_network(path)
 
 
 def _is_gone(path: Path, folder: RunFolder) -> bool:
