@@ -256,3 +256,6 @@ def test_what_a_network_that_predicts_has_otherwise_is_listed() -> None:
     assert kept(**other, MODEL__ARCHITECTURE="resunet", MODEL__ACTIVATION="relu") == names
     assert kept(LOSS__IGNORE_INDEX=255) == ["LOSS.IGNORE_INDEX"]
     assert kept(LOSS__IGNORE_INDEX="[-1]") == []
+    split = {"DATA__VAL__SPLIT_TRAIN": 0.3, "DATA__VAL__RANDOM": True, "SYSTEM__SEED": 3}
+    assert kept(**split) == []
+    assert kept(**split, DATA__TEST__USE_VAL_AS_TEST=True) == ["DATA.VAL.SPLIT_TRAIN", "SYSTEM.SEED"]

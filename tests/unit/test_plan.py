@@ -558,6 +558,16 @@ def test_a_trained_network_keeps_what_it_learnt_and_takes_the_test_settings() ->
         plan_for_prediction(trained, config_from_dict({}, ["DATA.TEST.PADDING=(128,128)"]).config)
 
 
+def test_the_validation_of_a_trained_network_stays_what_it_was() -> None:
+    """By another seed other images would be told as those that were not trained on."""
+    as_test = config_from_dict({}, ["DATA.TEST.USE_VAL_AS_TEST=True", "SYSTEM.SEED=3", "SYSTEM.NUM_CPUS=1"]).config
+    made = plan_for_prediction(plan(SYSTEM__SEED=7), as_test)
+    assert (made.config.system.seed, made.config.system.num_cpus) == (7, 1)
+    own = {"DATA__VAL__FROM_TRAIN": False, "DATA__VAL__PATH": "val/x", "DATA__VAL__GT_PATH": "val/y"}
+    with pytest.raises(PlanError, match=r"USE_VAL_AS_TEST: the network was validated on images .*DATA\.VAL\.PATH: val/x"):
+        plan_for_prediction(plan(**own), as_test)
+
+
 def test_a_plan_survives_its_file() -> None:
     made = plan(facts([(32, 64, 64)], spacing=(0.3, 0.1, 0.1)), LOSS__CLASS_REBALANCE="auto", MODEL__ARCHITECTURE="resunet")
     assert Plan.model_validate_json(made.model_dump_json(by_alias=True)) == made

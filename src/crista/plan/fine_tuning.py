@@ -21,6 +21,8 @@ SHAPING = (*PER_LEVEL, *UNIFORM)
 ONLY_3D = ("z_down", "isotropy")
 FACTORS = ("z_down", "yx_down")
 """Keys of which a 0 leaves a level open."""
+SPLITTING = ("split_train", "random", "cross_val", "cross_val_nfold", "cross_val_fold")
+"""Keys of DATA.VAL that decide which training images validate."""
 
 
 def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *, where: str) -> Plan:
@@ -99,7 +101,8 @@ def _asked_otherwise(asked: Model, trained: Plan, keys: Sequence[str]) -> Iterat
 
 
 def settled_otherwise(config: Config, trained: Plan) -> list[str]:
-    """Keys of network, classes and intensities that a request to predict gives, and that the trained network has otherwise."""
+    """Keys of network, classes, intensities and split that a request to predict gives, and that the trained network has
+    otherwise."""
     data, learnt, classes, ignored = config.data, trained.config.data, trained.classes, trained.config.loss.ignored_values
     differ = {
         "DATA.PATCH_SIZE": data.patch_size is not None and data.patch_size[: trained.ndim] != trained.patch_size,
@@ -110,7 +113,17 @@ def settled_otherwise(config: Config, trained: Plan) -> list[str]:
         "LOSS.IGNORE_INDEX": "ignore_index" in config.loss.model_fields_set and config.loss.ignored_values != ignored,
     }
     network = _asked_otherwise(config.model, trained, (*SHAPING, "activation"))
-    return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network)]
+    split = _split_otherwise(config, trained.config) if data.test.use_val_as_test else ()
+    return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network), *split]
+
+
+def _split_otherwise(asked: Config, learnt: Config) -> Iterator[str]:
+    """Keys that are given and would have chosen other images to validate than those that did."""
+    sections = (("DATA.VAL", asked.data.val, learnt.data.val, SPLITTING), ("SYSTEM", asked.system, learnt.system, ("seed",)))
+    for section, given, had, keys in sections:
+        for key in keys:
+            if key in given.model_fields_set and getattr(given, key) != getattr(had, key):
+                yield f"{section}.{key.upper()}"
 
 
 def _is_same(key: str, given: Any, value: Any) -> bool:
