@@ -63,6 +63,13 @@ def test_label_images_that_are_given_are_those_that_count(tmp_path: Path, monkey
         assert pair.label.inner == ("label" if labels == "x" else None)
 
 
+def test_another_seed_changes_nothing_in_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_with(monkeypatch, {"SYSTEM": {"SEED": 7}})
+    [told] = request_prediction("best.pth", tmp_path / "x", result_dir=tmp_path, overrides=["SYSTEM.SEED=3"]).notices
+    assert told.startswith("SYSTEM.SEED has no effect: a trained network keeps what it was trained with")
+    assert request_prediction("best.pth", tmp_path / "x", result_dir=tmp_path, overrides=["SYSTEM.SEED=7"]).notices == ()
+
+
 def test_the_configuration_that_is_kept_of_a_prediction_says_what_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
