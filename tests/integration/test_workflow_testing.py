@@ -102,9 +102,8 @@ def test_own_checkpoint_is_found_without_a_path(binary: Trained, tmp_path: Path)
 
 def test_the_last_network_is_the_one_that_was_validated(binary: Trained, tmp_path: Path) -> None:
     """Where weights are averaged, the checkpoint to resume from holds those of the last step too, which nobody has measured."""
-    trained = run(
-        binary.config({"TRAIN": {"EPOCHS": 1, "EMA": True}, "TEST": {"ENABLE": False}}), result_dir=tmp_path, name="job"
-    )
+    steps = {"TRAIN": {"EPOCHS": 1, "EMA": True, "LR_SCHEDULER": {"NAME": ""}}, "DATA": {"TRAIN": {"REPLICATE": 20}}}
+    trained = run(binary.config(steps, {"TEST": {"ENABLE": False}}), result_dir=tmp_path, name="job")
     assert not same_weights(trained.folder.checkpoint_best, trained.folder.checkpoint_last)
     probable = {"DATA": {"TEST": {"ARGMAX_TO_OUTPUT": False}}}
     best, last = (
