@@ -85,8 +85,9 @@ def test_slices_that_were_not_predicted_are_not_shown(volume: tuple[Outcome, Pat
     """Nothing was found in them, and all foreground would look missed."""
     outcome, data = volume
     config = job(data, predict_only(outcome.folder.checkpoint_best), ndim=3)
-    page = page_of(run(config, result_dir=tmp_path, name="job", overrides=RANGE))
-    assert re.findall(r'data-title="slice (\d+)"', page) == ["3", "4", "5"]
+    ranged, said = run_and_listen(config, tmp_path, overrides=RANGE)
+    assert re.findall(r'data-title="slice (\d+)"', page_of(ranged)) == ["3", "4", "5"]
+    assert not any("of the pixels that are annotated" in line for line in said)  # all are, of these slices
 
 
 def test_the_files_that_a_result_comes_from(volume: tuple[Outcome, Path], tmp_path: Path) -> None:

@@ -219,6 +219,24 @@ def test_every_image_validates_in_one_fold(tmp_path: Path) -> None:
     assert sorted(seen) == ["00", "01", "02", "03", "04"]
 
 
+def test_what_validated_is_measured_whatever_the_seed_of_the_prediction(tmp_path: Path) -> None:
+    """Else images that were trained on would be told as those that were not."""
+    data = write_data(tmp_path / "data", train=5)
+    change = {"DATA": {"VAL": {"SPLIT_TRAIN": 0.2}, "TEST": {"USE_VAL_AS_TEST": True}}}
+    first, _ = run_and_listen(job(data, ONE, change, {"SYSTEM": {"SEED": 7}}), tmp_path / "out")
+    measured = first.folder.test_results_metrics.read_text()
+    for other in ({}, {"SYSTEM": {"SEED": 3}}):
+        again, said = run_and_listen(job(data, ONE, change, {"TRAIN": {"ENABLE": False}}, other), tmp_path / "out")
+        assert again.folder.test_results_metrics.read_text() == measured
+        assert any(line.startswith("SYSTEM.SEED has no effect: a trained network keeps") for line in said) == bool(other)
+        assert not any("not those that the network was trained with" in line for line in said)
+    write_pairs(data / "more", [(48, 48)], seed=7)
+    for kind in "xy":
+        (data / "more" / kind / "00.tif").replace(data / "train" / kind / "05.tif")
+    _, said = run_and_listen(job(data, ONE, change, {"TRAIN": {"ENABLE": False}}), tmp_path / "out")
+    assert any("the images of DATA.TRAIN are not those that the network was trained with" in line for line in said)
+
+
 def test_a_fold_of_one_image_is_its_block(tmp_path: Path) -> None:
     """The network saw the rest of that image: only the block that validates is predicted and measured."""
     data = write_data(tmp_path / "data", train=1, shape=(48, 96))

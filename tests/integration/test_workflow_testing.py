@@ -100,6 +100,21 @@ def test_own_checkpoint_is_found_without_a_path(binary: Trained, tmp_path: Path)
         assert found == run(binary.config(predict_only(source)), result_dir=tmp_path / f"{name}_given", name="job").metrics
 
 
+def test_the_last_network_is_the_one_that_was_validated(binary: Trained, tmp_path: Path) -> None:
+    """Where weights are averaged, the checkpoint to resume from holds those of the last step too, which nobody has measured."""
+    steps = {"TRAIN": {"EPOCHS": 1, "EMA": True, "LR_SCHEDULER": {"NAME": ""}}, "DATA": {"TRAIN": {"REPLICATE": 20}}}
+    trained = run(binary.config(steps, {"TEST": {"ENABLE": False}}), result_dir=tmp_path, name="job")
+    assert not same_weights(trained.folder.checkpoint_best, trained.folder.checkpoint_last)
+    probable = {"DATA": {"TEST": {"ARGMAX_TO_OUTPUT": False}}}
+    best, last = (
+        run(binary.config(predict_only(path), probable), result_dir=tmp_path / path.stem, name="job")
+        for path in (trained.folder.checkpoint_best, trained.folder.checkpoint_last)
+    )
+    assert last.metrics == best.metrics
+    for path in best.folder.per_image.iterdir():
+        np.testing.assert_array_equal(pixels(path, 2), pixels(last.folder.per_image / path.name, 2))
+
+
 def test_without_any_checkpoint_the_message_names_the_file(binary: Trained, tmp_path: Path) -> None:
     change = {"TRAIN": {"ENABLE": False}, "MODEL": {"LOAD_CHECKPOINT": True}}
     with pytest.raises(CheckpointError, match=r"new_1-checkpoint-best\.pth: no such checkpoint.*PATHS\.CHECKPOINT_FILE"):
@@ -195,6 +210,9 @@ def test_border_crop_leaves_the_border_out_of_the_figures_alone(binary: Trained,
         truth = labels(binary.data / f"test/y/{name}.tif", 2)
         expected = foreground_iou(truth[10:-10, 6:-6], label[10:-10, 6:-6])
         assert float(rows[name]["per_image_iou"]) == pytest.approx(expected, abs=1e-6)
+        # 28 × 44 are left, which patches of 32 × 32 cover by two
+        patches = [foreground_iou(truth[10:-10, x : x + 32], label[10:-10, x : x + 32]) for x in (6, 18)]
+        assert float(rows[name]["patch_iou"]) == pytest.approx(np.mean(patches), abs=1e-6)
 
 
 def test_a_border_crop_that_leaves_nothing_is_refused(binary: Trained, tmp_path: Path) -> None:

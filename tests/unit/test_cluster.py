@@ -146,7 +146,7 @@ def test_a_worker_that_outlives_a_run_does_not_predict_the_next_one_as_the_last(
 ) -> None:
     """The same network, now turned: an engine that is kept must not be the one that does not turn images."""
     monkeypatch.setattr(remote, "_READY", {})
-    monkeypatch.setattr(remote, "load_checkpoint", lambda *_, **__: SimpleNamespace(weights={}))
+    monkeypatch.setattr(remote, "load_network", lambda *_, **__: SimpleNamespace(weights={}))
     monkeypatch.setattr(remote, "build_chosen_engine", lambda plan, *_, **__: plan.config.test.augmentation)
     folders = OutputFolders(*[tmp_path] * 7)
     plan = network_plan()
@@ -168,7 +168,7 @@ def test_a_worker_that_comes_when_the_checkpoint_is_another_one_does_not_predict
     plan = network_plan()
     before, after = (drawn_weights(plan, seed=seed) for seed in (0, 1))
     monkeypatch.setattr(remote, "_READY", {})
-    monkeypatch.setattr(remote, "load_checkpoint", lambda *_, **__: SimpleNamespace(weights=after))
+    monkeypatch.setattr(remote, "load_network", lambda *_, **__: SimpleNamespace(weights=after))
     folders = OutputFolders(*[tmp_path] * 7)
     setup = remote.WorkerSetup(plan, tmp_path / "best.pth", weights_digest(before), folders, "cpu", str(tmp_path))
     with pytest.raises(ClusterError, match=r"finds other weights in .*best\.pth than(?s:.*)-> was the network trained on"):

@@ -139,6 +139,12 @@ def test_weighted_sum_of_two_losses():
     assert loaded.config.loss.type == ("DICE", "CE")
     assert loaded.config.loss.weights == (0.66, 0.34)
     assert loaded.notices == ("line 2: LOSS.TYPE: W_CE_DICE is now [DICE, CE]; LOSS.WEIGHTS has their weights",)
+    for text in ("LOSS:\n  TYPE: W_CE_DICE\n", "LOSS:\n  TYPE: W_CE_DICE\n  WEIGHTS: []\n"):
+        default = load(text)
+        assert default.config.loss.weights == (0.66, 0.34)
+        assert default.notices == (
+            "line 2: LOSS.TYPE: W_CE_DICE is now [DICE, CE]; LOSS.WEIGHTS is left out and (0.66, 0.34), as it was",
+        )
 
 
 @pytest.mark.parametrize("name", ["w_ce_dice", "[W_CE_DICE]", "' W_Ce_Dice '"])

@@ -178,6 +178,21 @@ def test_what_is_left_out_is_the_checkpoints() -> None:
     assert len(said) == len(made.decisions)  # each is told once
 
 
+CLIPPED = {f"DATA__NORMALIZATION__PERC_CLIP__{key}": value for key, value in {"ENABLE": True, "LOWER_PERC": 1}.items()}
+
+
+def test_a_part_of_the_normalisation_that_is_left_out_is_the_checkpoints() -> None:
+    """Its weights expect intensities in [0, 1], also where only clipping is asked for."""
+    clip = {**CLIPPED, "DATA__NORMALIZATION__PERC_CLIP__UPPER_PERC": 99}
+    made = tuned(plan(**OLD), **clip)
+    assert (made.config.data.normalization.type, made.config.data.normalization.perc_clip.upper_perc) == ("div", 99)
+    [told] = [item for item in made.decisions if item.key == "DATA.NORMALIZATION"]
+    assert (told.value, told.reason) == ("div", "TYPE as of old.pth, which its weights expect")
+    clipped = plan(**OLD, **clip)
+    assert tuned(clipped, DATA__NORMALIZATION__TYPE="div").config.data.normalization == clipped.config.data.normalization
+    assert not tuned(clipped, DATA__NORMALIZATION__TYPE="scale_range").config.data.normalization.perc_clip.enable
+
+
 @pytest.mark.parametrize("learnt", [True, False])
 def test_by_the_clock_z_is_reversed_as_in_the_checkpoint(learnt: bool) -> None:
     """Where the number of steps would tell, which nobody knows yet."""
@@ -256,3 +271,6 @@ def test_what_a_network_that_predicts_has_otherwise_is_listed() -> None:
     assert kept(**other, MODEL__ARCHITECTURE="resunet", MODEL__ACTIVATION="relu") == names
     assert kept(LOSS__IGNORE_INDEX=255) == ["LOSS.IGNORE_INDEX"]
     assert kept(LOSS__IGNORE_INDEX="[-1]") == []
+    split = {"DATA__VAL__SPLIT_TRAIN": 0.3, "DATA__VAL__RANDOM": True, "SYSTEM__SEED": 3}
+    assert kept(**split) == []
+    assert kept(**split, DATA__TEST__USE_VAL_AS_TEST=True) == ["DATA.VAL.SPLIT_TRAIN", "SYSTEM.SEED"]

@@ -397,6 +397,16 @@ def test_schedules() -> None:
     assert cosine == WarmupCosine(warmup_epochs=5, min_lr=0, decay_fraction=1.0)
 
 
+@pytest.mark.parametrize("name", ["reduceonplateau", "warmupcosine"])
+def test_a_lowest_rate_above_the_learning_rate_is_refused(name: str) -> None:
+    """The training would begin with it, or rise to it, whatever TRAIN.LR says."""
+    keys = {"TRAIN__LR_SCHEDULER__NAME": name, "TRAIN__LR_SCHEDULER__MIN_LR": 1e-4}
+    text = refusal(**keys, TRAIN__LR=1e-5)
+    assert f"TRAIN.LR_SCHEDULER.MIN_LR: 0.0001 is above the learning rate 1e-05 (TRAIN.LR): {name} would raise the rate" in text
+    assert "0.01 is above the learning rate 0.001" in refusal(**{**keys, "TRAIN__LR_SCHEDULER__MIN_LR": 0.01})
+    assert plan(**keys, TRAIN__LR=1e-4).schedule.name == name
+
+
 def test_a_warm_up_beyond_the_decided_epochs_is_refused() -> None:
     rising = {"TRAIN__LR_SCHEDULER__NAME": "warmupcosine", "TRAIN__LR_SCHEDULER__WARMUP_COSINE_DECAY_EPOCHS": 40}
     many = facts([(512, 512)] * 300)
@@ -546,6 +556,16 @@ def test_a_trained_network_keeps_what_it_learnt_and_takes_the_test_settings() ->
     assert made.inference.mode == "blended"
     with pytest.raises(PlanError, match=r"DATA\.TEST\.PADDING: 128 along y leaves 0 of a patch of 256"):
         plan_for_prediction(trained, config_from_dict({}, ["DATA.TEST.PADDING=(128,128)"]).config)
+
+
+def test_the_validation_of_a_trained_network_stays_what_it_was() -> None:
+    """By another seed other images would be told as those that were not trained on."""
+    as_test = config_from_dict({}, ["DATA.TEST.USE_VAL_AS_TEST=True", "SYSTEM.SEED=3", "SYSTEM.NUM_CPUS=1"]).config
+    made = plan_for_prediction(plan(SYSTEM__SEED=7), as_test)
+    assert (made.config.system.seed, made.config.system.num_cpus) == (7, 1)
+    own = {"DATA__VAL__FROM_TRAIN": False, "DATA__VAL__PATH": "val/x", "DATA__VAL__GT_PATH": "val/y"}
+    with pytest.raises(PlanError, match=r"USE_VAL_AS_TEST: the network was validated on images .*DATA\.VAL\.PATH: val/x"):
+        plan_for_prediction(plan(**own), as_test)
 
 
 def test_a_plan_survives_its_file() -> None:

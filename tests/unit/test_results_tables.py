@@ -59,7 +59,7 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
 
     with closing(ScalarLog(tmp_path)) as log:
         for epoch in (1, 2, 3):
-            log.write(epoch, {"loss": 1.0, "lr": 0.1, "val_iou": float("nan")})
+            log.write(epoch, {"epoch": epoch, "loss": 1.0, "lr": 0.1, "val_iou": float("nan")})
     with closing(ScalarLog(tmp_path, last_epoch=2)) as log:
         for epoch in (3, 4):
             log.write(epoch, {"loss": 2.0, "val_iou": 0.5})
@@ -67,6 +67,7 @@ def test_tensorboard_shows_no_step_twice(tmp_path: Path) -> None:
     shown.Reload()
     assert [(event.step, event.value) for event in shown.Scalars("loss/training")] == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
     assert [event.step for event in shown.Scalars("iou/validation")] == [3, 4]
+    assert shown.Tags()["scalars"] == ["loss/training", "run/lr", "iou/validation"]  # the epoch is the axis, no figure
 
 
 def test_tensorboard_forgets_an_earlier_run_on_a_new_start(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from crista.plan.events import Event, ImageFinished, Warned
 from crista.results.run_folder import RunFolder
 from crista.workflow import run
 from crista.workflow.alone import predict_alone
+from crista.workflow.known_images import warn_of_known_images
 from crista.workflow.request import request_automatic, request_prediction
 
 
@@ -60,6 +61,13 @@ def test_label_images_that_are_given_are_those_that_count(tmp_path: Path, monkey
         assert pair.label is not None
         assert pair.label.path.name == expected
         assert pair.label.inner == ("label" if labels == "x" else None)
+
+
+def test_another_seed_changes_nothing_in_a_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_with(monkeypatch, {"SYSTEM": {"SEED": 7}})
+    [told] = request_prediction("best.pth", tmp_path / "x", result_dir=tmp_path, overrides=["SYSTEM.SEED=3"]).notices
+    assert told.startswith("SYSTEM.SEED has no effect: a trained network keeps what it was trained with")
+    assert request_prediction("best.pth", tmp_path / "x", result_dir=tmp_path, overrides=["SYSTEM.SEED=7"]).notices == ()
 
 
 def test_the_configuration_that_is_kept_of_a_prediction_says_what_was_changed(
@@ -174,10 +182,10 @@ def test_that_the_network_has_learnt_from_what_is_measured_is_said(tmp_path: Pat
     known, new = (open_image(folder / ".." / folder.name / "a.npy", ndim=2) for folder in folders)
     plan: Any = SimpleNamespace(config=config_from_dict({"DATA": {"TRAIN": {"PATH": str(folders[0])}}}).config)
     pairs = [ImagePair(known, known), ImagePair(new, new)]
-    [told] = run.warn_of_known_images(pairs, plan)
+    [told] = warn_of_known_images(pairs, plan)
     assert isinstance(told, Warned)
     assert "1 of 2 images that are measured lie where the training images were" in told.text
-    assert list(run.warn_of_known_images(pairs[1:], plan)) == []
-    assert list(run.warn_of_known_images([ImagePair(known)], plan)) == []
+    assert list(warn_of_known_images(pairs[1:], plan)) == []
+    assert list(warn_of_known_images([ImagePair(known)], plan)) == []
     nowhere: Any = SimpleNamespace(config=config_from_dict({}).config)
-    assert list(run.warn_of_known_images(pairs, nowhere)) == []
+    assert list(warn_of_known_images(pairs, nowhere)) == []

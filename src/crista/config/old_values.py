@@ -11,6 +11,10 @@ from crista.config.fields import show_value
 from crista.errors import Problem
 
 Step = Callable[[Document, str], "str | Problem | None"]
+EMPTY: tuple[Any, ...] = (None, [], (), "[]", "()")
+"""A list that is left out, in every way to write it."""
+OLD_WEIGHTS = (0.66, 0.34)
+"""LOSS.WEIGHTS of Dice and cross-entropy in the releases that had W_CE_DICE."""
 
 
 def as_switch(value: Any) -> bool | None:
@@ -110,14 +114,18 @@ def loss_type(document: Document, key: str) -> str | None:
     entry = document.entries[key]
     if _word(entry.value) == "W_CE_DICE":
         document.entries[key] = replace(entry, value=["DICE", "CE"])
-        return document.says(key, f"{key}: W_CE_DICE is now [DICE, CE]; LOSS.WEIGHTS has their weights")
+        weights, came = "LOSS.WEIGHTS", "has their weights"
+        if document.value(weights) in EMPTY:
+            document.entries[weights] = replace(entry, value=list(OLD_WEIGHTS))
+            came = f"is left out and {show_value(OLD_WEIGHTS)}, as it was"
+        return document.says(key, f"{key}: W_CE_DICE is now [DICE, CE]; {weights} {came}")
     empty_list(document, key)
     return None
 
 
 def empty_list(document: Document, key: str) -> None:
     """BiaPy writes its default as an empty list; here the key is left out."""
-    if document.entries[key].value in ([], (), "[]", "()"):
+    if document.entries[key].value in EMPTY[1:]:
         del document.entries[key]
 
 
@@ -128,7 +136,7 @@ def class_rebalance(document: Document, key: str) -> str | None:
     if switch is None:
         return None
     weights = document.value("LOSS.CLASS_WEIGHTS")
-    new = "none" if not switch else "manual" if weights not in (None, [], (), "[]", "()") else "auto"
+    new = "none" if not switch else "manual" if weights not in EMPTY else "auto"
     document.entries[key] = replace(entry, value=new)
     return document.says(key, f"{key}: {switch} is now {new}")
 

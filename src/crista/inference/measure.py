@@ -134,11 +134,13 @@ def iter_boxes(shape: Sequence[int]) -> Iterator[Region]:
 def patch_score(labels: Any, read: ReadLabel, plan: Plan) -> float | None:
     """Mean foreground IoU over the patches of an image, each measured by itself.
 
-    Patches of the size that the network was trained on, with DATA.TEST.OVERLAP; those without a counted voxel are left out. None
-    if that leaves none.
+    Patches of the size that the network was trained on, with DATA.TEST.OVERLAP, over what is measured of the image; those without
+    a counted voxel are left out. None if that leaves none.
     """
     shape = labels.shape
-    inside = predicted_region(shape, plan)
+    inside = evaluated(shape, plan)
+    if any(axis.stop <= axis.start for axis in inside):
+        return None
     size = tuple(min(p, i.stop - i.start) for p, i in zip(plan.patch_size, inside, strict=True))
     overlap = plan.inference.overlap
     axes = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from crista.config.data import Data, Normalization
 from crista.config.model import LEFT_OUT, Model
 from crista.config.root import Config
 from crista.errors import PlanError, Problem
@@ -21,6 +22,8 @@ SHAPING = (*PER_LEVEL, *UNIFORM)
 ONLY_3D = ("z_down", "isotropy")
 FACTORS = ("z_down", "yx_down")
 """Keys of which a 0 leaves a level open."""
+SPLITTING = ("split_train", "random", "cross_val", "cross_val_nfold", "cross_val_fold")
+"""Keys of DATA.VAL that decide which training images validate."""
 
 
 def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *, where: str) -> Plan:
@@ -49,10 +52,13 @@ def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *,
     if data.patch_size is None:
         update["patch_size"] = (*trained.patch_size, fingerprint.num_channels)
         notes.append(Decision(key="DATA.PATCH_SIZE", value=show_value(update["patch_size"]), reason=f"that of {where}"))
-    if "normalization" not in data.model_fields_set:
-        update["normalization"] = trained.config.data.normalization
-        kind = trained.config.data.normalization.type
-        notes.append(Decision(key="DATA.NORMALIZATION", value=kind, reason=f"that of {where}, which its weights expect"))
+    taken = _taken_of_normalization(data, trained.config.data.normalization)
+    if taken:
+        update["normalization"] = data.normalization.model_copy(update=taken)
+        whole = "normalization" not in data.model_fields_set
+        which = "that" if whole else f"{' and '.join(key.upper() for key in taken)} as"
+        reason = f"{which} of {where}, which its weights expect"
+        notes.append(Decision(key="DATA.NORMALIZATION", value=update["normalization"].type, reason=reason))
     filled = config.model_copy(update={"model": model, "data": data.model_copy(update=update)})
     made = make_plan(filled, fingerprint)
     if made.minutes is not None and leaves_flips_of_z_open(config, fingerprint):  # no step is timed before its samples are made
@@ -60,6 +66,18 @@ def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *,
         notes.append(Decision(key=FLIPS_OF_Z, value=str(trained.flips_z), reason=f"that of {where}"))
     own = [_of_checkpoint(item, config, where) for item in made.decisions if item.key not in {note.key for note in notes}]
     return made.model_copy(update={"decisions": (*notes, *own)})
+
+
+def _taken_of_normalization(data: Data, had: Normalization) -> dict[str, Any]:
+    """The keys of DATA.NORMALIZATION that are the checkpoint's: all where the section is left out, else those that are left out
+    in it and differ, unless another TYPE is given."""
+    if "normalization" not in data.model_fields_set:
+        return {key: getattr(had, key) for key in Normalization.model_fields}
+    given = data.normalization
+    if "type" in given.model_fields_set and given.type != had.type:
+        return {}
+    left_out = (key for key in Normalization.model_fields if key not in given.model_fields_set)
+    return {key: getattr(had, key) for key in left_out if getattr(had, key) != getattr(given, key)}
 
 
 def _of_checkpoint(decision: Decision, config: Config, where: str) -> Decision:
@@ -99,7 +117,8 @@ def _asked_otherwise(asked: Model, trained: Plan, keys: Sequence[str]) -> Iterat
 
 
 def settled_otherwise(config: Config, trained: Plan) -> list[str]:
-    """Keys of network, classes and intensities that a request to predict gives, and that the trained network has otherwise."""
+    """Keys of network, classes, intensities and split that a request to predict gives, and that the trained network has
+    otherwise."""
     data, learnt, classes, ignored = config.data, trained.config.data, trained.classes, trained.config.loss.ignored_values
     differ = {
         "DATA.PATCH_SIZE": data.patch_size is not None and data.patch_size[: trained.ndim] != trained.patch_size,
@@ -110,7 +129,17 @@ def settled_otherwise(config: Config, trained: Plan) -> list[str]:
         "LOSS.IGNORE_INDEX": "ignore_index" in config.loss.model_fields_set and config.loss.ignored_values != ignored,
     }
     network = _asked_otherwise(config.model, trained, (*SHAPING, "activation"))
-    return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network)]
+    split = _split_otherwise(config, trained.config) if data.test.use_val_as_test else ()
+    return [*(key for key, is_other in differ.items() if is_other), *(f"MODEL.{key.upper()}" for key in network), *split]
+
+
+def _split_otherwise(asked: Config, learnt: Config) -> Iterator[str]:
+    """Keys that are given and would have chosen other images to validate than those that did."""
+    sections = (("DATA.VAL", asked.data.val, learnt.data.val, SPLITTING), ("SYSTEM", asked.system, learnt.system, ("seed",)))
+    for section, given, had, keys in sections:
+        for key in keys:
+            if key in given.model_fields_set and getattr(given, key) != getattr(had, key):
+                yield f"{section}.{key.upper()}"
 
 
 def _is_same(key: str, given: Any, value: Any) -> bool:

@@ -99,13 +99,19 @@ def decide_optimizer(train: Train, ledger: Ledger) -> Optimizer:
     return optimizers[name]
 
 
-def decide_schedule(train: Train, epochs: int, ledger: Ledger) -> ScheduleShape:
-    """The learning rate over time."""
+def decide_schedule(train: Train, epochs: int, peak: float, ledger: Ledger) -> ScheduleShape:
+    """The learning rate over time; `peak` is the highest one."""
     asked = train.lr_scheduler
     name = ledger.settle(
         "TRAIN.LR_SCHEDULER.NAME", asked.name, "onecycle", "up and down once: ends with a small rate when the epochs end"
     )
     low = max(0.0, asked.min_lr)
+    if low > peak and name in ("reduceonplateau", "warmupcosine"):
+        ledger.refuse(
+            "TRAIN.LR_SCHEDULER.MIN_LR",
+            f"{low:g} is above the learning rate {peak:g} (TRAIN.LR): {name} would raise the rate where it is to fall",
+            "give less than TRAIN.LR, or leave it out",
+        )
     patience = asked.reduceonplateau_patience
     if patience < 0:
         patience = max(1, (train.patience if train.patience > 0 else 15) // 3)

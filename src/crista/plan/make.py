@@ -49,7 +49,8 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
     sparse = decide_sparse_sampling(config, fingerprint, ledger)
     shares = decide_class_shares(config, fingerprint, ledger)
-    optimizer, schedule = decide_optimizer(config.train, ledger), decide_schedule(config.train, length.epochs, ledger)
+    optimizer = decide_optimizer(config.train, ledger)
+    schedule = decide_schedule(config.train, length.epochs, optimizer.lr, ledger)
     if not ledger.problems:  # tiles need a patch and a network that fit
         inference = decide_inference(config, patch, model, batch, ledger)
     save_probabilities = _decide_output(config, ledger)
@@ -88,7 +89,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
 def plan_for_prediction(trained: Plan, config: Config) -> Plan:
     """The plan of a trained network with the TEST, DATA.TEST, SYSTEM and PATHS sections of another configuration.
 
-    Classes, channels, normalisation and network stay those of the training.
+    Classes, channels, normalisation, network and seed stay those of the training: by the seed it is known which images validated.
 
     Raises
     ------
@@ -97,7 +98,12 @@ def plan_for_prediction(trained: Plan, config: Config) -> Plan:
     """
     ledger = Ledger()
     data = trained.config.data.model_copy(update={"test": config.data.test})
-    merged = trained.config.model_copy(update={"data": data, "test": config.test, "system": config.system, "paths": config.paths})
+    system = config.system.model_copy(update={"seed": trained.config.system.seed})
+    merged = trained.config.model_copy(update={"data": data, "test": config.test, "system": system, "paths": config.paths})
+    if config.data.test.use_val_as_test and not trained.config.data.val.from_train:
+        own = trained.config.data.val.path
+        what = f"the network was validated on images that are none of the training (DATA.VAL.PATH: {own})"
+        ledger.refuse("DATA.TEST.USE_VAL_AS_TEST", what, "give their folders as DATA.TEST.PATH and GT_PATH, with LOAD_GT: True")
     inference = decide_inference(merged, trained.patch_size, trained.model, trained.batch_size, ledger)
     save = _decide_output(merged, ledger)
     if ledger.problems:

@@ -32,7 +32,7 @@ class ScalarLog:
     def write(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Add the values of `epoch`: ``val_iou`` becomes ``iou/validation``, ``loss`` becomes ``loss/training``."""
         for key, value in metrics.items():
-            if isfinite(value):  # an IoU of a validation without foreground is not
+            if key != "epoch" and isfinite(value):  # an IoU of a validation without foreground is not
                 self._writer.add_scalar(tag(key), value, global_step=epoch)
         self._writer.flush()
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from zipfile import BadZipFile
@@ -131,6 +131,17 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> Checkp
         raise CheckpointError(f"{path}: its plan cannot be read by this version of crista: {error}") from error
     except KeyError as error:
         raise CheckpointError(f"{path}: the part {error} is missing; use another checkpoint or train again") from error
+
+
+def load_network(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
+    """`load_checkpoint` for whoever predicts with a network or starts from it: its weights are those that were validated.
+
+    The checkpoint to resume from holds the weights of the last step, and their average, which was validated, apart.
+    """
+    checkpoint = load_checkpoint(path, device=device)
+    if checkpoint.average is None:
+        return checkpoint
+    return replace(checkpoint, weights={**checkpoint.weights, **checkpoint.average}, average=None)
 
 
 def _checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
+from crista.geometry.tiles import shape_of
 from crista.images.image import ImagePair
+from crista.inference.measure import evaluated
 from crista.inference.record import ImageRecord
 from crista.plan.events import Event, Warned
+from crista.plan.plan import Plan
 from crista.plan.sparse_labels import SPARSE
 
 
-def warn_of_few_annotated(records: Sequence[ImageRecord], pairs: Mapping[str, ImagePair]) -> Iterator[Event]:
-    """A warning if fewer pixels than the share `SPARSE` of the images that were measured are annotated."""
+def warn_of_few_annotated(records: Sequence[ImageRecord], pairs: Mapping[str, ImagePair], plan: Plan) -> Iterator[Event]:
+    """A warning if fewer pixels than the share `SPARSE` of what was measured of the images are annotated."""
     measured = [record for record in records if record.confusions and record.name in pairs]
-    pixels = sum(prod(pairs[record.name].image.spatial_shape) for record in measured)
+    pixels = sum(prod(shape_of(evaluated(pairs[record.name].image.spatial_shape, plan))) for record in measured)
     annotated = sum(int(next(iter(record.confusions.values())).sum()) for record in measured)
     if not annotated or annotated >= SPARSE * pixels:
         return

@@ -21,7 +21,7 @@ from crista.inference.stage import Elsewhere
 from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, load_report
 from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
-from crista.training.checkpoint import load_checkpoint
+from crista.training.checkpoint import load_network
 from crista.training.distributed import choose_device
 from crista.workflow.engine import build_chosen_engine
 
@@ -75,7 +75,7 @@ def _predictor(setup: WorkerSetup) -> Predictor:
         _READY.clear()
         wanted = None if setup.device and setup.device.startswith("cuda") else setup.device  # which GPU is the worker's own
         device, _ = choose_device(wanted)
-        weights = load_checkpoint(setup.checkpoint, device=device).weights
+        weights = load_network(setup.checkpoint, device=device).weights
         if weights_digest(weights) != setup.digest:
             raise ClusterError(
                 f"a worker on {platform.node()} finds other weights in {setup.checkpoint} than this command has begun with\n"

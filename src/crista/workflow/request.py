@@ -34,7 +34,7 @@ OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
 """Keys of SYSTEM that tell of the machines of a training; its network may predict on others, which are given anew."""
 OF_THE_IMAGES = ("Z_START", "Z_END")
 """Keys of TEST.BY_CHUNKS that choose slices of the volumes that were predicted with the training."""
-CHANGEABLE = "TEST, DATA.TEST, SYSTEM and PATHS can be changed"
+CHANGEABLE = "TEST, DATA.TEST, PATHS and SYSTEM (but SEED) can be changed"
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _idle_changes(learnt: Config, asked: Config) -> list[str]:
     """Keys that were changed although the plan of a trained network settles them."""
     before, after = (dict(_leaves(config.model_dump(mode="json", by_alias=True))) for config in (learnt, asked))
     changed = [key for key, value in after.items() if before.get(key) != value]
-    return [key for key in changed if not key.startswith(OF_PREDICTION)]
+    return [key for key in changed if not key.startswith(OF_PREDICTION) or key == "SYSTEM.SEED"]
 
 
 def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ from crista.results.recorder import record_training
 from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
-from crista.training.checkpoint import Checkpoint, load_checkpoint
+from crista.training.checkpoint import Checkpoint, load_checkpoint, load_network
 from crista.training.class_shares import tell_class_shares
 from crista.training.distributed import (
     Processes,
@@ -60,6 +60,7 @@ from crista.workflow.annotated_share import warn_of_few_annotated
 from crista.workflow.check import check
 from crista.workflow.clipped_images import warn_of_clipped_images
 from crista.workflow.engine import choose_predictor, make_int8_model
+from crista.workflow.known_images import training_files, warn_of_known_images, warn_of_other_split
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
 from crista.workflow.request import Request, kept_as_trained, only_training
@@ -254,6 +255,7 @@ def test_stage(
         split = make_split(plan, report.train, report.val)
         pairs, was_trained_on = tuple(source.cropped for source in split.validation), split.shares_images
         yield Said(f"no test images: what is measured is the validation ({plural(len(pairs), 'image')}), which chose the network")
+        yield from () if request.config.train.enable else warn_of_other_split(report, trained)
     elif not request.config.train.enable:  # else the check has compared pixels
         yield from warn_of_known_images(pairs, plan)
     if plan.config.test.engine == "fastest" and device.type == "cpu":
@@ -272,7 +274,7 @@ def test_stage(
     yield FileWritten(labels_folder(folder, records), "label images")
     yield from warn_of_object_size(records, pairs, plan, folder)
     yield from () if request.config.data.test.use_val_as_test else warn_of_clipped_images(records)
-    yield from warn_of_few_annotated(records, dict(zip(job.names, pairs, strict=True)))
+    yield from warn_of_few_annotated(records, dict(zip(job.names, pairs, strict=True)), plan)
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
     yield Measured(measurement.summary)
@@ -280,20 +282,6 @@ def test_stage(
     is_own = _checkpoint_of(request.config, folder).resolve() in own
     circumstances = Circumstances(str(device), is_own_network=is_own, was_trained_on=was_trained_on)
     yield from write_run_report(folder, plan, dict(zip(job.names, pairs, strict=True)), records, measurement, circumstances)
-
-
-def warn_of_known_images(pairs: Sequence[ImagePair], plan: Plan) -> Iterator[Event]:
-    """A warning if images that are measured lie where those of the training lay: the network has seen them."""
-    if not plan.config.data.train.path:
-        return
-    learnt = Path(plan.config.data.train.path).expanduser().resolve()
-    measured = [pair.image.path.resolve() for pair in pairs if pair.label is not None]
-    known = sum(learnt in (path, path.parent) for path in measured)
-    if known:
-        yield Warned(
-            f"{known} of {plural(len(measured), 'image')} that {'is' if len(measured) == 1 else 'are'} measured lie where the "
-            f"training images were ({learnt}): the network has learnt from them, and the figures say little about new images"
-        )
 
 
 def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:
@@ -382,8 +370,7 @@ def _input_files(config: Config, folder: RunFolder, report: DatasetReport) -> li
 
 def _data_key(config: Config, folder: RunFolder, report: DatasetReport) -> str:
     """Identifies the training data, and the checkpoint that training starts from, unless that is the run's own."""
-    images = [image for pair in (*report.train, *report.val) for image in (pair.image, pair.label)]
-    files = [image.path for image in images if image is not None]
+    files = training_files(report)
     if config.model.load_checkpoint and not _starts_from_itself(config, folder):
         files.append(_given_checkpoint(config, folder))
     return digest_files(files)
@@ -411,7 +398,7 @@ def _given_checkpoint(config: Config, folder: RunFolder) -> Path:
 def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None:
     """The checkpoint to predict with or to start from; None for a training from scratch."""
     if not config.train.enable:
-        return load_checkpoint(_checkpoint_of(config, folder))
+        return load_network(_checkpoint_of(config, folder))
     if not config.model.load_checkpoint:
         return None
     path, previous = _given_checkpoint(config, folder), previous_of(folder.checkpoint_best)
@@ -428,7 +415,7 @@ def _starting_checkpoint(config: Config, folder: RunFolder) -> Checkpoint | None
                 )
             ],
         )
-    return load_checkpoint(path)
+    return load_network(path)
 
 
 def _is_gone(path: Path, folder: RunFolder) -> bool:
