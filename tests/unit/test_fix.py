@@ -139,6 +139,19 @@ def test_a_jpeg_label_goes_to_the_nearest_true_value(tmp_path: Path) -> None:
     assert found.after.problems == ()
 
 
+def test_a_jpeg_label_of_many_classes_is_mended_too(tmp_path: Path) -> None:
+    """Four values in a JPEG are more than two classes have, but those of the mended label image are no damage any more."""
+    expected = truth(4)
+    (tmp_path / "train/y").mkdir(parents=True)
+    save(tmp_path / "train/x", "a.npy", picture())
+    Pillow.fromarray(expected * 85).save(tmp_path / "train/y/a.jpg", quality=90)
+    found = mend(tmp_path)
+    assert found.before.problems[0].fix.startswith("each pixel gets the nearest of the commonest values")
+    assert set(np.unique(written(tmp_path, "a"))) == {0, 1, 2, 3}
+    assert np.mean(written(tmp_path, "a") == expected) > 0.98
+    assert found.after.problems == ()
+
+
 def test_sound_labels_say_what_damaged_ones_were(tmp_path: Path) -> None:
     grey = truth().astype(np.uint8) * 255
     save(tmp_path / "train/x", "a.npy", picture())
