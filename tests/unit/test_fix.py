@@ -152,6 +152,30 @@ def test_a_jpeg_label_of_many_classes_is_mended_too(tmp_path: Path) -> None:
     assert found.after.problems == ()
 
 
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [("classes.txt", "outside\ncell\nnucleus\n"), ("dataset.json", '{"labels": {"outside": 0, "cell": 2, "nucleus": 5}}')],
+)
+def test_the_copies_keep_the_names_of_the_classes(tmp_path: Path, names: str, text: str) -> None:
+    """They lie beside the label images, or above: the copies are elsewhere, and hold other values."""
+    write_set(tmp_path, {"a.npy": np.array([0, 2, 5], np.uint8)[truth(3)]})
+    (tmp_path / "train" / names).write_text(text)
+    found = mend(tmp_path)
+    assert found.after.fingerprint is not None
+    again = crista.check(found.config)
+    assert again.fingerprint is not None
+    assert again.fingerprint.named is not None
+    assert again.fingerprint.named.names == ("outside", "cell", "nucleus")
+
+
+def test_names_are_not_given_to_colours_which_have_an_order_of_their_own(tmp_path: Path) -> None:
+    write_set(tmp_path, {"a.png": painted(truth(3))})
+    (tmp_path / "train/classes.txt").write_text("outside\nred\nblue\n")
+    again = crista.check(mend(tmp_path).config)
+    assert again.fingerprint is not None
+    assert again.fingerprint.named is None
+
+
 def test_sound_labels_say_what_damaged_ones_were(tmp_path: Path) -> None:
     grey = truth().astype(np.uint8) * 255
     save(tmp_path / "train/x", "a.npy", picture())
