@@ -145,6 +145,7 @@ def test_a_prediction_that_is_just_wrong_is_not_to_be_rescaled(tmp_path: Path) -
     assert warnings_for(tmp_path, 5, true=10) == []
     assert warnings_for(tmp_path, 20, true=10) == []
     assert len(warnings_for(tmp_path, 20, true=20)) == 1
+    assert warnings_for(tmp_path, 20, true=0) == []  # specks of a pixel: no objects that could be of another size
 
 
 def test_a_factor_that_the_pixel_size_explains_is_not_told_twice(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def warn_of_object_size(
 ) -> Iterator[Event]:
     """A warning if the predicted objects are of another size in pixels than those of the training.
 
-    Where the pixel sizes explain the factor nothing is said: the check of the images has warned already. And nothing where label
-    images show objects of the size that was learnt: then the prediction is wrong, and no rescaling would mend it.
+    Where the pixel sizes explain the factor nothing is said: the check of the images has warned already. Where there are label
+    images, nothing unless their objects are of another size too: else the prediction is wrong, and no rescaling would mend it.
     """
     if plan.object_diameter is None:
         return
@@ -41,8 +41,9 @@ def warn_of_object_size(
     images = [pair.image for pair in pairs]
     if _is_near(factor) or _is_near(factor / _explained(images, plan.spacing)):
         return
-    true = _median(_iter_true([pair.label for pair in pairs if pair.label is not None], plan), plan)
-    if true is not None and _is_near(true / plan.object_diameter):
+    labels = [pair.label for pair in pairs if pair.label is not None]
+    true = _median(_iter_true(labels, plan), plan)
+    if labels and (true is None or _is_near(true / plan.object_diameter)):
         return
     what = f"predicted objects are {factor:.2g} times as large as those of the training "
     what += f"(median diameter {diameter:.3g} pixels, training {plan.object_diameter:.3g})"
