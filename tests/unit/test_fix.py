@@ -139,6 +139,43 @@ def test_a_jpeg_label_goes_to_the_nearest_true_value(tmp_path: Path) -> None:
     assert found.after.problems == ()
 
 
+def test_a_jpeg_label_of_many_classes_is_mended_too(tmp_path: Path) -> None:
+    """Four values in a JPEG are more than two classes have, but those of the mended label image are no damage any more."""
+    expected = truth(4)
+    (tmp_path / "train/y").mkdir(parents=True)
+    save(tmp_path / "train/x", "a.npy", picture())
+    Pillow.fromarray(expected * 85).save(tmp_path / "train/y/a.jpg", quality=90)
+    found = mend(tmp_path)
+    assert found.before.problems[0].fix.startswith("each pixel gets the nearest of the commonest values")
+    assert set(np.unique(written(tmp_path, "a"))) == {0, 1, 2, 3}
+    assert np.mean(written(tmp_path, "a") == expected) > 0.98
+    assert found.after.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [("classes.txt", "outside\ncell\nnucleus\n"), ("dataset.json", '{"labels": {"outside": 0, "cell": 2, "nucleus": 5}}')],
+)
+def test_the_copies_keep_the_names_of_the_classes(tmp_path: Path, names: str, text: str) -> None:
+    """They lie beside the label images, or above: the copies are elsewhere, and hold other values."""
+    write_set(tmp_path, {"a.npy": np.array([0, 2, 5], np.uint8)[truth(3)]})
+    (tmp_path / "train" / names).write_text(text)
+    found = mend(tmp_path)
+    assert found.after.fingerprint is not None
+    again = crista.check(found.config)
+    assert again.fingerprint is not None
+    assert again.fingerprint.named is not None
+    assert again.fingerprint.named.names == ("outside", "cell", "nucleus")
+
+
+def test_names_are_not_given_to_colours_which_have_an_order_of_their_own(tmp_path: Path) -> None:
+    write_set(tmp_path, {"a.png": painted(truth(3))})
+    (tmp_path / "train/classes.txt").write_text("outside\nred\nblue\n")
+    again = crista.check(mend(tmp_path).config)
+    assert again.fingerprint is not None
+    assert again.fingerprint.named is None
+
+
 def test_sound_labels_say_what_damaged_ones_were(tmp_path: Path) -> None:
     grey = truth().astype(np.uint8) * 255
     save(tmp_path / "train/x", "a.npy", picture())

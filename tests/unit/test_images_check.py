@@ -10,9 +10,11 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from PIL import Image as Picture
 
+import crista
 from crista.config import Config
 from crista.errors import DataError
 from crista.geometry.axes import Array
@@ -202,6 +204,29 @@ def test_the_rarer_dimensions_do_not_hide_what_is_wrong_with_the_others(folders:
     first, *others = folders.check().problems
     assert first.fix == ("the 3D ones are left out, with their labels" if num_volumes == 1 else "")
     assert [Path(problem.where).name for problem in others] == (["odd.npy"] if num_volumes == 1 else [])
+
+
+def test_three_slices_that_were_saved_as_red_green_and_blue_can_be_named(tmp_path: Path) -> None:
+    """tifffile takes an array of (3, y, x) bytes for a picture in colour; --fix would make a class of each of its "colours"."""
+    volume, target = picture(3, *SIZE), label(3, *SIZE)
+    target[0] = 0
+    for side, array in (("x", volume), ("y", target)):
+        (tmp_path / side).mkdir()
+        tifffile.imwrite(tmp_path / side / "a.tif", array, photometric="rgb", planarconfig="separate")
+    found = crista.check(tmp_path / "x", tmp_path / "y")
+    keys = ("DATA.TRAIN.INPUT_IMG_AXES_ORDER", "DATA.TRAIN.INPUT_MASK_AXES_ORDER")
+    assert "if the 3 channels are slices of a volume, say so of images and labels with " + " and ".join(keys) in str(
+        found.problems[0]
+    )
+    again = crista.check(tmp_path / "x", tmp_path / "y", overrides=[f"{key}=ZYX" for key in keys])
+    assert (again.ndim, again.train[0].image.spatial_shape, again.problems) == (3, (3, *SIZE), ())
+
+
+def test_guessed_axes_of_image_and_label_of_one_name_are_told_once(folders: Folders) -> None:
+    folders.add("train", "a", picture(9, *SIZE), label(9, *SIZE))
+    folders.add("train", "b", picture(9, *SIZE), label(9, *SIZE))
+    [notice] = [notice for notice in folders.check().notices if "guessed" in notice]
+    assert notice.startswith("a.npy, b.npy: axes guessed (z, y, x)")
 
 
 def test_a_label_tells_channels_from_slices(folders: Folders) -> None:

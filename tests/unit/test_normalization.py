@@ -139,6 +139,21 @@ def test_fixed_limits_clip_where_no_percentile_is_set() -> None:
     assert statistics == ImageStatistics((2.0, 10.0), (4.0, 10.0), (2.0, 2.0), (6.0, 20.0))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("kind", ["zero_mean_unit_variance", "scale_range", "div"])
+def test_clipping_empties_a_channel_with_a_few_bright_pixels_not_one_without_any(kind: str, dtype: type) -> None:
+    """An unused channel of a colour image, or a black one, is no fault of the percentiles: other ones would change nothing."""
+    pixels = np.zeros((3, 20, 20), dtype)
+    pixels[0] = np.arange(20)
+    clip = {"enable": True, "lower_perc": 1, "upper_perc": 99}
+    assert not statistics_of(pixels, kind, perc_clip=clip).leaves_nothing
+    pixels[2, 5, 5] = 9
+    found = statistics_of(pixels, kind, perc_clip=clip)
+    assert found.leaves_nothing
+    assert found.emptied == (2,)
+    assert ImageStatistics.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
 def test_statistics_survive_json() -> None:
     clip = {"enable": True, "lower_perc": 0.3, "upper_perc": 99.7}
     pixels = np.random.default_rng(0).standard_normal((3, 20, 20))

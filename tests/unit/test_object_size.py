@@ -20,6 +20,7 @@ from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference.record import ImageRecord
 from crista.plan.events import Warned
+from crista.plan.plan import Classes
 from crista.workflow.object_size import warn_of_object_size
 
 
@@ -90,8 +91,25 @@ def test_the_plan_keeps_the_diameter_of_the_training(make_data: MakeData) -> Non
     assert plan.object_diameter == pytest.approx(20, abs=0.3)
 
 
+def test_strokes_of_sparse_labels_are_no_objects(make_data: MakeData) -> None:
+    """A stroke through each object says where it is, not how large."""
+    data = make_data(train=2, test=1, shape=(200, 200))
+    for path in (data / "train/y").iterdir():
+        label = np.where(np.indices((200, 200))[0] % 20 < 2, discs(10), np.uint8(255))
+        write_image(path, label, "YX")
+    plan = crista.make_plan(tiny_config(data, loss={"IGNORE_INDEX": 255}))
+    assert plan.sparse_labels
+    assert plan.object_diameter is None
+
+
 def warnings_for(
-    folder: Path, radius: int, *, own: float | None = None, learnt: float | None = None, written_as: Path | None = None
+    folder: Path,
+    radius: int,
+    *,
+    own: float | None = None,
+    learnt: float | None = None,
+    written_as: Path | None = None,
+    true: int | None = None,
 ) -> list[str]:
     """What is said of discs of `radius` pixels, predicted by a network that learnt a diameter of 20."""
     write_image(folder / "x/a.tif", discs(radius), "YX", spacing=Spacing((own, own)) if own else None)
@@ -99,12 +117,15 @@ def warnings_for(
     plan = SimpleNamespace(
         object_diameter=20.0,
         ndim=2,
-        classes=SimpleNamespace(num_classes=2, ignore_index=None),
+        classes=Classes(names=("background", "disc")),
         spacing=(learnt,) * 2 if learnt else None,
     )
     places = SimpleNamespace(per_image_binarized=folder / "per", full_image_binarized=folder / "full")
     record = ImageRecord("a", "key", {}, files=(str((written_as or folder) / "per/a.tif"),))
-    pairs = [ImagePair(open_image(folder / "x/a.tif", ndim=2))]
+    if true is not None:
+        write_image(folder / "y/a.tif", discs(true), "YX")
+    label = open_image(folder / "y/a.tif", ndim=2, is_label=True) if true is not None else None
+    pairs = [ImagePair(open_image(folder / "x/a.tif", ndim=2), label)]
     events = warn_of_object_size([record], pairs, cast("Any", plan), cast("Any", places))
     return [event.text for event in events if isinstance(event, Warned)]
 
@@ -117,6 +138,14 @@ def test_the_factor_and_the_way_out_are_told(tmp_path: Path) -> None:
     assert "a.tif becomes 100 × 100" in text
     (text,) = warnings_for(tmp_path, 5)
     assert "predicted objects are 0.51 times as large" in text
+
+
+def test_a_prediction_that_is_just_wrong_is_not_to_be_rescaled(tmp_path: Path) -> None:
+    """Label images say how large the objects are: the validation images of a short training are of the learnt size."""
+    assert warnings_for(tmp_path, 5, true=10) == []
+    assert warnings_for(tmp_path, 20, true=10) == []
+    assert len(warnings_for(tmp_path, 20, true=20)) == 1
+    assert warnings_for(tmp_path, 20, true=0) == []  # specks of a pixel: no objects that could be of another size
 
 
 def test_a_factor_that_the_pixel_size_explains_is_not_told_twice(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from crista.config.load import config_from_dict
 from crista.errors import ConfigError, PlanError
 from crista.images.check import check_dataset
 from crista.patches.prepare import make_split, prepare_samples
-from crista.plan.budget import divide_time
+from crista.plan.budget import count_steps, divide_time
 from crista.plan.effort import EFFORTS, LIGHT
 from crista.plan.events import Event, Said, Warned
 from crista.plan.make import make_plan
-from crista.plan.plan import Plan
+from crista.plan.plan import Decision, Plan
 from crista.training import probe
 from crista.training.distributed import Processes
 from crista.training.loop import training_key
@@ -187,7 +187,9 @@ def test_a_warm_up_keeps_its_share_of_a_training_by_the_clock(
     monkeypatch.setattr(probe, "_time_steps", lambda _: (0.5, 0.1))
     _, plan = drain(fit_to_time(job))
     assert (plan.epochs, plan.schedule.warmup_epochs) == (25, expected)
-    assert adopt(job.plan, plan) == plan.model_copy(update={"decisions": job.plan.decisions})
+    adopted = adopt(job.plan, plan)
+    assert adopted is not None
+    assert adopted.model_copy(update={"decisions": plan.decisions}) == plan
 
 
 @pytest.mark.parametrize(("patience", "idle"), [(5, ""), (40, ", so that it has no effect")])
@@ -221,6 +223,32 @@ def test_a_continued_training_takes_over_what_was_measured(make_data: MakeData, 
     adopted = adopt(plan, plan.model_copy(update=measured))
     assert adopted is not None
     assert {name: getattr(adopted, name) for name in measured} == measured
+
+
+@pytest.mark.parametrize("keys", [["TRAIN.MAX_MINUTES=5"], ["TRAIN.QUALITY=fast"]])
+def test_the_plan_of_a_continued_training_says_what_was_measured(monkeypatch: pytest.MonkeyPatch, keys: list[str]) -> None:
+    """A batch of 3 in use, and a plan that says 6 because of the voxels, would be two answers."""
+    by_clock = keys[0].startswith("TRAIN.MAX_MINUTES")
+    seconds = 300.0 if by_clock else None
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 1.0)
+    config = config_from_dict({}, keys).config
+    _, first = drain(choose_plan(config, facts(BIG), torch.device("cpu"), seconds, None))
+    done = probe._with(first, {"batch_size": 3}, Decision(key="TRAIN.BATCH_SIZE", value="3", reason="no more fit"))
+    done = probe._with(done, {"steps_per_epoch": 11}, Decision(key="steps per epoch", value="11", reason="that fills the time"))
+    done = done.model_copy(update={"batch_size": 3})
+    for _ in range(2):  # what is said does not grow from run to run
+        _, again = drain(choose_plan(config, facts(BIG), torch.device("cpu"), seconds, done))
+        assert (again.batch_size, again.steps_per_epoch) == (3, 11)
+        said = {item.key: (item.value, item.reason) for item in again.decisions}
+        before = "as in what was done of this training before: "
+        assert said["TRAIN.BATCH_SIZE"] == ("3", f"{before}no more fit")
+        assert said["steps per epoch"] == ("11", f"{before}that fills the time")
+        assert by_clock == ("effort" in said)
+        if by_clock:
+            assert said["effort"][0] == "full"
+            assert said["effort"][1].startswith(f"{before}about 300 steps in the time that is left, 250 are wanted")
+        assert len(said) == len(again.decisions)
+        done = again
 
 
 def test_another_training_takes_over_nothing(make_data: MakeData, tmp_path: Path) -> None:
@@ -301,8 +329,20 @@ def test_few_volumes_are_reversed_in_z_where_many_steps_fit(monkeypatch: pytest.
     _, again = drain(choose_plan(longer, volumes, torch.device("cpu"), 540.0, plan))
     assert again.flips_z == flips
     assert adopt(again, plan) is not None
-    [decision] = [item for item in again.decisions if item.key == "AUGMENTOR.ZFLIP"]
-    assert (decision.value, decision.reason) == (str(flips), "as in what was done of this training before")
+    [later] = [item for item in again.decisions if item.key == "AUGMENTOR.ZFLIP"]
+    assert (later.value, later.reason) == (str(flips), f"as in what was done of this training before: {decision.reason}")
+
+
+def test_few_given_epochs_are_no_many_steps_of_the_same_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3000 steps fit into the time, but two passes over nine volumes are few, and then the training ends."""
+    keys = ["TRAIN.MAX_MINUTES=5", "AUGMENTOR.ENABLE=True", "AUGMENTOR.ZFLIP=auto", "TRAIN.EPOCHS=2"]
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 0.1)
+    volumes = facts([(32, 64, 64)] * 9)
+    _, plan = drain(choose_plan(config_from_dict({}, keys).config, volumes, torch.device("cpu"), 300.0, None))
+    steps = 2 * count_steps(plan.config, volumes, plan.patch_size, plan.batch_size)[1]
+    [decision] = [item for item in plan.decisions if item.key == "AUGMENTOR.ZFLIP"]
+    assert (plan.flips_z, decision.value) == (False, "False")
+    assert decision.reason.startswith(f"about {steps} steps; fewer than 600")
 
 
 def test_many_volumes_and_what_is_given_are_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_the_most_uncertain_regions_by_hand() -> None:
     assert found[0].region == (slice(16, 32), slice(16, 32))
     assert found[1].where == "y 0–15, x 0–15"
     assert len(found) == 4
-    rows = label_next_rows(found, {"a": True, "b": False})
+    rows = label_next_rows(found, ["no", "yes", "partly", "no"])
     assert rows[0] == {"rank": 1, "file": "b", "region": "y 16–31, x 16–31", "uncertainty": pytest.approx(0.9), "labelled": "no"}
     assert rows[1]["labelled"] == "yes"
 

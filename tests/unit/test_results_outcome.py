@@ -17,13 +17,13 @@ from crista.images.open import open_image
 from crista.inference.record import ImageRecord
 from crista.metrics import show_score, summarise
 from crista.plan.events import FileWritten, Said
-from crista.plan.plan import Plan
+from crista.plan.plan import Classes, Plan
 from crista.results.outcome import Measurement, image_stage, main_stage, measure, write_tables
 from crista.results.overlays import to_picture
 from crista.results.pictures import encode_picture
 from crista.results.ranking import UncertainRegion
 from crista.results.run_folder import RunFolder
-from crista.results.run_pictures import Chosen, rank_images, suggestion_pictures
+from crista.results.run_pictures import Chosen, how_labelled, rank_images, suggestion_pictures
 from crista.results.run_report import _measured_parts, _timings, class_colours
 from crista.results.style import CLASS_COLOURS
 from crista.results.tables import read_mean
@@ -121,10 +121,28 @@ def test_pictures_of_what_to_label_next_are_of_that_region(tmp_path: Path, ndim:
     np.save(tmp_path / "a.npy", pixels)
     pair = ImagePair(open_image(tmp_path / "a.npy", axes="ZYX"[-ndim:], ndim=ndim))
     region = (slice(4, 8), slice(8, 24), slice(20, 50))[-ndim:]
-    [found] = suggestion_pictures({"a": pair}, [UncertainRegion("a", region, False, 0.5)])
+    [found] = suggestion_pictures({"a": pair}, [UncertainRegion("a", region, False, 0.5)], ["no"])
     plane = pixels[region] if ndim == 2 else pixels[6][region[1:]]
     assert found.picture == encode_picture(to_picture(plane[np.newaxis]))
-    assert not found.is_labelled
+    assert found.labelled == "no"
+
+
+def test_a_region_between_scribbles_has_no_label_yet(tmp_path: Path) -> None:
+    """Though its image has a label image."""
+    scribbled = np.full((40, 50), 255, np.uint8)
+    scribbled[:10], scribbled[20, 5] = 0, 1
+    np.save(tmp_path / "a.npy", scribbled)
+    label = open_image(tmp_path / "a.npy", axes="YX", ndim=2, is_label=True)
+    names = ("background", "foreground")
+    sparse, dense = (cast("Plan", SimpleNamespace(classes=Classes(names=names, ignore_index=k))) for k in (255, None))
+    rows = [slice(0, 10), slice(10, 30), slice(30, 40)]
+    pair = ImagePair(label, label)
+    assert [how_labelled(pair, (row, slice(0, 50)), sparse) for row in rows] == ["yes", "partly", "no"]
+    full = np.where(scribbled == 255, 0, scribbled).astype(np.uint8)
+    np.save(tmp_path / "b.npy", full)
+    pair = ImagePair(label, open_image(tmp_path / "b.npy", axes="YX", ndim=2, is_label=True))
+    assert how_labelled(pair, (rows[2], slice(0, 50)), dense) == "yes"
+    assert how_labelled(ImagePair(label), (rows[2], slice(0, 50)), sparse) == "no"
 
 
 def test_pooled_counts_are_those_of_all_images() -> None:

@@ -93,7 +93,7 @@ def content() -> ReportContent:
         estimates=estimate(counts, names),
         confusion=np.array([[90, 10], [0, 0]]),
         rules=["A class that is absent is left out."],
-        suggestions=[Suggestion(UncertainRegion("u.tif", (slice(0, 8), slice(4, 12)), False, 0.42), is_labelled=False)],
+        suggestions=[Suggestion(UncertainRegion("u.tif", (slice(0, 8), slice(4, 12)), False, 0.42), labelled="no")],
         timings={"train": 96.0},
         memory="1.4 GB",
         versions={"torch": "2.13"},

@@ -14,7 +14,7 @@ from crista.geometry.spacing import Spacing
 from crista.images.fingerprint import median_spacing
 from crista.images.image import Image, ImagePair
 from crista.images.open import axes_key
-from crista.images.wording import LEFT_OUT, list_files, place_of, plural, show_shape
+from crista.images.wording import LEFT_OUT, list_files, list_names, place_of, plural, show_shape
 
 LEAST_SIDE = 32
 """Images with a shorter y or x side are smaller than any patch the plan would choose, pixels."""
@@ -224,7 +224,7 @@ def gather_notes(pairs: Sequence[ImagePair]) -> tuple[list[Problem], list[str]]:
         if image.axes_reason not in ("metadata", "given") and not told:
             guesses[image.axes_reason].append(image)
     warnings = [_warn_of(group) for group in notes.values()]
-    notices = [f"{_names(group)}: axes {guess}" for guess, group in guesses.items()]
+    notices = [f"{_different_names(group)}: axes {guess}" for guess, group in guesses.items()]
     return warnings, notices
 
 
@@ -257,6 +257,11 @@ def _group(images: Sequence[Image], key: Callable[[Image], Any]) -> dict[Any, li
 
 def _place(images: Sequence[Image]) -> str:
     return place_of([image.path for image in images])
+
+
+def _different_names(images: Sequence[Image]) -> str:
+    """Each name once: a label image is often called as its image."""
+    return list_names(list(dict.fromkeys(image.path.name for image in images)))
 
 
 def _names(images: Sequence[Image]) -> str:

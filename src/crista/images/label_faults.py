@@ -71,7 +71,7 @@ def check_summaries(summaries: Summaries) -> list[Problem]:
     for path, summary in summaries:
         broken = _broken(summary)
         if broken is not None:
-            groups[broken[1], fix_of(summary)].append((path, broken[0]))
+            groups[broken[1] + _or_slices(path, summary), fix_of(summary)].append((path, broken[0]))
     problems = []
     for (next_step, fix), found in groups.items():
         path, what = found[0]
@@ -79,6 +79,14 @@ def check_summaries(summaries: Summaries) -> list[Problem]:
         more = f" (the same kind in {len(others)} more: {list_names(others)})" if others else ""
         problems.append(Problem(str(path), what + more, next_step, fix=fix))
     return problems
+
+
+def _or_slices(path: Path, summary: LabelSummary) -> str:
+    """What to do where channels are none: in Python a stack of three slices is easily written as a TIFF of red, green, blue."""
+    if summary.channels != "different" or path.suffix.lower() not in (".tif", ".tiff"):
+        return ""
+    keys = "DATA.TRAIN.INPUT_IMG_AXES_ORDER and DATA.TRAIN.INPUT_MASK_AXES_ORDER"
+    return f"; if the {summary.num_channels} channels are slices of a volume, say so of images and labels with {keys}: ZYX"
 
 
 def is_broken(summary: LabelSummary) -> bool:

@@ -17,7 +17,7 @@ from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image, ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
-RECORD_FORMAT = "4: boundaries, uncertainty, blocks normalised like their images, whether clipping left nothing"
+RECORD_FORMAT = "5: boundaries, uncertainty, blocks normalised like their images, whether clipping left nothing of several values"
 """Part of every key: what an earlier version kept is made anew."""
 
 
@@ -41,7 +41,7 @@ class ImageRecord:
     files: tuple[str, ...] = ()
     """Every file written for it."""
     is_blank: bool = False
-    """Whether clipping leaves one value in a channel (`ImageStatistics.leaves_nothing`)."""
+    """Whether clipping leaves one value of several in a channel (`ImageStatistics.leaves_nothing`)."""
 
     def save(self, folder: Path) -> None:
         """Write the record aside and rename it."""

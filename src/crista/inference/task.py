@@ -121,7 +121,7 @@ class TaskReport:
     entropy: NDArray[np.float64] | None = None
     """Sums of the entropy in its cells (see `crista.inference.uncertainty`), in a file of their own; None where not gathered."""
     is_blank: bool = False
-    """Whether clipping leaves one value in a channel of its image (`ImageStatistics.leaves_nothing`)."""
+    """Whether clipping leaves one value of several in a channel of its image (`ImageStatistics.leaves_nothing`)."""
     engine: str = ""
     """What a worker computed it with; not kept."""
 

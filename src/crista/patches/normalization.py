@@ -7,7 +7,7 @@ number, bit for bit, whether it is read in a patch, in a tile or with the whole 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 
 import numpy as np
@@ -49,6 +49,9 @@ class ImageStatistics:
     """Lower limits; None: not clipped."""
     upper: tuple[float, ...] | None = None
     """Upper limits; None: not clipped."""
+    emptied: tuple[float, ...] = ()
+    """Numbers of the channels that the limits leave one value of, as equal percentiles of a dark image with few bright pixels
+    do; not of those that hold no other value anyway."""
 
     @property
     def num_channels(self) -> int:
@@ -57,9 +60,8 @@ class ImageStatistics:
 
     @property
     def leaves_nothing(self) -> bool:
-        """Whether the limits of a channel leave one value, as equal percentiles of a dark image with few bright pixels do."""
-        limits = zip(self.lower or (), self.upper or (), strict=False)
-        return any(low >= high for low, high in limits)
+        """Whether the limits leave one value of a channel that holds several."""
+        return bool(self.emptied)
 
     def to_json(self) -> dict[str, list[float] | None]:
         """A dictionary of plain lists."""
@@ -69,7 +71,7 @@ class ImageStatistics:
     def from_json(cls, values: Mapping[str, Sequence[float] | None]) -> ImageStatistics:
         """The inverse of `to_json`."""
         given = {key: None if value is None else tuple(value) for key, value in values.items()}
-        return cls(given["offset"] or (), given["scale"] or (), given["lower"], given["upper"])
+        return cls(given["offset"] or (), given["scale"] or (), given["lower"], given["upper"], given.get("emptied") or ())
 
 
 def compute_statistics(image: Image, config: Normalization, *, block_bytes: int = BLOCK_BYTES) -> ImageStatistics:
@@ -95,13 +97,15 @@ def compute_statistics(image: Image, config: Normalization, *, block_bytes: int 
     intensities = None if all_given else open_intensities(image, block_bytes)
     limits = compute_limits(config.perc_clip, num_channels, intensities)
     summaries = intensities.summarise(limits) if intensities is not None else []
+    offsets, scales = [0.0] * num_channels, [1.0] * num_channels
     if by_variance:
-        means = per_channel(fixed.mean_val, num_channels) or [summary.mean for summary in summaries]
-        stds = per_channel(fixed.std_val, num_channels) or [max(summary.std, STD_FLOOR) for summary in summaries]
-        return build_statistics(means, stds, limits)
-    if config.type == "scale_range":
-        return build_statistics([s.minimum for s in summaries], [compute_span(s) for s in summaries], limits)
-    return build_statistics([0.0] * num_channels, [compute_divisor(summaries)] * num_channels, limits)
+        offsets = per_channel(fixed.mean_val, num_channels) or [summary.mean for summary in summaries]
+        scales = per_channel(fixed.std_val, num_channels) or [max(summary.std, STD_FLOOR) for summary in summaries]
+    elif config.type == "scale_range":
+        offsets, scales = [s.minimum for s in summaries], [compute_span(s) for s in summaries]
+    else:
+        scales = [compute_divisor(summaries)] * num_channels
+    return replace(build_statistics(offsets, scales, limits), emptied=find_emptied(limits, intensities))
 
 
 def normalize(pixels: Array, statistics: ImageStatistics) -> NDArray[np.float32]:
@@ -149,6 +153,15 @@ def compute_limits(config: PercentileClip, num_channels: int, intensities: Inten
         side = found.get(percentage) or per_channel(values, num_channels) or [none] * num_channels
         sides.append([float(np.float32(value)) for value in side])
     return list(zip(*sides, strict=True))
+
+
+def find_emptied(limits: Sequence[Limits], intensities: Intensities | None) -> tuple[float, ...]:
+    """Channels of several values that `limits` leave one value of."""
+    closed = [channel for channel, (lower, upper) in enumerate(limits) if lower >= upper]
+    if not closed or intensities is None:
+        return ()
+    stored = intensities.summarise([(-inf, inf)] * len(limits))
+    return tuple(channel for channel in closed if stored[channel].minimum < stored[channel].maximum)
 
 
 def clipped_to_nothing(names: Sequence[str]) -> str:

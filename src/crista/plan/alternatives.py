@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from math import inf
 
 from crista.config.root import Config
 from crista.errors import PlanError
@@ -37,10 +38,15 @@ def _work(plan: Plan) -> tuple[object, ...]:
 
 def wanted_steps(plan: Plan, fingerprint: Fingerprint) -> int:
     """Steps that are to fit into the time: no more than those of TRAIN.EPOCHS, if that is given."""
+    return int(min(FEWEST_STEPS, steps_of_epochs(plan, fingerprint)))
+
+
+def steps_of_epochs(plan: Plan, fingerprint: Fingerprint) -> float:
+    """Steps of TRAIN.EPOCHS, which a training by the clock makes at most; infinite where that is left out."""
     if plan.config.train.epochs is None:
-        return FEWEST_STEPS
+        return inf
     _, of_a_pass = count_steps(plan.config, fingerprint, plan.patch_size, plan.batch_size)
-    return min(FEWEST_STEPS, plan.config.train.epochs * of_a_pass)
+    return plan.config.train.epochs * of_a_pass
 
 
 def tell_what_is_open(plan: Plan, fingerprint: Fingerprint, *, from_scratch: bool = True) -> Plan:

@@ -19,7 +19,7 @@ from crista.plan.ledger import Ledger
 from crista.plan.network import decide_model, decide_patch_size
 from crista.plan.plan import Classes, Plan
 from crista.plan.preparation import decide_flips_of_z, note_preparation
-from crista.plan.sparse_labels import decide_class_shares, decide_sparse_sampling
+from crista.plan.sparse_labels import decide_class_shares, decide_sparse_sampling, learnt_diameter
 from crista.plan.tiling import check_training_patches, decide_inference
 
 
@@ -62,7 +62,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         num_channels=fingerprint.num_channels,
         classes=classes,
         spacing=fingerprint.spacing,
-        object_diameter=fingerprint.object_diameter,
+        object_diameter=learnt_diameter(fingerprint),
         patch_size=patch,
         model=model,
         loss=loss,

@@ -90,7 +90,7 @@ class Plan(Section):
     """Median voxel size of the training images in micrometres, (Z)YX; None if unknown."""
     object_diameter: float | None = None
     """Diameter of the objects in the training labels, voxels: half of the foreground lies in smaller ones.
-    None if unknown."""
+    None if unknown, as of scribbles."""
     patch_size: tuple[int, ...]
     """(Z)YX voxels."""
     model: Model

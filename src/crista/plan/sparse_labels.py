@@ -10,6 +10,12 @@ SPARSE = 0.5
 """Labels with fewer annotated pixels than this share are sparse: patches are drawn around the annotated ones."""
 
 
+def learnt_diameter(fingerprint: Fingerprint) -> float | None:
+    """The diameter of the objects in the training labels; None where these are sparse: that of strokes is none of objects."""
+    share = fingerprint.annotated_share
+    return None if share is not None and share < SPARSE else fingerprint.object_diameter
+
+
 def is_drawn_around_annotation(config: Config, fingerprint: Fingerprint) -> bool:
     """Whether training patches are drawn around annotated pixels; keys that say how patches are chosen win."""
     share, train = fingerprint.annotated_share, config.data.train

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Region
 from crista.inference.uncertainty import CellGrid, choose_cells
+
+Labelled = Literal["yes", "partly", "no"]
+"""Whether most of a region is annotated, some pixels of it, or none."""
 
 MOST_PER_IMAGE = 3
 """Regions of one image in the list, where there are several images."""
@@ -95,15 +99,15 @@ def _pixels_of(box: Region, grid: CellGrid) -> Region:
     return tuple(slice(b.start * c, min(b.stop * c, n)) for b, c, n in zip(box, grid.cell, grid.shape, strict=True))
 
 
-def label_next_rows(regions: Sequence[UncertainRegion], labelled: Mapping[str, bool]) -> list[dict[str, str | float | int]]:
-    """Rows of label_next.csv: rank, file, region, uncertainty, and whether the image has a label already."""
+def label_next_rows(regions: Sequence[UncertainRegion], labelled: Sequence[Labelled]) -> list[dict[str, str | float | int]]:
+    """Rows of label_next.csv: rank, file, region, uncertainty, and whether the region has a label already."""
     return [
         {
             "rank": rank,
             "file": region.name,
             "region": region.where,
             "uncertainty": region.uncertainty,
-            "labelled": "yes" if labelled.get(region.name) else "no",
+            "labelled": word,
         }
-        for rank, region in enumerate(regions, 1)
+        for rank, (region, word) in enumerate(zip(regions, labelled, strict=True), 1)
     ]

@@ -19,7 +19,7 @@ from crista.plan.plan import Decision
 from crista.results.curves import curve_names, curve_title, draw_curve
 from crista.results.examples import Example
 from crista.results.pictures import encode_file
-from crista.results.ranking import UncertainRegion
+from crista.results.ranking import Labelled, UncertainRegion
 from crista.results.run_folder import RunFolder
 
 MAX_ROWS = 200
@@ -86,7 +86,7 @@ class Suggestion:
     """One entry of the list of what to label next."""
 
     region: UncertainRegion
-    is_labelled: bool
+    labelled: Labelled
     picture: str = ""
     """Data URI; empty: none."""
 

@@ -18,11 +18,12 @@ from crista.inference.record import ImageRecord
 from crista.patches.prepare import coding_of
 from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
+from crista.plan.sparse_labels import SPARSE
 from crista.results.examples import Example, Pixels, build_slices, crop_cells
 from crista.results.outcome import Measurement, image_stage
 from crista.results.overlays import OverlayText, draw_overlay, to_picture
 from crista.results.pictures import encode_picture
-from crista.results.ranking import UncertainRegion, UncertaintyMap, rank_regions
+from crista.results.ranking import Labelled, UncertainRegion, UncertaintyMap, rank_regions
 from crista.results.report import Suggestion
 from crista.results.run_folder import RunFolder
 
@@ -142,10 +143,23 @@ def suggest(
     return rank_regions(maps, plan.patch_size, LISTED)
 
 
-def suggestion_pictures(pairs: Mapping[str, ImagePair], regions: Sequence[UncertainRegion]) -> list[Suggestion]:
+def how_labelled(pair: ImagePair, region: Region, plan: Plan) -> Labelled:
+    """Whether a region of an image is labelled already; of a scribbled image most regions are in part or not at all."""
+    if pair.label is None:
+        return "no"
+    ignored = plan.classes.ignore_index
+    if ignored is None:
+        return "yes"
+    share = np.mean(read_label(pair.label, coding_of(plan), middle_of_region(region, MAX_OVERLAY_VOXELS)) != ignored)
+    return "yes" if share >= SPARSE else "partly" if share > 0 else "no"
+
+
+def suggestion_pictures(
+    pairs: Mapping[str, ImagePair], regions: Sequence[UncertainRegion], labelled: Sequence[Labelled]
+) -> list[Suggestion]:
     """The first of the list, each with a small picture of its region (of volumes: of its middle slice)."""
     suggestions = []
-    for entry in regions[:PICTURED]:
+    for entry, word in zip(regions[:PICTURED], labelled, strict=False):
         pair = pairs[entry.name]
         plane = tuple(
             slice((r.start + r.stop) // 2, (r.start + r.stop) // 2 + 1) if len(entry.region) == 3 and axis == 0 else r
@@ -154,7 +168,7 @@ def suggestion_pictures(pairs: Mapping[str, ImagePair], regions: Sequence[Uncert
         pixels = pair.image.read(middle_of_region(plane, MAX_OVERLAY_VOXELS))
         flat = pixels[:, 0] if len(entry.region) == 3 else pixels
         step = max(1, -(-max(flat.shape[-2:]) // THUMBNAIL))
-        suggestions.append(Suggestion(entry, pair.label is not None, encode_picture(to_picture(flat[:, ::step, ::step]))))
+        suggestions.append(Suggestion(entry, word, encode_picture(to_picture(flat[:, ::step, ::step]))))
     return suggestions
 
 

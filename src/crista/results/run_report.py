@@ -47,7 +47,7 @@ from crista.results.report import (
     write_report,
 )
 from crista.results.run_folder import RunFolder
-from crista.results.run_pictures import build_examples, draw_overlays, rank_images, suggest, suggestion_pictures
+from crista.results.run_pictures import build_examples, draw_overlays, how_labelled, rank_images, suggest, suggestion_pictures
 from crista.results.style import CLASS_COLOURS
 from crista.results.tables import write_rows
 from crista.results.train_log import read_train_log
@@ -96,8 +96,8 @@ def write_run_report(
     chosen = rank_images([record for record in records if record.name in pairs], stage, measurement)
     yield from draw_overlays(folder, plan, pairs, [record for _, record, _ in chosen])
     regions = suggest(folder, plan, pairs, records)
+    labelled = [how_labelled(pairs[region.name], region.region, plan) for region in regions]
     if regions:
-        labelled = {name: pair.label is not None for name, pair in pairs.items()}
         write_rows(folder.label_next, label_next_rows(regions, labelled))
         yield FileWritten(folder.label_next, "what to label next")
     else:
@@ -123,7 +123,7 @@ def write_run_report(
         memory=format_bytes(memory) if memory else "",
         versions=installed_versions(),
         facts=_facts(plan, run),
-        suggestions=suggestion_pictures(pairs, regions),
+        suggestions=suggestion_pictures(pairs, regions, labelled),
         **_numbers(plan, pairs, records, measurement, stage),
         rules=_rules(plan, pairs, records, stage, was_trained_on=run.was_trained_on) if measurement.pooled else (),
     )

@@ -21,7 +21,7 @@ from crista.losses import build_loss
 from crista.models import build_model
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
-from crista.plan.alternatives import plans_by_effort, wanted_steps
+from crista.plan.alternatives import plans_by_effort, steps_of_epochs, wanted_steps
 from crista.plan.budget import divide_time
 from crista.plan.effort import FEWEST_STEPS
 from crista.plan.events import Event, Said, Warned
@@ -50,6 +50,9 @@ TOO_LONG = 2.0
 take longer than their share, and all that is timed, in three networks, takes about a tenth of the budget at most."""
 SMALL_PATCH = 2**12
 """Voxels of the smallest part of a batch that is timed, about."""
+MEASURED = ("effort", "TRAIN.BATCH_SIZE", "steps per epoch", FLIPS_OF_Z)
+"""Decisions that were made by what was measured."""
+AS_BEFORE = "as in what was done of this training before"
 
 
 def choose_plan(
@@ -59,12 +62,12 @@ def choose_plan(
 
     Steps on noise are timed on this device. The `previous` run of the same training is followed without timing.
     """
-    if seconds is None:
-        return make_plan(config, fingerprint)
-    tried, is_open = plans_by_effort(config, fingerprint), leaves_flips_of_z_open(config, fingerprint)
+    tried = [("", make_plan(config, fingerprint))] if seconds is None else plans_by_effort(config, fingerprint)
     for _, plan in tried if previous is not None else ():
         if (adopted := adopt(plan, previous)) is not None:  # type: ignore[arg-type]
-            return plan if not is_open else _with_flips_of_z(plan, adopted.flips_z, "as in what was done of this training before")
+            return adopted
+    if seconds is None:
+        return tried[0][1]
     steps = wanted = 0
     for name, plan in tried:
         steps, wanted = int(max(0.0, seconds) / _time_noise(plan, device, seconds)), wanted_steps(plan, fingerprint)
@@ -80,11 +83,10 @@ def choose_plan(
     elif plan is not tried[-1][1]:
         reason += "; with fewer, network and patches are made smaller"
     plan = _with(plan, {}, Decision(key="effort", value=name, reason=reason))
-    return plan if not is_open else _with_flips_of_z(plan, *flips_of_z_in(steps))
-
-
-def _with_flips_of_z(plan: Plan, flips: bool, reason: str) -> Plan:
-    return _with(plan, {"flips_z": flips}, Decision(key=FLIPS_OF_Z, value=str(flips), reason=reason))
+    if not leaves_flips_of_z_open(config, fingerprint):
+        return plan
+    flips, why = flips_of_z_in(int(min(steps, steps_of_epochs(plan, fingerprint))))
+    return _with(plan, {"flips_z": flips}, Decision(key=FLIPS_OF_Z, value=str(flips), reason=why))
 
 
 def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:
@@ -169,14 +171,24 @@ def _voxels_of_a_batch(plan: Plan) -> int:
 
 
 def adopt(plan: Plan, previous: Plan) -> Plan | None:
-    """`plan` with the measured numbers of the `previous` run, if that was of the same training; else None."""
+    """`plan` with the measured numbers of the `previous` run and their reasons, if that was of the same training; else None."""
     measured = ("batch_size", "steps_per_epoch", "validation_patches")
     given = plan.config.train.batch_size is not None
     update: dict[str, Any] = {name: getattr(previous, name) for name in measured if not (given and name == "batch_size")}
     if plan.minutes is not None:
         update |= {"epochs": previous.epochs, "schedule": previous.schedule, "flips_z": previous.flips_z}
     adopted = plan.model_copy(update=update)
-    return adopted if training_key(adopted) == training_key(previous) else None
+    return _with_decisions_of(adopted, previous) if training_key(adopted) == training_key(previous) else None
+
+
+def _with_decisions_of(plan: Plan, previous: Plan) -> Plan:
+    """`plan` with those decisions of the `previous` run that its own measurements made."""
+    own = {item.key: item.value for item in plan.decisions}
+    for item in previous.decisions:
+        if item.key in MEASURED and own.get(item.key) != item.value:
+            reason = item.reason if item.reason.startswith(AS_BEFORE) else f"{AS_BEFORE}: {item.reason}"
+            plan = _with(plan, {}, item.model_copy(update={"reason": reason}))
+    return plan
 
 
 def fit_to_memory(job: TrainingJob) -> Generator[Event, None, Plan]:

@@ -14,6 +14,7 @@ from crista.config.root import Config
 from crista.errors import ConfigError, DataError, Problem
 from crista.images.atomic import atomic_write, folder_aside, publish_folder, remove_folder
 from crista.images.check import DatasetReport, check_dataset
+from crista.images.class_names import find_class_names
 from crista.images.dataset import Role
 from crista.images.fix import OBSOLETE_KEYS, Change, CopyJob, changed_keys, choose_left_out, copy_split, splits_of
 from crista.images.label_repair import RepairPlan, plan_repairs
@@ -77,6 +78,8 @@ def fix(config: Config, out: Path) -> Generator[Event, None, FixReport]:
         _write_lists(part, changes, plan, tree)
     yield FileWritten(out / "check.yaml", "configuration of the copies")
     after = _check(config_from_dict(tree).config)
+    if not plan.colours:  # their classes are in the order of the colours, not of anybody's names
+        yield from _keep_class_names(report, after, out)
     yield Said(f"checked again: {plural(len(after.problems), 'problem')}, {plural(len(after.warnings), 'warning')}")
     return FixReport(out, out / "check.yaml", before, after, tuple(changes))
 
@@ -179,6 +182,17 @@ def _merge(into: dict[str, Any], tree: Mapping[str, Any]) -> None:
             _merge(into.setdefault(key, {}), value)
         else:
             into[key] = value
+
+
+def _keep_class_names(report: DatasetReport, after: DatasetReport, out: Path) -> Iterator[Event]:
+    """The class names that lie beside the training labels, written beside their copies: they are found by their place."""
+    train, coding = splits_of(report).get("train"), report.coding or after.coding
+    labels = [pair.label for pair in train.pairs if pair.label is not None] if train is not None else []
+    named = find_class_names(labels[0].path.parent, coding) if labels and coding is not None else None
+    if named is not None:
+        kept = out / "train" / "y" / "classes.txt"
+        atomic_write(kept, "".join(f"{name}\n" for name in named.names))
+        yield FileWritten(kept, "names of the classes")
 
 
 def _write_lists(folder: Path, changes: list[Change], plan: RepairPlan, tree: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -10,9 +10,11 @@ from crista.errors import Problem
 from crista.geometry.spacing import Spacing
 from crista.images.consistency import rescaling_step
 from crista.images.image import Image, ImagePair
+from crista.images.labels import read_label
 from crista.images.object_size import Diameters, measure_diameters, median_diameter, middle_region
 from crista.images.open import open_written
 from crista.inference.record import ImageRecord
+from crista.patches.prepare import coding_of
 from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -26,19 +28,22 @@ def warn_of_object_size(
 ) -> Iterator[Event]:
     """A warning if the predicted objects are of another size in pixels than those of the training.
 
-    Where the pixel sizes explain the factor nothing is said: the check of the images has warned already.
+    Where the pixel sizes explain the factor nothing is said: the check of the images has warned already. Where there are label
+    images, nothing unless their objects are of another size too: else the prediction is wrong, and no rescaling would mend it.
     """
     if plan.object_diameter is None:
         return
     places = [path.resolve() for path in (folder.per_image_binarized, folder.full_image_binarized)]
-    measured = [found for record in records if (found := _measure(record, places, plan.ndim)) is not None]
-    classes = {index: index for index in range(plan.classes.num_classes)}
-    diameter = median_diameter(measured, classes, plan.ndim, plan.classes.ignore_index)
+    diameter = _median((found for record in records if (found := _measure(record, places, plan.ndim)) is not None), plan)
     if diameter is None:
         return
     factor = diameter / plan.object_diameter
     images = [pair.image for pair in pairs]
     if _is_near(factor) or _is_near(factor / _explained(images, plan.spacing)):
+        return
+    labels = [pair.label for pair in pairs if pair.label is not None]
+    true = _median(_iter_true(labels, plan), plan)
+    if labels and (true is None or _is_near(true / plan.object_diameter)):
         return
     what = f"predicted objects are {factor:.2g} times as large as those of the training "
     what += f"(median diameter {diameter:.3g} pixels, training {plan.object_diameter:.3g})"
@@ -46,6 +51,17 @@ def warn_of_object_size(
         f"if the images show the same kind of objects, {rescaling_step(images[0], (1 / factor,) * plan.ndim)}; then predict again"
     )
     yield Warned(str(Problem(str(images[0].path.parent), what, step)))
+
+
+def _median(measured: Iterable[Diameters], plan: Plan) -> float | None:
+    classes = {index: index for index in range(plan.classes.num_classes)}
+    return median_diameter(measured, classes, plan.ndim, plan.classes.ignore_index)
+
+
+def _iter_true(labels: Sequence[Image], plan: Plan) -> Iterator[Diameters]:
+    """The diameters in the label images that the prediction is measured against."""
+    for label in labels:
+        yield measure_diameters(read_label(label, coding_of(plan), middle_region(label.spatial_shape)))
 
 
 def _is_near(factor: float) -> bool:
