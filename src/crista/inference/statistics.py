@@ -26,7 +26,7 @@ class StatisticsCache:
     def of(self, name: str, image: Image) -> ImageStatistics:
         """Statistics of all pixels of `image`; of a block that validated those of its whole image, as in training."""
         whole = image.cut_from or image
-        if self._last is None or self._last[0] is not whole:
+        if self._last is None or self._last[0] != whole:
             self._last = (whole, self._find(name, whole))
         return self._last[1]
 
