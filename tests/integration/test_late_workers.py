@@ -50,6 +50,14 @@ def test_what_it_wrote_is_not_taken_for_a_store(job: PredictionJob) -> None:
     np.testing.assert_array_equal(predicted_again(job), TRUTH)
 
 
+def test_neither_does_its_report_when_its_block_has_made_the_folder_again(job: PredictionJob) -> None:
+    """The image was finished and put away while it wrote."""
+    late = plan_tasks(job.plan, job.pairs[0], "0", job.keys[0], full_image=False)[2]
+    (job.folders.work("0", job.keys[0]) / "labels.zarr" / "0" / "c" / "1").mkdir(parents=True)
+    keep_report(late, TaskReport(late.key), job.folders)
+    np.testing.assert_array_equal(predicted_again(job), TRUTH)
+
+
 def test_it_does_not_keep_an_image_from_being_finished(job: PredictionJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes where the main process is removing what is done with."""
 

@@ -15,7 +15,7 @@ from crista.images.image import ImagePair
 from crista.images.ome_zarr import create_ome_zarr, open_level, write_block
 from crista.images.pyramid import Pyramid
 from crista.inference.predicted import PredictedBlock
-from crista.inference.task import OutputFolders, keeps_probabilities, labels_pyramid, probabilities_pyramid
+from crista.inference.task import LABELS_STORE, OutputFolders, keeps_probabilities, labels_pyramid, probabilities_pyramid
 from crista.plan.plan import Plan
 
 
@@ -30,7 +30,7 @@ class ImageStore:
     @property
     def labels_path(self) -> Path:
         """The label image."""
-        return self.folder / "labels.zarr"
+        return self.folder / LABELS_STORE
 
     @property
     def probabilities_path(self) -> Path:

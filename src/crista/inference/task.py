@@ -40,6 +40,9 @@ SLICES = "slices"
 APART = ("per_image", "per_image_binarized", "full_image", "full_image_binarized", "full_post_processing", SLICES)
 """The folders that a process which shares the work has for itself, see `apart`."""
 
+LABELS_STORE = "labels.zarr"
+"""In the work folder of an image of several blocks: its label image."""
+
 UNPUBLISHED = ".unpublished"
 """In the work folder of an image: its files that have no final name yet, a folder for each attempt."""
 
@@ -157,7 +160,8 @@ def keep_report(task: Task, report: TaskReport, folders: OutputFolders) -> TaskR
     A block is of no use to anybody once its image is finished, and what lay beside it removed (another worker was faster): a
     report that came then would vouch for a block of a store that is made anew.
     """
-    if task.block_shape is not None and not task.report_path(folders).parent.is_dir():
+    store = task.report_path(folders).with_name(LABELS_STORE)
+    if task.block_shape is not None and not (store / "zarr.json").is_file():  # the folder may be there: the block made it again
         return report
     if report.entropy is not None:
         with aside(task.entropy_path(folders)) as part:
