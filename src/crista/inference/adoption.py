@@ -20,6 +20,9 @@ from crista.inference.task import plan_tasks
 from crista.plan.events import Event, Said
 from crista.plan.plan import Decision, InferencePlan
 
+NOTES = "shards"
+"""Folder in the state of a run."""
+
 
 def note_shard(job: PredictionJob) -> None:
     """Leave word of the engine and the tiles with which a shard of `job` predicts."""
@@ -36,7 +39,7 @@ def adopt_shards(job: PredictionJob) -> Generator[Event, None, PredictionJob]:
     PredictionError
         If such shards have predicted a part of it, and nobody else has: this process would remove that, and do all of it anew.
     """
-    others = list(_noted(job))
+    others = list(_noted(job)) if (job.folders.state / NOTES).is_dir() else []  # to look costs a look at all files of the images
     if not others or any(other.keys == job.keys for other in others):
         return job
     counts = [_count_done(other) for other in others]
@@ -89,7 +92,7 @@ def _folder(job: PredictionJob) -> Path:
     )
     plan = job.plan.model_copy(update={"inference": any_machine})
     keys = [record_key(job.digest, plan, pair) for pair in job.pairs]
-    return job.folders.state / "shards" / _digest([keys, list(job.names), job.full_image])
+    return job.folders.state / NOTES / _digest([keys, list(job.names), job.full_image])
 
 
 def _digest(content: object) -> str:
