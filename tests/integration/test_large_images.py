@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from crista.errors import CristaError
 from crista.inference.record import ImageRecord
 from crista.inference.store import Done
 from crista.plan.events import Said, TileFinished
+from crista.workflow import engine
 from crista.workflow.api import Outcome, run
 from crista.workflow.request import request_run
 from crista.workflow.run import run as run_events
@@ -120,7 +122,7 @@ def test_a_halo_that_is_not_exact_is_measured_and_said(
 def test_an_image_that_nearly_fits_is_one_tile_unless_a_limit_is_set(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float | None
 ) -> None:
-    monkeypatch.setattr("crista.inference.tuning.bytes_for_tiles", lambda _: 1_000_000)
+    monkeypatch.setattr("crista.inference.tuning.bytes_for_tiles", lambda *_: 1_000_000)
     outcome = trained.predict(tmp_path, {"TEST": {"MAX_MEMORY": limit}} if limit else {})
     plan = plan_of(outcome)
     *_, reason = (decision["REASON"] for decision in plan["DECISIONS"] if decision["KEY"] == "tiles")
@@ -221,6 +223,22 @@ def test_shards_and_a_last_command_give_the_same(trained: Trained, tmp_path: Pat
     outcome = trained.predict(tmp_path / "shards", CHUNKS)
     assert stores_of(folder) == stores_of(expected.folder.results)
     assert outcome.metrics == expected.metrics
+
+
+def test_a_last_command_that_chooses_another_engine_loses_nothing(
+    trained: Trained, tmp_path: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards ran on GPUs, say, and what puts them together does not."""
+    for index in range(2):
+        trained.predict(tmp_path, CHUNKS, {"SYSTEM": {"CLUSTER": {"SHARD": f"{index}/2"}}})
+    chosen = engine.choose_engine
+    monkeypatch.setattr(engine, "choose_engine", lambda *given, **more: replace(chosen(*given, **more), name="another"))
+    config = trained.config(predict_only(trained.checkpoint), CHUNKS)
+    outcome, said = run_and_listen(config, tmp_path)
+    assert any("those of the shards, which have predicted everything" in line for line in said)
+    assert not any("predicted anew" in line or "of no use here" in line for line in said)
+    assert plan_of(outcome)["INFERENCE"]["ENGINE"] == "torch"
+    assert table(outcome.folder.test_results_metrics)
 
 
 def test_workers_give_the_same(tmp_path: Path, small_blocks: None) -> None:

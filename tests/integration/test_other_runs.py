@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from tests.integration.test_biapy_weaknesses import Oracle, finish, oracle_job
 from tests.integration.test_one_task_images import contents, interrupted
 from tests.integration.test_stacks import TRUTH as SLICES
-from tests.integration.test_stacks import expected, filtered, stack_job
+from tests.integration.test_stacks import expected, filtered, small_blocks, stack_job
 from tests.jobs import labels
 
 from crista.errors import ClusterError
 from crista.images.downsampling import build_pyramid
+from crista.inference import statistics
 from crista.inference import task as task_module
 from crista.inference.distribution import SerialExecutor
 from crista.inference.record import ImageRecord
@@ -164,6 +166,28 @@ def test_a_worker_without_the_engine_that_was_chosen_is_told_of_once(
         told = [event.text for event in predict_images(job) if isinstance(event, Warned)]
         assert len(told) == count
         assert all(text.startswith("a worker predicts with oracle, where openvino was chosen") for text in told)
+
+
+class AsSent(SerialExecutor):
+    """Tasks come to a worker as copies, each anew."""
+
+    def run(self, function: Callable[[Any], Any], items: Any) -> Any:
+        for item in items:
+            yield item, function(pickle.loads(pickle.dumps(item)))
+
+
+def test_a_worker_looks_at_the_files_of_an_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Zarr folder of a large volume has tens of thousands; looking at them for each block is slower than predicting it."""
+    small_blocks(monkeypatch)
+    monkeypatch.setattr(statistics, "KEPT_BYTES", 0)
+    looked: list[Path] = []
+    monkeypatch.setattr(statistics, "state_of_image", lambda image: looked.append(image.path) or [str(image.path)])
+    job = oracle_job(tmp_path, TRUTH[:2], num_classes=4)
+    monkeypatch.setattr(remote, "_predictor", lambda _: job.predictor)
+    finish(replace(job, elsewhere=remote.elsewhere(AsSent(), setup_of(job))))
+    assert looked == [pair.image.path for pair in job.pairs]
+    for index, truth in enumerate(TRUTH[:2]):
+        np.testing.assert_array_equal(labels(job.folders.per_image_binarized / f"{index}.tif", 2), truth)
 
 
 def test_two_workers_write_the_same_image_at_the_same_time(

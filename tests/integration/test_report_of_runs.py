@@ -58,6 +58,14 @@ def test_a_part_of_an_image_is_not_told_as_an_image_that_was_kept_aside(volume: 
     assert re.search(r"Report of crista \S+, \d{4}-\d\d-\d\d \d\d:\d\d<", page)
 
 
+def test_a_part_of_which_nothing_is_measured_is_told_of(tmp_path: Path) -> None:
+    """A twentieth of one image validates; the border that is left out is as wide."""
+    data = write_data(tmp_path / "data", train=1, test=1, shape=(96, 48))
+    few = {"DATA": {"VAL": {"SPLIT_TRAIN": 0.05}, "TEST": {"USE_VAL_AS_TEST": True}}, "TEST": {"EVAL_BORDER_CROP": [4]}}
+    _, said = run_and_listen(job(data, ONE, few), tmp_path / "run")
+    assert any("EVAL_BORDER_CROP: (4,) leaves nothing of 00.tif (5 × 48)" in line for line in said)
+
+
 def test_whole_images_that_validate_were_not_trained_on(tmp_path: Path) -> None:
     page = page_of(run(job(write_data(tmp_path / "data", train=4), ONE, VALIDATION), result_dir=tmp_path, name="job"))
     assert "These images were not trained on, but they chose the epoch" in page

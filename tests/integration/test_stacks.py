@@ -12,13 +12,14 @@ from scipy import ndimage
 from tests.integration.test_biapy_weaknesses import finish, oracle_job
 from tests.jobs import labels
 
-from crista.inference import stack, stage
+from crista.inference import clean, stack, stage
 from crista.inference.perform import perform
 from crista.inference.stage import PredictionJob
 from crista.inference.task import is_exact
 
 TRUTH = np.random.default_rng(0).integers(0, 4, (5, 40, 48)).astype(np.uint8)
 Z_FILTER = ("TEST.POST_PROCESSING.Z_FILTERING=True",)
+YZ_FILTER = ("TEST.POST_PROCESSING.YZ_FILTERING=True", "TEST.POST_PROCESSING.YZ_FILTERING_SIZE=3")
 FILTERED = (*Z_FILTER, "TEST.POST_PROCESSING.Z_FILTERING_SIZE=3", "TEST.ANALIZE_2D_IMGS_AS_3D_STACK=True")
 
 
@@ -159,3 +160,22 @@ def test_probabilities_that_only_the_filters_see_get_no_lower_resolutions(
     keys = ("PROBLEM.NDIM=3D", "TEST.BY_CHUNKS.ENABLE=True", f"DATA.TEST.ARGMAX_TO_OUTPUT={not saved}", *Z_FILTER)
     finish(oracle_job(tmp_path, [truth], *keys, num_classes=4))
     assert sorted(built) == ["filtered.zarr", "labels.zarr", *["probabilities.zarr"] * saved]
+
+
+def test_of_large_slices_a_part_is_filtered_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their neighbours and the probabilities of all classes whole slices are many times as large as their labels."""
+    whole, parts = (oracle_job(tmp_path / name, tuple(TRUTH), *FILTERED, *YZ_FILTER, num_classes=4) for name in ("one", "many"))
+    finish(whole)
+    read: list[int] = []
+
+    def watched(source: Any, region: Any, filters: Any) -> Any:
+        read.append(4 * int(np.prod([part.stop - part.start + 4 for part in region])))
+        return clean.filter_region(source, region, filters)
+
+    monkeypatch.setattr(stack, "filter_region", watched)
+    monkeypatch.setattr(stack, "BLOCK_VOXELS", 4 * 5 * 24 * 52)
+    monkeypatch.setattr(stack, "LEAST_PART", 8)
+    finish(parts)
+    assert len(read) > len(TRUTH)
+    assert max(read) <= stack.BLOCK_VOXELS
+    np.testing.assert_array_equal(filtered(parts), filtered(whole))

@@ -27,7 +27,7 @@ from crista.inference.distribution import SerialExecutor, build_executor, dask_e
 from crista.inference.distribution.call import gpu_of
 from crista.inference.distribution.queues import job_script, num_jobs, seconds_of
 from crista.inference.distribution.ranks import RankExecutor
-from crista.inference.distribution.workers import visible_gpus
+from crista.inference.distribution.workers import gpus_for, visible_gpus
 from crista.inference.record import record_key, weights_digest
 from crista.inference.task import OutputFolders
 from crista.training.checkpoint import load_checkpoint
@@ -254,6 +254,9 @@ def test_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_of("crista", ("3",)) == "3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-1a")
     assert visible_gpus() == ("2", "GPU-1a")
+    assert gpus_for(None) == gpus_for("cuda") == gpus_for("cuda:0") == ("2", "GPU-1a")
+    assert gpus_for("cuda:1") == ("GPU-1a",)
+    assert gpus_for("cpu") == gpus_for("mps") == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == ()
 

@@ -147,6 +147,21 @@ def test_voxel_size_of_hdf5(tmp_path: Path) -> None:
     assert spacing.values == (0.05, 0.01, 0.02)
 
 
+def test_a_file_system_without_locks_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS and the file systems of clusters, as they are often set up."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = np.eye(20, dtype=np.uint8)
+    opened = h5py.File
+
+    def without_locks(path: Path, mode: str, *, locking: bool | None = None) -> Any:
+        if locking is not False:
+            raise OSError("Unable to synchronously open file (unable to lock file, errno = 37, error message = 'No locks')")
+        return opened(path, mode, locking=locking)
+
+    monkeypatch.setattr("crista.images.hdf5.h5py.File", without_locks)
+    np.testing.assert_array_equal(open_image(tmp_path / "a.h5", ndim=2).read()[0], np.eye(20))
+
+
 def test_a_truncated_hdf5(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     _write_hdf5(path, ["data"])

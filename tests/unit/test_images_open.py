@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,6 +20,7 @@ from PIL import Image as Picture
 
 from crista.errors import ImageReadError
 from crista.geometry.spacing import Spacing
+from crista.images import stored
 from crista.images.content import SUPPORTED_EXTENSIONS
 from crista.images.ome_zarr import create_ome_zarr, open_level
 from crista.images.open import open_image, open_written
@@ -224,3 +230,48 @@ def test_a_label_image_of_crista_has_the_axes_that_it_was_written_with(
     np.testing.assert_array_equal(image.read()[0], written)
     region = (*(slice(0, n) for n in shape[:-2]), slice(3, 20), slice(7, 9))
     np.testing.assert_array_equal(image.read(region)[0], written[region])
+
+
+@pytest.mark.parametrize("mapped", [1, 100, 1500, 2**28])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(5, 21, 30), (21, 30), (2, 5, 21, 30)])
+def test_of_uncompressed_pixels_a_part_is_mapped_at_a_time(
+    shape: tuple[int, ...], order: Any, mapped: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "MAPPED_BYTES", mapped)
+    array = np.asarray(np.random.default_rng(0).integers(0, 9999, shape), ">u2", order=order)
+    np.save(tmp_path / "a.npy", array)
+    image = open_image(tmp_path / "a.npy", ndim=min(3, len(shape)), axes="CZYX"[-len(shape) :])
+    for region in (tuple(slice(0, n) for n in image.spatial_shape), tuple(slice(n // 3, n - 1) for n in image.spatial_shape)):
+        np.testing.assert_array_equal(image.read(region), array[(..., *region)].reshape(image.read(region).shape))
+    assert image.read(tuple(slice(1, 1) for _ in image.spatial_shape)).size == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit of addresses")
+def test_a_volume_larger_than_the_addresses_that_are_allowed_is_read(tmp_path: Path) -> None:
+    """As on a cluster that limits jobs by `ulimit -v` (h_vmem)."""
+    shape = (300, 2500, 4000)
+    volume = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=shape)
+    volume[-1, -1, -1] = 7
+    del volume
+    script = f"""
+        import resource
+        from pathlib import Path
+        from crista.images.npy import read_npy_header
+        from crista.plan.machine import status_bytes
+
+        image = read_npy_header(Path({str(tmp_path / "a.npy")!r}))
+        limit = status_bytes("VmSize") + 800_000_000
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        print(image.source.read((slice(290, 300), slice(2400, 2500), slice(3900, 4000))).sum())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("7", "")
+
+
+def test_no_room_for_a_map_is_no_damaged_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ImageReadError, match=r"a\.npy: no memory left to read it .*Cannot allocate"),
+        stored.decoding_errors(tmp_path / "a.npy"),
+    ):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")

@@ -295,3 +295,38 @@ def test_a_few_planes_are_in_memory(limit: int, tmp_path: Path, monkeypatch: pyt
     # 80 planes of 1 MB: two of them, what waits for the threads, and what these make of it.
     assert peak < 2 * write.COMPRESSED_TOGETHER + 4 * plane
     assert (open_image(tmp_path / "a.tif", ndim=3).read((slice(79, 80), slice(0, 9), slice(0, 9))) == 79).all()
+
+
+@pytest.mark.parametrize("limit", [2**32, 100], ids=["ImageJ", "OME"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    ("axes", "shape", "chunks"),
+    [
+        ("YX", (300, 70), None),
+        ("YX", (300, 70), (64, 32)),
+        ("YX", (300, 70), (256, 70)),
+        ("CZYX", (2, 3, 300, 70), (1, 2, 64, 64)),
+        ("XYZ", (70, 300, 3), None),
+    ],
+)
+def test_of_a_large_plane_some_rows_are_in_memory(
+    axes: str, shape: Any, chunks: Any, dtype: str, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slide is one plane, of any size."""
+    item = np.dtype(dtype).itemsize
+    monkeypatch.setattr(write, "MAX_IMAGEJ_BYTES", limit)
+    monkeypatch.setattr(write, "SLAB_BYTES", 100 * 70 * item)
+    monkeypatch.setattr(write, "STRIP_BYTES", 20 * 70 * item)
+    array = np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    source = _Recorded(array, chunks)
+
+    write_image(tmp_path / "a.tif", source, axes, spacing=Spacing((0.5,) * (3 if "Z" in axes else 2)))
+
+    assert max(np.prod(part) for part in source.asked) <= 100 * 70
+    image = open_image(tmp_path / "a.tif", ndim=3 if "Z" in axes else 2)
+    assert image.spacing is not None
+    np.testing.assert_array_equal(image.read(), to_canonical(array, axes, image.ndim))
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.pages.first.rowsperstrip == 16
+        if "C" not in axes:
+            np.testing.assert_array_equal(file.asarray().ravel(), to_canonical(array, axes, image.ndim).ravel())

@@ -201,3 +201,4 @@ def test_what_is_left_out_of_the_measurement_is_said() -> None:
     assert "10, 6 pixels at each border" in told("TEST.EVAL_BORDER_CROP=(10,6)")
     assert "the slices from 3 to the last (TEST.BY_CHUNKS" in told(*chunks)
     assert "the slices from 3 before 6 (TEST.BY_CHUNKS" in told(*chunks, "TEST.BY_CHUNKS.Z_END=6")
+    assert "the slices from 0 before 6 (TEST.BY_CHUNKS" in told(chunks[0], "TEST.BY_CHUNKS.Z_END=6")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.networks import network_plan
 
-from crista.images.image import crop_image
+from crista.images.image import Image, crop_image
 from crista.images.open import open_image
 from crista.images.write import write_image
-from crista.inference import statistics
+from crista.inference import statistics, turn
 from crista.inference.statistics import StatisticsCache
-from crista.patches.normalization import compute_statistics
+from crista.patches.normalization import ImageStatistics, compute_statistics
 
 
 @pytest.fixture
@@ -41,3 +44,80 @@ def test_damaged_statistics_are_computed_anew(tmp_path: Path, nothing_is_small: 
     [kept] = (tmp_path / "statistics").iterdir()
     kept.write_text(left)
     assert StatisticsCache(tmp_path, plan).of("a", image) == expected
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    write_image(tmp_path / "a.tif", np.arange(48 * 40, dtype=np.uint16).reshape(48, 40), "YX")
+    return open_image(tmp_path / "a.tif", ndim=2)
+
+
+def test_of_several_processes_one_reads_the_image(
+    tmp_path: Path, image: Image, nothing_is_small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of a job array begin at once; each would read all of a volume of which it predicts a hundredth."""
+    began: list[Image] = []
+
+    def slow(image: Image, settings: Any) -> ImageStatistics:
+        began.append(image)
+        time.sleep(0.5)
+        return compute_statistics(image, settings)
+
+    monkeypatch.setattr(statistics, "compute_statistics", slow)
+    plan = network_plan()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: StatisticsCache(tmp_path, plan).of("a", image), range(4)))
+    assert found == [compute_statistics(image, plan.config.data.normalization)] * 4
+    assert len(began) == 1
+    assert [path.name for path in (tmp_path / "statistics").iterdir()] == ["a.json"]
+
+
+def test_one_that_was_killed_is_not_waited_for(
+    tmp_path: Path, image: Image, nothing_is_small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "GONE_SECONDS", 0.3)
+    (tmp_path / "statistics").mkdir()
+    (tmp_path / "statistics" / ".a.json.turn.part").touch()
+    expected = compute_statistics(image, network_plan().config.data.normalization)
+    assert StatisticsCache(tmp_path, network_plan()).of("a", image) == expected
+    assert [path.name for path in (tmp_path / "statistics").iterdir()] == ["a.json"]
+
+
+def test_one_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "GONE_SECONDS", 0.5)
+    monkeypatch.setattr(turn, "BEAT_SECONDS", 0.05)
+    path, inside, most = tmp_path / "a.json", [0], [0]
+
+    def work(_: int) -> None:
+        with turn.turn_at(path, path.is_file):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            if not path.is_file():
+                time.sleep(1.5)
+                path.touch()
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(3) as pool:
+        began = time.monotonic()
+        first = pool.submit(work, 0)
+        time.sleep(0.1)
+        second = pool.submit(work, 1)
+        first.result()
+        second.result()
+    assert time.monotonic() - began < 4
+    assert most[0] == 1
+
+
+def test_where_no_mark_can_be_set_everybody_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(turn.os, "open", refused)
+    with turn.turn_at(tmp_path / "a.json", lambda: False):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_gives_the_turn_to_the_next(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), turn.turn_at(tmp_path / "a.json", lambda: False):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

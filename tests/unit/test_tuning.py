@@ -120,3 +120,23 @@ def test_findings_are_those_of_the_images_at_hand(tmp_path: Path) -> None:
     assert tuned(64) == first
     assert len(tuned(96)) == 2
     assert len(tuned(96, seed=1)) == 3
+
+
+@pytest.mark.parametrize("times", [1.05, 3, 26.4, 1000])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_image_for_which_there_is_memory_is_one_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, times: float
+) -> None:
+    """However often it would fit: what the network sees of it is a little larger than the image."""
+    write_image(tmp_path / "a.tif", np.zeros((53, 61), np.uint8), "YX")
+    image, plan = open_image(tmp_path / "a.tif", ndim=2), network_plan(**DEEP)
+    predictor = Predictor(plan, Undecided())
+    padded = 56 * 64
+    per_voxel = tuning.estimated_bytes_per_voxel(plan.model, 1, 1) + tuning.pipeline_bytes_per_voxel(1, 1, tuning.AHEAD)
+    monkeypatch.setattr(tuning, "peak_bytes", lambda *_: None)
+    monkeypatch.setattr(tuning, "_budget", lambda *_: int(times * padded * per_voxel))
+    statistics = compute_statistics(image, plan.config.data.normalization)
+    found = tuning._fit_memory(predictor, image, statistics, torch.device(device)).inference
+    assert found.max_tile_voxels is not None
+    assert found.max_tile_voxels >= padded
+    assert found.batch_size == 1

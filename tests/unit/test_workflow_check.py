@@ -7,14 +7,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
 import crista
+from crista.config.load import config_from_dict
+from crista.errors import ConfigError
 from crista.geometry.spacing import Spacing
 from crista.images.check import DatasetReport
-from crista.images.image import ImagePair
+from crista.images.image import ImagePair, crop_image
 from crista.images.open import open_image
 from crista.images.write import write_image
-from crista.workflow.check import _check_channels, _check_spacing
+from crista.plan.events import Warned
+from crista.workflow.check import _check_channels, _check_spacing, check_validation
 
 
 def check(folder: Path, **section: Any) -> DatasetReport:
@@ -52,3 +56,20 @@ def test_what_holds_for_many_images_is_said_once(tmp_path: Path) -> None:
     [problem] = _check_channels(pairs, plan)
     assert str(problem).startswith(f"{tmp_path} (20 files: 00.tif")
     assert "has 3 channels, the network was trained on 1 channel" in str(problem)
+
+
+def test_parts_that_validate_are_held_against_the_settings_of_the_measurement(tmp_path: Path) -> None:
+    """The check has seen whole images; with DATA.TEST.USE_VAL_AS_TEST a tenth of one may be all that is measured."""
+    write_image(tmp_path / "a.tif", np.ones((48, 56), np.uint8), "YX")
+    image = open_image(tmp_path / "a.tif", ndim=2)
+    high, wide = (crop_image(image, part) for part in ((slice(0, 48), slice(50, 56)), (slice(40, 48), slice(0, 56))))
+    pairs = [ImagePair(part, part) for part in (high, wide)]
+    config = config_from_dict({}, ("TEST.EVAL_BORDER_CROP=(4,)",)).config
+    [warning] = check_validation(config, pairs[:1])
+    assert isinstance(warning, Warned)
+    assert "TEST.EVAL_BORDER_CROP: (4,) leaves nothing of a.tif (48 × 6)" in warning.text
+    assert list(check_validation(config, [ImagePair(image, image)])) == []
+    config = config_from_dict({}, ("TEST.ANALIZE_2D_IMGS_AS_3D_STACK=True",)).config
+    assert list(check_validation(config, pairs[:1])) == []
+    with pytest.raises(ConfigError, match="these images have several"):
+        list(check_validation(config, pairs))

@@ -28,6 +28,8 @@ USERS_ERRNO = {
     *(errno.EFBIG, errno.ENAMETOOLONG, errno.ESTALE),
 }
 """Failures of the file system that are no fault of the program."""
+NO_MEMORY = re.compile(r"can't allocate memory|bad[_ ]alloc|[Ff]ailed to allocate memory")
+"""What PyTorch, OpenVINO and ONNX Runtime say on a processor: errors of no kind of their own."""
 LAUNCHER_FLAGS = ("--world_size", "--local_rank", "--dist_url", "--dist_backend", "--dist_on_itp")
 """Flags of BiaPy for several processes."""
 SPINS = "10000"
@@ -134,11 +136,16 @@ def _explain_machine(error: Exception) -> str:
         return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk{small}"
     if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):  # NumPy keeps why to itself
         return f"an array could not be written whole ({error})\n    -> check the room on the disk of the results"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _has_no_memory(error):
         what = str(error).partition("\n")[0] or "no more memory"
         step = "lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE to train, TEST.MAX_MEMORY to predict, or close other programs"
         return f"the memory is full: {what}\n    -> {step}"
     return ""
+
+
+def _has_no_memory(error: Exception) -> bool:
+    """Whether an error of no kind of its own is one of memory."""
+    return error.errno == errno.ENOMEM if isinstance(error, OSError) else bool(NO_MEMORY.search(str(error)))
 
 
 def _bug_note() -> str:

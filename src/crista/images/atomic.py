@@ -105,3 +105,18 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder of which nobody may take a part for the whole: whenever the process is killed, it is all there or gone.
+
+    What a kill leaves lies under a hidden name two folders above, like what was half written.
+    """
+    hidden = folder.parents[1] / f".{uuid4().hex}.removed.part"
+    try:
+        folder.replace(hidden)
+    except FileNotFoundError:
+        return
+    except OSError:  # somebody has a file in it open, where that keeps it from being renamed
+        hidden = folder
+    remove_folder(hidden)

@@ -95,6 +95,10 @@ def _open_file(path: Path) -> Any:
         return h5py.File(path, "r")
     except BlockingIOError as error:
         raise read_error(path, "is open for writing in another program", "close it there") from error
+    except OSError as error:
+        if "unable to lock file" not in str(error):
+            raise
+        return h5py.File(path, "r", locking=False)  # file systems of clusters often have no locks (errno 37, 524)
 
 
 def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import re
 import struct
@@ -40,6 +41,8 @@ DECODING_ERRORS: tuple[type[Exception], ...] = (
 )
 """What decoders raise on damaged files; Pillow even raises SyntaxError for a PNG, and NumPy TokenError for a header."""
 
+READING_ERRORS: tuple[type[Exception], ...] = (MemoryError, *DECODING_ERRORS)
+
 _UNKNOWN_WAY = re.compile(r"not supported|unsupported|not implemented", re.IGNORECASE)
 """What decoders say of sound files that they cannot decode."""
 
@@ -68,6 +71,10 @@ class Stored:
     """Of a NIfTI, where its header says: which way x, y and z run in the body, e.g. ``RAS``."""
 
 
+MAPPED_BYTES = 2**28
+"""Of a file that are mapped at a time, where rows allow: under ``ulimit -v`` what is mapped counts, touched or not."""
+
+
 @dataclass(frozen=True)
 class MappedPixels:
     """Uncompressed pixels in one piece of a file; a region is read through a memory map."""
@@ -80,12 +87,27 @@ class MappedPixels:
 
     def read(self, region: Region) -> Array:
         """The pixels of `region`, copied out of the map."""
+        is_turned = self.order == "F"
+        shape, box = (self.shape[::-1], region[::-1]) if is_turned else (self.shape, region)
+        pixels = np.empty(tuple(part.stop - part.start for part in box), self.dtype)
         with decoding_errors(self.path):
-            pixels = np.memmap(
-                self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape,
-                order="F" if self.order == "F" else "C",
-            )  # fmt: skip
-            return np.array(pixels[region])
+            self._copy(pixels, shape, box, self.offset)
+        return pixels.T if is_turned else pixels
+
+    def _copy(self, pixels: Array, shape: tuple[int, ...], box: Region, offset: int) -> None:
+        """Fill `pixels` with the `box` of an array that begins at `offset`, a part along its first axis after the other."""
+        first, *rest = box
+        step = num_bytes(shape[1:], self.dtype)
+        if step > MAPPED_BYTES and rest:
+            for place in range(first.start, first.stop):
+                self._copy(pixels[place - first.start], shape[1:], tuple(rest), offset + place * step)
+            return
+        length = max(1, MAPPED_BYTES // max(1, step))
+        for start in range(first.start, first.stop, length):
+            stop = min(start + length, first.stop)
+            part = (stop - start, *shape[1:])
+            mapped = np.memmap(self.path, dtype=self.dtype, mode="r", offset=offset + start * step, shape=part)
+            pixels[start - first.start : stop - first.start] = mapped[(slice(None), *rest)]
 
 
 @dataclass(frozen=True)
@@ -131,21 +153,26 @@ def decoding_errors(path: Path, part: str = "") -> Iterator[None]:
         raise read_error(path, "no such file (missing)", "it was there when the run began: restore it") from error
     except PermissionError as error:
         raise read_error(path, "no permission to read it", "change its permissions (chmod +r)") from error
-    except MemoryError as error:
+    except READING_ERRORS as error:
+        raise _explained(path, part, error) from error
+
+
+def _explained(path: Path, part: str, error: Exception) -> ImageReadError:
+    """What a decoder raises, in words."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         reason = str(error).partition("\n")[0][:300] or "MemoryError"
         what = f"no memory left to read {part or 'it'} ({reason})"
         next_step = (
             "close other programs, allow this one more (ulimit -v, the memory of the job), or lower TEST.MAX_MEMORY; with memory "
             "to spare, the file is damaged and claims a size that it does not have"
         )
-        raise read_error(path, what, next_step) from error
-    except DECODING_ERRORS as error:
-        where = f"{part} cannot be decoded" if part else "cannot be decoded"
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        next_step = "the file is truncated or damaged: copy or export it again"
-        if _UNKNOWN_WAY.search(reason):
-            next_step = "it is stored in a way that is not known here: export it again, e.g. without compression"
-        raise read_error(path, f"{where} ({reason})", next_step) from error
+        return read_error(path, what, next_step)
+    where = f"{part} cannot be decoded" if part else "cannot be decoded"
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    next_step = "the file is truncated or damaged: copy or export it again"
+    if _UNKNOWN_WAY.search(reason):
+        next_step = "it is stored in a way that is not known here: export it again, e.g. without compression"
+    return read_error(path, f"{where} ({reason})", next_step)
 
 
 def check_claimed_size(path: Path, claimed: int, available: int, max_ratio: float) -> None:

@@ -28,6 +28,11 @@ def filter_source(labels: Any, probabilities: Any | None, plan: Plan) -> Any:
     return labels if plan.classes.num_classes == 2 else probabilities
 
 
+def reach_of(filters: Filters, ndim: int) -> list[int]:
+    """Pixels along (Z)YX that the filters look beyond what they filter."""
+    return [sum(size // 2 for axes, size in filters if letter in axes) for letter in "zyx"[-ndim:]]
+
+
 def filter_block(source: Any, block: Region, filters: Filters, predicted: Region) -> NDArray[np.uint8]:
     """Labels of `block` after the filters; outside the `predicted` part of the image they are 0, as before."""
     labels = np.zeros(shape_of(block), np.uint8)
@@ -47,8 +52,7 @@ def filter_region(source: Any, region: Region, filters: Filters, *, limits: Regi
     """
     ndim = len(region)
     ends = limits if limits is not None else whole(source.shape[-ndim:])
-    reach = {letter: sum(size // 2 for axes, size in filters if letter in axes) for letter in "zyx"}
-    margins = [reach[letter] for letter in "zyx"[-ndim:]]
+    margins = reach_of(filters, ndim)
     around = tuple(
         slice(max(end.start, r.start - m), min(end.stop, r.stop + m)) for r, m, end in zip(region, margins, ends, strict=True)
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from crista.geometry.tiles import grid_blocks
-from crista.images.atomic import aside, remove_folder
+from crista.images.atomic import aside, remove_at_once
 from crista.images.downsampling import downsample_region, iter_blocks_of_level
 from crista.images.ome_zarr import open_level, read_pyramid, write_block
 from crista.inference.clean import filter_block, filter_source
@@ -52,7 +52,7 @@ def finish_image(tasks: Sequence[Task], reports: Sequence[TaskReport], plan: Pla
     )
     record.save(folders.state)
     with suppress(OSError):  # a slow worker may write there still; then the next run removes it
-        remove_folder(folders.work(tasks[0].name, tasks[0].key))
+        remove_at_once(folders.work(tasks[0].name, tasks[0].key))
     return record
 
 
@@ -127,7 +127,7 @@ class _Large:
     def _filter(self) -> None:
         """The median filters, block by block into a store of their own."""
         store = self.store
-        make_label_store(store.filtered_path, self.task.pair)
+        make_label_store(store.filtered_path, self.task.pair, self.plan)
         source = filter_source(store.labels, store.probabilities, self.plan)
         predicted = predicted_region(self.image.spatial_shape, self.plan)
         assert self.task.block_shape is not None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from crista.geometry.axes import Region
 from crista.geometry.spacing import Spacing
 from crista.geometry.tiles import grid_blocks, grid_starts, shape_of, whole
+from crista.images.blocks import choose_block
 from crista.images.image import Image
 from crista.images.labels import read_label
 from crista.metrics.boundary import BoundaryCounts, boundary_reach, compute_boundary, near_offsets
@@ -33,9 +34,8 @@ def label_reader(label: Image, plan: Plan) -> ReadLabel:
 
 
 def iter_slabs(shape: Sequence[int]) -> Iterator[Region]:
-    """Slabs along the first axis that partition an image, each of about `BLOCK_VOXELS` voxels."""
-    rows = max(1, BLOCK_VOXELS // max(1, int(np.prod(shape[1:]))))
-    yield from grid_blocks(shape, (rows, *shape[1:]))
+    """Whole slices, or whole rows of large ones, that partition an image, about `BLOCK_VOXELS` voxels at a time."""
+    yield from grid_blocks(shape, choose_block(shape, None, BLOCK_VOXELS))
 
 
 def predicted_region(shape: Sequence[int], plan: Plan) -> Region:

@@ -37,13 +37,15 @@ SHARE_OF_FREE = 0.8
 """Of the memory that the machine has to give, others need some too."""
 
 
-def bytes_for_tiles(max_memory: float) -> int:
+def bytes_for_tiles(max_memory: float, num_processes: int = 1) -> int:
     """Bytes that the network may take for one tile, if the whole process is to stay within `max_memory` GB (10⁹ bytes).
 
-    The limit is lowered to what the machine, its container and ``ulimit -v`` have to give.
+    The limit is lowered to what the machine, its container and ``ulimit -v`` have to give; of `num_processes` that predict on
+    it at once each gets its share, of which it holds HELD_ANYWAY (this process does already).
     """
     give_back_free_memory()
-    allowed = min(int(max_memory * 1e9) - max(HELD_ANYWAY, resident_bytes()), int(free_bytes() * SHARE_OF_FREE))
+    share = int(free_bytes() * SHARE_OF_FREE) // num_processes - (HELD_ANYWAY if num_processes > 1 else 0)
+    allowed = min(int(max_memory * 1e9) - max(HELD_ANYWAY, resident_bytes()), share)
     left = max(LEAST_FOR_TILES, allowed - RESERVE)
     return left // STEP * STEP or left
 

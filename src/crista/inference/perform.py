@@ -40,18 +40,23 @@ T = TypeVar("T")
 
 
 def perform(
-    predictor: Predictor, folders: OutputFolders, tasks: Sequence[Task], conclude: Callable[[Task, TaskReport], T]
+    predictor: Predictor,
+    folders: OutputFolders,
+    tasks: Sequence[Task],
+    conclude: Callable[[Task, TaskReport], T],
+    statistics: StatisticsCache | None = None,
 ) -> Iterator[tuple[Task, Progress[T]]]:
     """Predict the blocks of `tasks` in order; yields after each batch of tiles, and with the last one what `conclude` returned.
 
-    It is called in the thread that writes, with the report of each task whose files are written.
+    It is called in the thread that writes, with the report of each task whose files are written. `statistics` are those that are
+    known from other tasks, if any are.
     """
-    statistics = StatisticsCache(folders.state, predictor.plan)
+    known = statistics if statistics is not None else StatisticsCache(folders.state, predictor.plan)
     owners: dict[int, Task] = {}
 
     def pieces() -> Iterator[Piece[T]]:
         for task in tasks:
-            piece = _piece_of(predictor, folders, task, statistics, conclude)
+            piece = _piece_of(predictor, folders, task, known, conclude)
             owners[id(piece)] = task
             yield piece
 

@@ -17,7 +17,7 @@ from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image, ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
-RECORD_FORMAT = "5: boundaries, uncertainty, blocks normalised like their images, whether clipping left nothing of several values"
+RECORD_FORMAT = "5: boundaries, uncertainty, blocks normalised like their images, whether clipping left nothing of several values, axes"
 """Part of every key: what an earlier version kept is made anew."""
 
 
@@ -103,10 +103,9 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 def record_key(digest: str, plan: Plan, pair: ImagePair) -> str:
     """A digest of everything that the prediction of `pair` depends on."""
-    files = [pair.image.path] + ([pair.label.path] if pair.label is not None else [])
-    stats: list[Any] = [state_of(file) for file in files]
-    if pair.image.cut_at is not None:  # of one file the whole may be predicted, or one part that validates, or another
-        stats.append((pair.image.cut_at, pair.image.shape))
+    members = [member for member in (pair.image, pair.label) if member is not None]
+    # Of one file the whole may be predicted, or one part that validates, or another; and what its axes are may be given anew.
+    stats = [(*state_of_image(member), member.cut_at, str(member.spacing)) for member in members]
     settings = [
         RECORD_FORMAT,
         _tiling_key(plan.inference),

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from crista.config.test import ByChunks
 from crista.geometry.axes import Region
-from crista.geometry.tiles import grid_blocks
+from crista.geometry.tiles import grid_blocks, shape_of
 from crista.images.atomic import remove_folder
 from crista.images.image import ImagePair
 from crista.images.open import open_written
 from crista.images.write import write_image
-from crista.inference.clean import filter_region, filter_source
+from crista.inference.clean import Filters, filter_region, filter_source, reach_of
 from crista.inference.measure import BLOCK_VOXELS, Counts, image_boundary, image_confusion, label_reader
 from crista.inference.record import ImageRecord, forget_other_record, load_record
 from crista.inference.task import OutputFolders, stack_takes_probabilities
@@ -28,6 +28,8 @@ from crista.plan.events import Event, FileWritten
 from crista.plan.plan import Plan
 
 NAME = "stack"
+LEAST_PART = 64
+"""Pixels; slices are not filtered in narrower parts."""
 ReadSlice = Callable[[int, Region], NDArray[Any]]
 """Slice number and region (Y, X) to pixels (…, Y, X)."""
 
@@ -142,7 +144,7 @@ class _Stack:
         return {stage: counts}, {stage: image_boundary(labels, lambda region: truth[region], self.plan, None)}
 
 
-def _filtered_slices(source: Any, shape: tuple[int, ...], filters: Sequence[tuple[str, int]]) -> ReadSlice:
+def _filtered_slices(source: Any, shape: tuple[int, ...], filters: Filters) -> ReadSlice:
     """Slices after the filters, computed a slab at a time as they are asked for in order."""
     rows = max(1, BLOCK_VOXELS * shape[0] // max(1, prod(source.shape)))
     slabs = list(grid_blocks(shape, (rows, *shape[1:])))
@@ -152,10 +154,25 @@ def _filtered_slices(source: Any, shape: tuple[int, ...], filters: Sequence[tupl
         slab = number // rows
         if slab not in held:
             held.clear()
-            held[slab] = filter_region(source, slabs[slab], filters)
+            held[slab] = _filter_slab(source, slabs[slab], filters)
         return held[slab][(number - slab * rows, *region)]
 
     return read
+
+
+def _filter_slab(source: Any, slab: Region, filters: Filters) -> NDArray[np.uint8]:
+    """Labels of whole slices after the filters. Of large ones a part after the other: with their neighbours and the probabilities
+    of all classes they are many times as large."""
+    labels = np.empty(shape_of(slab), np.uint8)
+    channels = prod(source.shape[:-3])
+    size, reach = list(labels.shape), reach_of(filters, 3)
+    while channels * prod(n + 2 * r for n, r in zip(size, reach, strict=True)) > BLOCK_VOXELS and max(size[1:]) > LEAST_PART:
+        axis = 1 if size[1] > LEAST_PART else 2  # rows lie together on disk
+        size[axis] = -(-size[axis] // 2)
+    for part in grid_blocks(labels.shape, size):
+        placed = tuple(slice(p.start + s.start, p.stop + s.start) for p, s in zip(part, slab, strict=True))
+        labels[part] = filter_region(source, placed, filters)
+    return labels
 
 
 def _volume_slice(image: Any, number: int, region: Region) -> NDArray[Any]:

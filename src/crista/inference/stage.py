@@ -123,7 +123,7 @@ def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event
     for number in range(len(job.pairs)):
         images.append((yield from _take_up(job, number)))
     tasks = shard_of([task for image in images for task in image.tasks], index, count)
-    left = [task for task in tasks if not _is_done(job, task)]
+    left = [task for task in tasks if not is_done(job, task)]
     with apart(job.folders) as own:
         steps = perform(job.predictor, own, left, partial(keep_apart, folders=job.folders, own=own))
         finished = (task for task, progress in steps if progress.result is not None)
@@ -149,14 +149,15 @@ def _take_up(job: PredictionJob, index: int) -> Generator[Event, None, _Image]:
     tasks = plan_tasks(plan, pair, name, key, full_image=job.full_image)
     if tasks[0].block_shape is not None:
         ImageStore(folders.work(name, key), pair, plan).create()
-    undone = [task for task in tasks if not _is_done(job, task)]
+    undone = [task for task in tasks if not is_done(job, task)]
     done = len(tasks) - len(undone)
     if done:
         yield Said(f"{name}: {done} of {len(tasks)} blocks were predicted before with the same settings, kept")
     return _Image(index, tasks, undone, len(undone))
 
 
-def _is_done(job: PredictionJob, task: Task) -> bool:
+def is_done(job: PredictionJob, task: Task) -> bool:
+    """Whether the report of a task is on disk."""
     return load_report(task.report_path(job.folders), task.key) is not None
 
 

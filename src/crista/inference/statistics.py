@@ -8,6 +8,7 @@ from pathlib import Path
 from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image
 from crista.inference.record import state_of_image
+from crista.inference.turn import turn_at
 from crista.patches.normalization import ImageStatistics, compute_statistics
 from crista.plan.plan import Plan
 
@@ -26,7 +27,7 @@ class StatisticsCache:
     def of(self, name: str, image: Image) -> ImageStatistics:
         """Statistics of all pixels of `image`; of a block that validated those of its whole image, as in training."""
         whole = image.cut_from or image
-        if self._last is None or self._last[0] is not whole:
+        if self._last is None or self._last[0] != whole:
             self._last = (whole, self._find(name, whole))
         return self._last[1]
 
@@ -35,9 +36,15 @@ class StatisticsCache:
             return compute_statistics(image, self._settings)
         path = self._folder / f"{name}.json"
         key = json.dumps([*state_of_image(image), self._settings.model_dump(mode="json")])
-        content = read_json(path)
-        if content is not None and content["key"] == key:
-            return ImageStatistics.from_json(content["statistics"])
-        statistics = compute_statistics(image, self._settings)
-        atomic_write(path, json.dumps({"key": key, "statistics": statistics.to_json()}))
-        return statistics
+        with turn_at(path, lambda: _load(path, key) is not None):
+            kept = _load(path, key)
+            if kept is not None:
+                return kept
+            statistics = compute_statistics(image, self._settings)
+            atomic_write(path, json.dumps({"key": key, "statistics": statistics.to_json()}))
+            return statistics
+
+
+def _load(path: Path, key: str) -> ImageStatistics | None:
+    content = read_json(path)
+    return ImageStatistics.from_json(content["statistics"]) if content is not None and content["key"] == key else None

@@ -10,12 +10,12 @@ from uuid import uuid4
 
 from crista.geometry.axes import Region
 from crista.geometry.tiles import whole
-from crista.images.atomic import atomic_write, remove_folder
+from crista.images.atomic import atomic_write, remove_at_once, remove_folder
 from crista.images.image import ImagePair
 from crista.images.ome_zarr import create_ome_zarr, open_level, write_block
 from crista.images.pyramid import Pyramid
 from crista.inference.predicted import PredictedBlock
-from crista.inference.task import OutputFolders, keeps_probabilities, labels_pyramid, probabilities_pyramid
+from crista.inference.task import LABELS_STORE, OutputFolders, keeps_probabilities, labels_pyramid, probabilities_pyramid
 from crista.plan.plan import Plan
 
 
@@ -30,7 +30,7 @@ class ImageStore:
     @property
     def labels_path(self) -> Path:
         """The label image."""
-        return self.folder / "labels.zarr"
+        return self.folder / LABELS_STORE
 
     @property
     def probabilities_path(self) -> Path:
@@ -61,7 +61,7 @@ class ImageStore:
         """Make the stores that are missing; none of an image that is being finished, whose label image may lie there already."""
         if self.finishing.is_file():
             return
-        make_label_store(self.labels_path, self.pair)
+        make_label_store(self.labels_path, self.pair, self.plan)
         if keeps_probabilities(self.plan):
             pyramid, names = probabilities_pyramid(self.pair.image, self.plan), self.plan.classes.names
             _make_store(self.probabilities_path, pyramid, is_label=False, name=self.pair.name, channel_names=names)
@@ -78,7 +78,7 @@ def remove_stale_work(folders: OutputFolders, wanted: set[Path]) -> int:
     """Remove the work on images that is not `wanted`: begun with other settings, or done with; returns on how many."""
     stale = [folder for folder in (folders.state / "work").glob("*") if folder not in wanted]
     for folder in stale:
-        remove_folder(folder)
+        remove_at_once(folder)
     return len(stale)
 
 
@@ -102,9 +102,9 @@ class Done:
                 file.write(f"{name}\n")
 
 
-def make_label_store(path: Path, pair: ImagePair) -> None:
+def make_label_store(path: Path, pair: ImagePair, plan: Plan) -> None:
     """Make an empty store for a label image of `pair`, unless it is there."""
-    _make_store(path, labels_pyramid(pair.image), is_label=True, name=pair.name)
+    _make_store(path, labels_pyramid(pair.image, plan), is_label=True, name=pair.name)
 
 
 def _make_store(path: Path, pyramid: Pyramid, **described: Any) -> None:

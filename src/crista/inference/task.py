@@ -20,7 +20,7 @@ from crista.geometry.axes import Region
 from crista.geometry.tiles import grid_blocks, round_up, whole
 from crista.images.atomic import aside, atomic_write, publish_folder, read_json
 from crista.images.image import Image, ImagePair
-from crista.images.pyramid import Pyramid, choose_pyramid
+from crista.images.pyramid import SHARD_BYTES, Pyramid, choose_pyramid
 from crista.inference.measure import Counts, intersection, predicted_region
 from crista.inference.record import forget_other_record
 from crista.plan.plan import Plan
@@ -39,6 +39,9 @@ BLOCK_BYTES = 32 * 2**20
 SLICES = "slices"
 APART = ("per_image", "per_image_binarized", "full_image", "full_image_binarized", "full_post_processing", SLICES)
 """The folders that a process which shares the work has for itself, see `apart`."""
+
+LABELS_STORE = "labels.zarr"
+"""In the work folder of an image of several blocks: its label image."""
 
 UNPUBLISHED = ".unpublished"
 """In the work folder of an image: its files that have no final name yet, a folder for each attempt."""
@@ -157,7 +160,8 @@ def keep_report(task: Task, report: TaskReport, folders: OutputFolders) -> TaskR
     A block is of no use to anybody once its image is finished, and what lay beside it removed (another worker was faster): a
     report that came then would vouch for a block of a store that is made anew.
     """
-    if task.block_shape is not None and not task.report_path(folders).parent.is_dir():
+    store = task.report_path(folders).with_name(LABELS_STORE)
+    if task.block_shape is not None and not (store / "zarr.json").is_file():  # the folder may be there: the block made it again
         return report
     if report.entropy is not None:
         with aside(task.entropy_path(folders)) as part:
@@ -264,7 +268,7 @@ def choose_block_shape(image: Image, plan: Plan) -> tuple[int, ...] | None:
     voxel = bytes_per_voxel(plan)
     if prod(shape) * voxel <= IN_MEMORY_BYTES:
         return None
-    pyramids = (labels_pyramid(image), probabilities_pyramid(image, plan))
+    pyramids = (labels_pyramid(image, plan), probabilities_pyramid(image, plan))
     units = [pyramid.levels[0].block_shape[-len(shape) :] for pyramid in pyramids]
     unit = [max(sizes) for sizes in zip(*units, strict=True)]  # powers of two, or all of an axis
     block = list(unit)
@@ -276,10 +280,11 @@ def choose_block_shape(image: Image, plan: Plan) -> tuple[int, ...] | None:
         block[shortest] *= 2
 
 
-def labels_pyramid(image: Image) -> Pyramid:
-    """How the label image of `image` lies on disk."""
+def labels_pyramid(image: Image, plan: Plan) -> Pyramid:
+    """How the label image of `image` lies on disk: where probabilities are kept, in smaller files, for a block is a whole one."""
     axes = "ZYX"[-image.ndim :]
-    return choose_pyramid(axes, image.spatial_shape, np.dtype(np.uint8), image.spacing)
+    shard_bytes = min(SHARD_BYTES, BLOCK_BYTES // bytes_per_voxel(plan))
+    return choose_pyramid(axes, image.spatial_shape, np.dtype(np.uint8), image.spacing, shard_bytes=shard_bytes)
 
 
 def probabilities_pyramid(image: Image, plan: Plan) -> Pyramid:

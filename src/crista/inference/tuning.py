@@ -7,10 +7,11 @@ cuts the images in the same way.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,7 @@ ALLOWED_DIFFERENCE = 1e-4
 SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Of the receptive field's radius: halos that are tried, from the narrowest."""
 GPU_SHARE = 0.6
-"""Of a GPU's free memory, for the tiles of one batch."""
-MAX_BATCH = 64
+"""Of a GPU's free memory, for the tiles of the processes that use it."""
 
 
 def take_sample(predictor: Predictor, image: Image, statistics: ImageStatistics, max_voxels: int) -> NDArray[np.float32]:
@@ -161,20 +161,23 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
         most = whole
         reason += f"; the largest image in one piece takes {whole * per_voxel / 1e9:.2g} GB, and far more is free"
     value = f"at most {most:,} voxels"
-    batch = 1
-    if device.type == "cuda":
-        usual = max(1, min(most, prod(largest.spatial_shape)))
-        batch = max(1, min(MAX_BATCH, most // usual))
-        most //= batch
-    inference = plan.inference.model_copy(update={"max_tile_voxels": most, "batch_size": batch})
+    # One tile at a time: an image that fits is one tile, and tiles of a larger one take what there is.
+    inference = plan.inference.model_copy(update={"max_tile_voxels": most, "batch_size": 1})
     return _exactness(predictor, _Tuned(inference, (Decision(key="tiles", value=value, reason=reason),)), largest)
 
 
 def _budget(plan: Plan, device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free * GPU_SHARE)
-    return bytes_for_tiles(_max_memory(plan))
+        return int(free * GPU_SHARE) // max(1, ceil(_processes_here(plan) / max(1, torch.cuda.device_count())))
+    return bytes_for_tiles(_max_memory(plan), _processes_here(plan))
+
+
+def _processes_here(plan: Plan) -> int:
+    """How many processes predict on this machine at once: workers, or those that torchrun has started."""
+    cluster = plan.config.system.cluster
+    workers = 0 if cluster.queue or cluster.scheduler else cluster.workers
+    return max(1, workers, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _max_memory(plan: Plan) -> float:
@@ -188,7 +191,7 @@ def _bytes_for_whole(predictor: Predictor, largest: Image, device: torch.device)
     plan = predictor.plan
     if device.type == "cuda" or plan.config.test.max_memory is not None or choose_block_shape(largest, plan) is not None:
         return 0
-    return bytes_for_whole_image(max(1, plan.config.system.cluster.workers))
+    return bytes_for_whole_image(max(plan.config.system.cluster.workers, _processes_here(plan)))
 
 
 def _padded_voxels(predictor: Predictor, image: Image) -> int:

@@ -208,7 +208,7 @@ def _measured_parts(plan: Plan) -> Iterator[str]:
     chunks = test.by_chunks
     if chunks.enable and plan.ndim == 3 and (chunks.z_start > 0 or chunks.z_end >= 0):
         end = f"before {chunks.z_end}" if chunks.z_end >= 0 else "to the last"
-        yield f"Predicted and measured: the slices from {chunks.z_start} {end} (TEST.BY_CHUNKS.Z_START, Z_END)."
+        yield f"Predicted and measured: the slices from {max(0, chunks.z_start)} {end} (TEST.BY_CHUNKS.Z_START, Z_END)."
 
 
 def _columns(plan: Plan, stage: str, counts: NDArray[np.int64], *, has_uncertainty: bool) -> list[Column]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from crista.config.effects import idle_in
 from crista.config.root import Config, check_across_sections
-from crista.errors import Problem
+from crista.errors import ConfigError, Problem
 from crista.geometry.spacing import Spacing
 from crista.images.check import DatasetReport, check_dataset
 from crista.images.consistency import effective_channels, rescaling_step, show_factors, spacing_factors
@@ -35,7 +35,7 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
         coding=_settled_coding(trained),
     )
     tested = (report.train if fold_as_test else report.test) if config.test.enable else ()
-    problems = [*report.problems, *_check_testing(config, tested)]
+    problems = [*report.problems, *check_testing(config, tested)]
     warnings = list(report.warnings)
     if config.problem.ndim is None and report.ndim is not None:
         problems.extend(_check_seen(config, report.ndim))
@@ -97,7 +97,7 @@ def check_names(where: str, names: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Problem]:
+def check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Problem]:
     """What TEST asks of the images."""
     shapes = {pair.image.spatial_shape: pair.image for pair in pairs}
     if config.test.analize_2d_imgs_as_3d_stack and len(shapes) > 1:
@@ -120,6 +120,20 @@ def _check_testing(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Probl
         if crop and any(n <= 2 * c for n, c in zip(shape, crop * (len(shape) // len(crop)), strict=True)):
             what = f"{crop} leaves nothing of {image.path.name} ({show_shape(shape)})"
             yield Problem("TEST.EVAL_BORDER_CROP", what, "it is taken off both ends of each axis: use less than half the image")
+
+
+def check_validation(config: Config, pairs: Sequence[ImagePair]) -> Iterator[Event]:
+    """What TEST asks of the parts of training images that validate, where these are measured: the check has seen whole images.
+
+    Raises
+    ------
+    ConfigError
+        If they cannot be the slices of one volume.
+    """
+    for problem in check_testing(config, pairs):
+        if problem.where == "TEST.ANALIZE_2D_IMGS_AS_3D_STACK":
+            raise ConfigError("with the validation images, which are measured", [problem])
+        yield Warned(f"of the images a part validates and is measured, and for it {problem}")
 
 
 def _check_channels(pairs: Sequence[ImagePair], trained: Plan) -> list[Problem]:

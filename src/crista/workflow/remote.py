@@ -18,6 +18,7 @@ from crista.inference.perform import perform
 from crista.inference.predictor import Predictor
 from crista.inference.record import weights_digest
 from crista.inference.stage import Elsewhere
+from crista.inference.statistics import StatisticsCache
 from crista.inference.task import OutputFolders, Task, TaskReport, apart, keep_apart, load_report
 from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
@@ -52,6 +53,9 @@ OTHER_ENGINE = (
 _READY: dict[str, Predictor] = {}
 """The network that this process used last: loaded once, not for each task."""
 
+_KNOWN: dict[str, StatisticsCache] = {}
+"""What is known of the image of the last task, by its key: to look it up takes a look at every file of a Zarr folder."""
+
 
 def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
     """Predict one block, write it and its report. Doing it twice is harmless."""
@@ -64,9 +68,17 @@ def perform_task(setup: WorkerSetup, task: Task) -> TaskReport:
         ) from error
     predictor = _predictor(setup)
     with apart(setup.folders) as own:
-        steps = perform(predictor, own, [task], partial(keep_apart, folders=setup.folders, own=own))
+        conclude = partial(keep_apart, folders=setup.folders, own=own)
+        steps = perform(predictor, own, [task], conclude, _statistics_for(setup, task))
         reports = [progress.result for _, progress in steps if progress.result is not None]
     return replace(reports[0], engine=predictor.engine.name)
+
+
+def _statistics_for(setup: WorkerSetup, task: Task) -> StatisticsCache:
+    if task.key not in _KNOWN:
+        _KNOWN.clear()
+        _KNOWN[task.key] = StatisticsCache(setup.folders.state, setup.plan)
+    return _KNOWN[task.key]
 
 
 def _predictor(setup: WorkerSetup) -> Predictor:

@@ -21,6 +21,7 @@ from crista.images.digest import digest_files
 from crista.images.fingerprint import Fingerprint
 from crista.images.image import ImagePair
 from crista.images.wording import plural
+from crista.inference.adoption import adopt_shards, note_shard
 from crista.inference.distribution import Executor, SerialExecutor, build_executor
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.record import weights_digest
@@ -57,7 +58,7 @@ from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
 from crista.workflow.alone import predict_alone
 from crista.workflow.annotated_share import warn_of_few_annotated
-from crista.workflow.check import check
+from crista.workflow.check import check, check_validation
 from crista.workflow.clipped_images import warn_of_clipped_images
 from crista.workflow.engine import choose_predictor, make_int8_model
 from crista.workflow.known_images import training_files, warn_of_known_images, warn_of_other_split
@@ -254,6 +255,7 @@ def test_stage(
     if request.config.data.test.use_val_as_test:
         split = make_split(plan, report.train, report.val)
         pairs, was_trained_on = tuple(source.cropped for source in split.validation), split.shares_images
+        yield from check_validation(request.config, pairs)
         yield Said(f"no test images: what is measured is the validation ({plural(len(pairs), 'image')}), which chose the network")
         yield from () if request.config.train.enable else warn_of_other_split(report, trained)
     elif not request.config.train.enable:  # else the check has compared pixels
@@ -264,8 +266,13 @@ def test_stage(
     plan = job.plan
     index, count = request.config.system.cluster.own_shard
     if count > 1:
+        note_shard(job)
         yield from predict_shard(job, index, count)
         return
+    job = yield from adopt_shards(job)
+    if job.plan is not plan:
+        plan = job.plan
+        write_plan(folder, plan)
     if not isinstance(executor, SerialExecutor):
         checkpoint = _checkpoint_of(request.config, folder).resolve()
         setup = WorkerSetup(plan, checkpoint, job.digest, job.folders, request.config.system.device, str(Path.cwd()))

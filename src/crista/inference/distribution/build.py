@@ -38,7 +38,7 @@ def build_executor(system: System, *, rank: int = 0, world_size: int = 1) -> Exe
     if cluster.queue:
         return DaskExecutor(partial(workers_of_queue, cluster), _patience(cluster, QUEUE_TIMEOUT))
     num_cores = system.num_cpus if system.num_cpus > 0 else usable_cores()
-    return DaskExecutor(partial(local_workers, cluster, num_cores), _patience(cluster, LOCAL_TIMEOUT))
+    return DaskExecutor(partial(local_workers, cluster, num_cores, system.device), _patience(cluster, LOCAL_TIMEOUT))
 
 
 def usable_cores() -> int:

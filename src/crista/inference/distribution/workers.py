@@ -30,11 +30,14 @@ CONNECT_SECONDS = 30.0
 
 
 @contextmanager
-def local_workers(cluster: Cluster, num_cores: int) -> Iterator[Workers]:
-    """Processes of this machine, among which cores and GPUs are shared out; one that dies is started again."""
+def local_workers(cluster: Cluster, num_cores: int, device: str | None = None) -> Iterator[Workers]:
+    """Processes of this machine, among which cores and GPUs are shared out; one that dies is started again.
+
+    `device` is SYSTEM.DEVICE.
+    """
     distributed = import_dask("distributed")
     threads = max(1, num_cores // cluster.workers)
-    gpus = visible_gpus()
+    gpus = gpus_for(device)
     with ExitStack() as last, quiet(), settings(cluster):
         scheduler = distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL)
         with closing(scheduler), connected(scheduler) as client:
@@ -130,6 +133,17 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def gpus_for(device: str | None) -> tuple[str, ...]:
+    """The GPUs that workers share: all that this process may use, but for a SYSTEM.DEVICE that names another than the first.
+
+    (The first is what --gpu makes the device, whichever and however many it names.)
+    """
+    if device is not None and not device.startswith("cuda"):
+        return ()
+    gpus, number = visible_gpus(), (device or "").partition(":")[2]
+    return gpus[int(number) : int(number) + 1] if number.isdecimal() and int(number) else gpus
 
 
 def visible_gpus() -> tuple[str, ...]:
