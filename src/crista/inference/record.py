@@ -17,7 +17,7 @@ from crista.images.atomic import atomic_write, read_json
 from crista.images.image import Image, ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
-RECORD_FORMAT = "5: boundaries, uncertainty, blocks normalised like their images, whether clipping left nothing of several values, axes"
+RECORD_FORMAT = "5: boundaries, uncertainty, blocks normalised like their images, emptied by clipping, axes"
 """Part of every key: what an earlier version kept is made anew."""
 
 
