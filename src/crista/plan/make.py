@@ -47,8 +47,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     of_a_pass = count_steps(config, fingerprint, patch, batch)[1]
     flips_z = decide_flips_of_z(config, fingerprint, None if length.minutes else length.epochs * of_a_pass, ledger)
     loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
-    sparse = decide_sparse_sampling(config, fingerprint, ledger)
-    shares = decide_class_shares(config, fingerprint, ledger)
+    sparse, shares = decide_sparse_sampling(config, fingerprint, ledger), decide_class_shares(config, fingerprint, ledger)
     optimizer = decide_optimizer(config.train, ledger)
     schedule = decide_schedule(config.train, length.epochs, optimizer.lr, ledger)
     if not ledger.problems:  # tiles need a patch and a network that fit
