@@ -165,9 +165,9 @@ def test_a_single_predicted_class() -> None:
     assert single_class(np.zeros((2, 2), int)) == -1
 
 
-def watched(*confusions: np.ndarray, epochs: int = 20) -> tuple[list[str], Any]:
+def watched(*confusions: np.ndarray, epochs: int = 20, steps_per_epoch: int | None = None) -> tuple[list[str], Any]:
     state = make_state()
-    guards = Guards(plan(facts(), TRAIN__EPOCHS=epochs), state)
+    guards = Guards(plan(facts(), TRAIN__EPOCHS=epochs).model_copy(update={"steps_per_epoch": steps_per_epoch}), state)
     said = []
     for epoch, confusion in enumerate(confusions, 1):
         state.history.append({"val_loss": 1.0 / epoch})
@@ -186,6 +186,16 @@ def test_collapse_is_said_once_per_spell_after_the_warm_up_and_at_the_end() -> N
     assert said[1].startswith("end: the best network (epoch 8) predicts only background")
     assert state.guards.only_class == (0,) * 8
     assert PATIENT_EPOCHS == 3
+
+
+@pytest.mark.parametrize(("steps", "said_in"), [(1, ["end"]), (12, ["end"]), (13, ["11", "end"]), (25, ["7", "end"])])
+def test_a_network_of_few_steps_has_not_collapsed_but_not_begun_to_learn(steps: int, said_in: list[str]) -> None:
+    """A short time is divided into epochs of a few steps, of which a hundred are needed to find anything."""
+    said, _ = watched(*[COLLAPSED] * (11 if steps == 13 else 8), steps_per_epoch=steps)
+    assert [text.split(":")[0] for text in said] == said_in
+    few = steps * 8 < 100 and steps < 13
+    assert (f"After about {8 * steps} steps that is not odd: give it more minutes" in said[-1]) == few
+    assert ("TRAIN.LR" in said[-1]) != few
 
 
 def test_a_network_that_recovers_is_not_called_collapsed() -> None:

@@ -222,10 +222,18 @@ def test_three_slices_that_were_saved_as_red_green_and_blue_can_be_named(tmp_pat
     assert (again.ndim, again.train[0].image.spatial_shape, again.problems) == (3, (3, *SIZE), ())
 
 
-def test_guessed_axes_of_image_and_label_of_one_name_are_told_once(folders: Folders) -> None:
-    folders.add("train", "a", picture(9, *SIZE), label(9, *SIZE))
-    folders.add("train", "b", picture(9, *SIZE), label(9, *SIZE))
-    [notice] = [notice for notice in folders.check().notices if "guessed" in notice]
+def test_one_image_may_be_too_small_to_keep_a_part_of_it_for_validation(tmp_path: Path) -> None:
+    """The split, which is made later, says whether it was."""
+    Folders(tmp_path).add("train", "a", picture(), label())
+    [notice] = crista.check(tmp_path / "train/x", tmp_path / "train/y").notices
+    assert notice.startswith("one training image: a part of it validates and is not trained on, unless it is too small for that")
+
+
+def test_guessed_axes_of_image_and_label_of_one_name_are_told_once(tmp_path: Path) -> None:
+    volumes = Folders(tmp_path)
+    for name in "ab":
+        volumes.add("train", name, picture(9, *SIZE), label(9, *SIZE))
+    [notice] = [notice for notice in volumes.check().notices if "guessed" in notice]
     assert notice.startswith("a.npy, b.npy: axes guessed (z, y, x)")
 
 

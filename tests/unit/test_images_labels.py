@@ -270,6 +270,13 @@ def test_a_set_without_foreground_is_told_and_so_is_a_file() -> None:
     assert "no foreground in 2 label images: b.tif, c.tif" in warnings_of(decide(objects(1), empty, empty))
 
 
+def test_a_file_without_any_annotation_has_no_background_either() -> None:
+    """Nothing is learnt from it, no background either."""
+    [warning] = decide(objects(1), np.full((4, 4), 255, np.uint8), ignore_index=255).warnings
+    assert warning.what == "no annotated pixel in this label image"
+    assert warning.effect == "the image is neither trained on nor measured"
+
+
 def test_classes_that_never_occur_are_told() -> None:
     assert "class 2, 3 occurs in no label image" in warnings_of(decide(objects(1), num_classes=4))
 

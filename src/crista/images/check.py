@@ -44,6 +44,10 @@ from crista.images.pixel_faults import check_pixels, check_swapped, check_unlike
 from crista.images.split import Split, read_split
 from crista.images.wording import LEFT_OUT, list_files
 
+ONE_IMAGE = (
+    "one training image: a part of it validates and is not trained on, unless it is too small for that or annotated in one place "
+    "only"
+)
 SCAN_LIMIT = 2**31
 """Test images above so many bytes are not read in advance; prediction meets their pixels tile by tile."""
 
@@ -216,7 +220,7 @@ def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Finding
     findings.warnings.extend(warnings)
     findings.notices.extend(notices)
     if "train" in opened and len(opened["train"].pairs) == 1 and data.val.from_train:
-        findings.notices.append("one training image: validation is done on a part of it that is not trained on")
+        findings.notices.append(ONE_IMAGE)
 
 
 def _read(config: Config, role: Role, pairs: tuple[ImagePair, ...], findings: _Findings) -> Split:

@@ -165,17 +165,18 @@ def channel_warnings(summaries: Summaries) -> list[Problem]:
 
 
 def empty_label_warnings(summaries: Summaries, coding: LabelCoding) -> list[Problem]:
-    """One warning that lists the label images without a pixel of foreground."""
+    """A warning that lists the label images without a pixel of foreground, and one for those without any annotation."""
+    none = {None, coding.ignore_index}
+    classes = [(path, {coding.class_of.get(value) for value in summary.values} - none) for path, summary in summaries]
+    found = (
+        ("foreground", "nothing but background is learnt or measured there", [path for path, held in classes if held == {0}]),
+        ("annotated pixel", "the image is neither trained on nor measured", [path for path, held in classes if not held]),
+    )
+    return [Problem(place_of(paths), f"no {what} in {_these(paths)}", effect=effect) for what, effect, paths in found if paths]
 
-    def has_foreground(summary: LabelSummary) -> bool:
-        return any(coding.class_of.get(value) not in (0, coding.ignore_index) for value in summary.values)
 
-    empty = [path for path, summary in summaries if not has_foreground(summary)]
-    if not empty:
-        return []
-    files = f"{len(empty)} label images: {list_files(empty)}" if len(empty) > 1 else "this label image"
-    effect = "nothing but background is learnt or measured there"
-    return [Problem(place_of(empty), f"no foreground in {files}", effect=effect)]
+def _these(paths: Sequence[Path]) -> str:
+    return f"{len(paths)} label images: {list_files(paths)}" if len(paths) > 1 else "this label image"
 
 
 def rare_class_warnings(

@@ -271,7 +271,7 @@ def _decide_mapping(
     """Class of each value of the training labels; or `ANY_OBJECT`."""
     if not learnt:
         return None
-    summaries = [(path.with_suffix(""), _as_summary(found.counts)) for path, found in learnt]  # a JPEG is mended by now
+    summaries = [(Path(), _as_summary(found.counts)) for _, found in learnt]  # what was a JPEG is mended by now
     decision = decide_coding(summaries, num_classes=num_classes, ignore_index=ignore_index, where="")
     if decision.coding is not None:
         return decision.coding.class_of

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crista.config.loss import CrossEntropy, Dice
 from crista.errors import UnstableTrainingError
+from crista.images.wording import plural
 from crista.plan.events import Event, Warned
 from crista.plan.plan import Plan
 from crista.training.optimizer import load_optimizer_state
@@ -24,6 +25,9 @@ MOST_ROLLBACKS = 2
 """Returns to the last finished epoch in one training; the next instability ends it."""
 PATIENT_EPOCHS = 3
 """Epochs in a row with a single predicted class before a warning."""
+FIRST_STEPS = 100
+"""Steps in which a single class is nothing odd. After 48 a network had found foreground for a few epochs, after 110 others were
+good (`crista.training.selection`, `crista.plan.learning`)."""
 
 Result = TypeVar("Result")
 
@@ -66,7 +70,7 @@ class Guards:
         record = self._state.guards
         classes = (*record.only_class, single_class(confusion))
         self._state.guards = replace(record, only_class=classes)
-        after_warm_up = classes[warm_up(self._plan.epochs) :]
+        after_warm_up = classes[warm_up(self._plan.epochs, self._plan.steps_per_epoch) :]
         if _streak(after_warm_up) == PATIENT_EPOCHS:
             first, name = epoch - PATIENT_EPOCHS + 1, self._plan.classes.names[classes[-1]]
             yield Warned(
@@ -78,10 +82,11 @@ class Guards:
         """Warn if the best network predicts a single class."""
         best, classes = best_epoch(scores(self._state.history)), self._state.guards.only_class
         if 0 < best <= len(classes) and classes[best - 1] >= 0:
-            name = self._plan.classes.names[classes[best - 1]]
+            name, steps = self._plan.classes.names[classes[best - 1]], len(classes) * (self._plan.steps_per_epoch or FIRST_STEPS)
+            what_to_do = advice(self._plan, self._state.guards.rate_factor) if steps >= FIRST_STEPS else more_steps(steps)
             yield Warned(
                 f"the best network (epoch {best}) predicts only {name}: it found nothing else in the validation images, and its "
-                f"predictions are of no use. {advice(self._plan, self._state.guards.rate_factor)}"
+                f"predictions are of no use. {what_to_do}"
             )
 
 
@@ -92,9 +97,19 @@ def single_class(confusion: NDArray[np.int64]) -> int:
     return int(predicted[0]) if len(predicted) == 1 and len(true) > 1 else -1
 
 
-def warm_up(epochs: int) -> int:
-    """First epochs of a training in which a single class is nothing odd: a tenth of them, at least 2."""
-    return max(2, ceil(epochs / 10))
+def warm_up(epochs: int, steps_per_epoch: int | None = None) -> int:
+    """First epochs of a training in which a single class is nothing odd: a tenth of them, at least 2.
+
+    Parts of a time may be of few steps: at least as many as hold `FIRST_STEPS`.
+    """
+    return max(2, ceil(epochs / 10), ceil(FIRST_STEPS / steps_per_epoch) if steps_per_epoch is not None else 0)
+
+
+def more_steps(steps: int) -> str:
+    """What helps a network that predicts a single class after so few `steps`."""
+    return (
+        f"After about {plural(steps, 'step')} that is not odd: give it more minutes (TRAIN.MAX_MINUTES), the same command goes on"
+    )
 
 
 def advice(plan: Plan, rate_factor: float) -> str:

@@ -355,7 +355,7 @@ def _show_samples(plan: Plan, samples: PreparedSamples, folder: RunFolder) -> Ev
         written = list(
             write_augmented_samples(samples.train, folder.aug, count=augmentor.aug_num_samples, draw_grid=augmentor.draw_grid)
         )
-        yield FileWritten(folder.aug, f"{len(written) // 4} augmented samples")
+        yield FileWritten(folder.aug, plural(len(written) // 4, "augmented sample"))
     if plan.config.data.train.probability_map or plan.sparse_labels:
         written = list(write_mark_images(samples.train, folder.aug, count=max(1, augmentor.aug_num_samples)))
         yield FileWritten(folder.aug, f"{len(written) // 2} patches and the pixels that they were drawn around")
