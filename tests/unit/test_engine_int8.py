@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from crista.config.load import config_from_dict
 from crista.errors import EngineError
 from crista.inference.engines import ENGINES, EngineSource, choice, choose_engine, int8, int8_model_path, quantize_engine
 from crista.inference.engines.base import check_available, installed, tolerance_of
-from crista.inference.engines.int8_record import accepted_model, load_record, save_record
+from crista.inference.engines.int8_record import Int8Record, accepted_model, load_record, save_record
 from crista.patches.prepare import make_split, prepare_samples
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
@@ -208,6 +210,30 @@ def test_what_was_decided_for_the_same_weights_is_not_done_again(tmp_path: Path,
     assert accepted.int8_model is not None
     accepted.int8_model.unlink()
     assert quantize_engine(accepted, samples, samples).attempts[0].name == "all layers"
+
+
+def test_of_several_processes_one_makes_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of a job array begin at once; the files of two that write the same ones could be mixed."""
+    source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
+    made: list[int] = []
+
+    def quantise(*_: object) -> Int8Record:
+        made.append(1)
+        time.sleep(0.5)
+        save_record(tmp_path / "net.int8.xml", record_of(source, accepted=False, versions=int8._versions()))
+        record = int8._known(source)
+        assert record is not None
+        return record
+
+    monkeypatch.setattr(int8, "_import_nncf", lambda: None)
+    monkeypatch.setattr(int8, "check_installed", lambda _: None)
+    monkeypatch.setattr(int8, "_quantize_network", quantise)
+    samples: Any = Samples(2)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: quantize_engine(source, samples, samples), range(3)))
+    assert found == [int8._known(source)] * 3
+    assert len(made) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["net.int8.json"]
 
 
 def test_a_model_is_judged_anew_where_the_threshold_is_another(tmp_path: Path) -> None:

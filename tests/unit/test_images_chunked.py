@@ -166,6 +166,35 @@ def test_large_reads_go_past_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decoded == [((1, 20), (1, 20))] * 2
 
 
+def test_tiles_through_flat_chunks_decode_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most microscopes' converters write OME-Zarr: a slice in each chunk, of which a tile wants a corner."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 64, 64)).astype(np.uint8)
+    grid = ChunkGrid(pixels.shape, (1, 64, 64), pixels.dtype)
+    cache = DecodedCache(budget=32 * 64 * 64)
+    monkeypatch.setattr(chunked, "DECODED", cache)
+    decoded: list[int] = []
+
+    def decode(box: tuple[slice, ...]) -> NDArray[np.generic]:
+        decoded.append(box[0].stop - box[0].start)
+        assert pixels[box].nbytes <= cache.budget // 4
+        return pixels[box]
+
+    for y in range(0, 64, 16):
+        for x in range(0, 64, 16):
+            region = (slice(5, 28), slice(y, y + 16), slice(x, x + 16))
+            np.testing.assert_array_equal(read_through_cache("key", grid, region, decode), pixels[region])
+    assert sum(decoded) == 23
+    assert cache._bytes <= cache.budget
+
+
+def test_chunks_that_are_large_by_themselves_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, decoded = _grid_reader(monkeypatch, budget=100)
+
+    read((1, 3), (2, 4))
+
+    assert decoded == [((1, 3), (2, 4))]
+
+
 @pytest.mark.parametrize("name", ["v3.zarr", "chunked.h5", "a.n5", "tiled.tif"])
 def test_a_file_written_anew_is_read_anew(name: str, tmp_path: Path) -> None:
     for value in (3, 4):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -17,7 +17,12 @@ from crista.images.open_files import DECODED
 from crista.images.regions import overlap
 
 CACHED_PART = 4
-"""A read that touches more than this part of the cache goes past it: large blocks are not read twice."""
+"""Chunks of at most this part of the cache are decoded together; a read that touches more goes past it: large blocks are not
+read twice."""
+
+SHARED_PART, SHARED_BY = 3 / 4, 4
+"""But a read that wants a fourth or less of what it touches, if that is no more than this part of the cache: the tiles beside it
+want the rest. A tile through flat chunks, a slice each, is such a one."""
 
 MAX_COUNTED = 50_000
 """Chunks are counted, to tell of missing ones, in arrays of at most so many: in half a second."""
@@ -67,19 +72,34 @@ def read_through_cache(key: Hashable, grid: ChunkGrid, region: Region, read: Cal
     """
     touched = grid.chunks_of(region)
     box = grid.box_of(touched)
-    num_bytes = prod(shape_of(box)) * grid.dtype.itemsize
-    if box == region or not 0 < num_bytes <= DECODED.budget // CACHED_PART:
+    item, limit = grid.dtype.itemsize, DECODED.budget // CACHED_PART
+    num_bytes, wanted = prod(shape_of(box)) * item, prod(shape_of(region)) * item
+    if box == region or not num_bytes:
         return read(region)
+    first, *rest = touched
+    layers = limit // (num_bytes // len(first))  # of chunks along the first axis that are decoded together
+    is_shared = num_bytes <= DECODED.budget * SHARED_PART and SHARED_BY * wanted <= num_bytes
+    if num_bytes > limit and not (is_shared and layers):
+        return read(region)
+    pixels = np.empty(shape_of(region), grid.dtype)
+    for start in range(first.start, first.stop, layers):
+        part = [range(start, min(start + layers, first.stop)), *rest]
+        for place, chunk in _chunks_of(key, grid, part, read):
+            source, target = overlap(grid.chunk_at(place), region)
+            pixels[target] = chunk[source]
+    return pixels
+
+
+def _chunks_of(
+    key: Hashable, grid: ChunkGrid, touched: list[range], read: Callable[[Region], Array]
+) -> Iterable[tuple[tuple[int, ...], Array]]:
+    """A box of chunks by their places; those that are not at hand are decoded together."""
     kept = {place: chunk for place in product(*touched) if (chunk := DECODED.find((key, place))) is not None}
     missing = [place for place in product(*touched) if place not in kept]
     decoded = _decode_box(grid, missing, read) if missing else {}
     for place, chunk in decoded.items():
         DECODED.keep((key, place), chunk)
-    pixels = np.empty(shape_of(region), grid.dtype)
-    for place, chunk in (decoded | kept).items():
-        source, target = overlap(grid.chunk_at(place), region)
-        pixels[target] = chunk[source]
-    return pixels
+    return (decoded | kept).items()
 
 
 def _decode_box(grid: ChunkGrid, places: list[tuple[int, ...]], read: Callable[[Region], Array]) -> dict[tuple[int, ...], Array]:

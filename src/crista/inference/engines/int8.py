@@ -22,6 +22,7 @@ from crista.inference.engines.base import EngineSource, check_installed, install
 from crista.inference.engines.conversion import load_converted
 from crista.inference.engines.int8_record import Attempt, Int8Record, Ious, is_intact, load_record, save_model, save_record
 from crista.inference.engines.openvino_engine import compile_engine, read_model
+from crista.inference.turn import turn_at
 from crista.metrics import compute_confusion, iou
 from crista.patches.dataset import PatchSamples
 
@@ -82,16 +83,18 @@ def quantize_engine(
         If a library is missing, or fails, or the folder cannot be written.
     """
     assert source.int8_model is not None
-    known = load_record(source.int8_model)
-    if known is not None and _still_holds(known, source):
+    known = _known(source)
+    if known is not None:
         return known
     folder = source.int8_model.parent
     if not os.access(folder, os.W_OK):  # known before the minutes that it takes to make it
         raise EngineError(f"there is no 8-bit model: it would lie beside the checkpoint, and {folder} cannot be written")
     nncf = _import_nncf()
     check_installed(OpenVINO())
+    record = source.int8_model.with_suffix(".json")
     try:
-        return _quantize_network(nncf, source, train, validation, recipes)
+        with turn_at(record, lambda: _known(source) is not None):  # shards begin at once
+            return _known(source) or _quantize_network(nncf, source, train, validation, recipes)
     except CristaError:
         raise
     except Exception as error:  # whatever a library raises, the network predicts without it
@@ -176,6 +179,13 @@ def _image(samples: PatchSamples, index: int) -> NetworkInput:
 
 def _float_model(source: EngineSource) -> Any:
     return load_converted(source, read_model)
+
+
+def _known(source: EngineSource) -> Int8Record | None:
+    """What was decided before, if it still holds."""
+    assert source.int8_model is not None
+    record = load_record(source.int8_model)
+    return record if record is not None and _still_holds(record, source) else None
 
 
 def _still_holds(record: Int8Record, source: EngineSource) -> bool:
