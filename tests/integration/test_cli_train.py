@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -63,6 +64,18 @@ def test_python_plans_two_folders_as_the_command_line_does(make_data: MakeData, 
     assert {item.key: item.reason for item in made.decisions}["AUGMENTOR"] == "given"
     with pytest.raises(TypeError, match="labels go with a folder of images"):
         crista.make_plan({}, folders[1])
+
+
+def test_a_plan_is_that_of_a_training_whatever_the_configuration_enables(
+    make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yaml = tmp_path / "job.yaml"
+    yaml.write_text(json.dumps(tiny_config(make_data())))
+    tables = []
+    for change in ("True", "False"):
+        assert main(["plan", str(yaml), "--set", f"TRAIN.ENABLE={change}"]) == 0
+        tables.append(capsys.readouterr().out.partition("Key ")[2])
+    assert tables[0] == tables[1] != ""
 
 
 def test_the_plan_says_what_was_not_given_and_what_has_no_effect(

@@ -115,6 +115,13 @@ def test_everything_is_decided_from_the_data_alone() -> None:
             },
         ),
         (
+            {"DATA__NORMALIZATION__ZERO_MEAN_UNIT_VAR__STD_VAL": 2},
+            {
+                "DATA.NORMALIZATION": "zero_mean_unit_variance: by the standard deviation that is given, and the mean of each "
+                "channel of each image",
+            },
+        ),
+        (
             {"DATA__VAL__CROSS_VAL": True, "DATA__VAL__CROSS_VAL_FOLD": 2},
             {"DATA.VAL.CROSS_VAL_FOLD": "2 of 5: given"},
         ),
@@ -142,6 +149,10 @@ AUTO = {"AUGMENTOR__ENABLE": True, "AUGMENTOR__ZFLIP": "auto"}
         ([(32, 64, 64)] * 9, {**AUTO, "TRAIN__EPOCHS": 119}, False, "about 595 steps; fewer than 600 learn more"),
         ([(32, 64, 64)] * 10, {**AUTO, "TRAIN__EPOCHS": 900}, False, "there are 10 volumes; only of fewer than 10"),
         ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9}, False, "when the training starts: True if 600 steps fit"),
+        ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9, "TRAIN__EPOCHS": 600}, False, "True if 600 steps fit"),
+        ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9, "TRAIN__EPOCHS": 599}, False, "about 599 steps; fewer"),
+        ([(3, 64, 64)], {**AUTO, "TRAIN__EPOCHS": 900}, False, "no kernel of the network reaches other slices"),
+        ([(3, 64, 64)], {**AUTO, "TRAIN__EPOCHS": 900, "MODEL__ISOTROPY": True}, True, "about 900 steps see"),
         ([(64, 64)], AUTO, False, None),
         ([(64, 64)], {**AUTO, "AUGMENTOR__ZFLIP": True}, False, None),
         ([(32, 64, 64)], {**AUTO, "AUGMENTOR__ZFLIP": True}, True, None),
@@ -152,7 +163,7 @@ AUTO = {"AUGMENTOR__ENABLE": True, "AUGMENTOR__ZFLIP": "auto"}
 def test_z_is_reversed_in_few_volumes_and_many_steps(
     shapes: list[tuple[int, ...]], keys: dict[str, Any], flips: bool, said: str | None
 ) -> None:
-    """One patch of 32 x 64 x 64 from each, two patches a step."""
+    """One patch from each, two patches a step."""
     made = plan(facts(shapes), **{"DATA__PATCH_SIZE": f"({str(shapes[0])[1:-1]}, 1)", "TRAIN__BATCH_SIZE": 2, **keys})
     assert made.flips_z == flips
     assert any(isinstance(change, DepthFlip) for change in made.augmentations) == flips

@@ -21,6 +21,10 @@ def _as_text(value: object) -> object:
 InnerPath = Annotated[str, BeforeValidator(_as_text)]
 
 
+NOT_SET = (-1.0,)
+"""What BiaPy writes for a fixed value that is left out."""
+
+
 class PercentileClip(Section):
     """Clip intensities before normalising."""
 
@@ -33,10 +37,10 @@ class PercentileClip(Section):
     upper_perc: Annotated[float, Field(ge=-1, le=100)] = -1.0
     """Upper percentile, 0-100. -1: not set."""
 
-    lower_value: tuple[float, ...] = (-1.0,)
+    lower_value: tuple[float, ...] = NOT_SET
     """Fixed lower limit, one value or one per channel, used where no percentile is set. -1: not set."""
 
-    upper_value: tuple[float, ...] = (-1.0,)
+    upper_value: tuple[float, ...] = NOT_SET
     """Fixed upper limit, one value or one per channel, used where no percentile is set. -1: not set."""
 
     @model_validator(mode="after")
@@ -44,7 +48,7 @@ class PercentileClip(Section):
         if not self.enable:
             return self
         percentiles = self.lower_perc >= 0 and self.upper_perc >= 0
-        fixed = self.lower_value != (-1.0,) and self.upper_value != (-1.0,)
+        fixed = self.lower_value != NOT_SET and self.upper_value != NOT_SET
         if not percentiles and not fixed:
             raise ValueError("ENABLE is True: set LOWER_PERC and UPPER_PERC (0-100), or LOWER_VALUE and UPPER_VALUE")
         if percentiles and self.lower_perc >= self.upper_perc:
@@ -65,16 +69,16 @@ class PercentileClip(Section):
 class FixedStatistics(Section):
     """Fixed statistics in place of each image's own."""
 
-    mean_val: tuple[float, ...] = (-1.0,)
+    mean_val: tuple[float, ...] = NOT_SET
     """Mean to subtract, one value or one per channel. -1: the image's own."""
 
-    std_val: tuple[float, ...] = (-1.0,)
+    std_val: tuple[float, ...] = NOT_SET
     """Standard deviation to divide by, one value or one per channel. -1: the image's own."""
 
     @property
     def given(self) -> bool:
         """Whether both statistics are typed in."""
-        return self.mean_val != (-1.0,) and self.std_val != (-1.0,)
+        return self.mean_val != NOT_SET and self.std_val != NOT_SET
 
 
 class Normalization(Section):

@@ -13,7 +13,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from crista.config.data import Normalization, PercentileClip
+from crista.config.data import NOT_SET, Normalization, PercentileClip
 from crista.errors import ConfigError, Problem
 from crista.geometry.axes import Array
 from crista.images.image import Image
@@ -33,7 +33,6 @@ CACHE_PIXELS = 2**16
 """Pixels normalised at a time: they stay in the processor's cache between the steps."""
 
 KEY = "DATA.NORMALIZATION"
-NOT_SET = (-1.0,)
 
 
 @dataclass(frozen=True)

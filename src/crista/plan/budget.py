@@ -35,6 +35,8 @@ class Epochs:
     epochs: int
     average_share: float | None
     class_share: float
+    most_steps: int | None
+    """Steps of these epochs; None where they are parts of a time."""
 
 
 def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> Epochs:
@@ -49,7 +51,9 @@ def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int]
         epochs = _decide_passes(config, fingerprint, patch, batch, ledger)
     sparse = is_drawn_around_annotation(config, fingerprint)  # which takes each class as often anyway
     share = 0.0 if sparse else _decide_class_share(config, minutes, ledger)
-    return Epochs(minutes, epochs, _decide_average(config.train, minutes, ledger), share)
+    is_open = minutes is not None and config.train.epochs is None
+    most_steps = None if is_open else epochs * count_steps(config, fingerprint, patch, batch)[1]
+    return Epochs(minutes, epochs, _decide_average(config.train, minutes, ledger), share, most_steps)
 
 
 def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:

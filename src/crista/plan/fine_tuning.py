@@ -61,7 +61,9 @@ def plan_fine_tuning(config: Config, fingerprint: Fingerprint, trained: Plan, *,
         notes.append(Decision(key="DATA.NORMALIZATION", value=update["normalization"].type, reason=reason))
     filled = config.model_copy(update={"model": model, "data": data.model_copy(update=update)})
     made = make_plan(filled, fingerprint)
-    if made.minutes is not None and leaves_flips_of_z_open(config, fingerprint):  # no step is timed before its samples are made
+    if made.minutes is not None and leaves_flips_of_z_open(
+        config, fingerprint, made.model
+    ):  # no step is timed before its samples are made
         made = made.model_copy(update={"flips_z": trained.flips_z})
         notes.append(Decision(key=FLIPS_OF_Z, value=str(trained.flips_z), reason=f"that of {where}"))
     own = [_of_checkpoint(item, config, where) for item in made.decisions if item.key not in {note.key for note in notes}]

@@ -6,7 +6,7 @@ from crista.config.root import Config
 from crista.errors import PlanError
 from crista.images.fingerprint import Fingerprint
 from crista.images.labels import make_coding
-from crista.plan.budget import count_steps, decide_epochs
+from crista.plan.budget import decide_epochs
 from crista.plan.effort import FULL, Effort
 from crista.plan.learning import (
     decide_batch_size,
@@ -44,8 +44,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     check_training_patches(config, patch, ledger)
     batch = decide_batch_size(config.train, patch, effort, ledger)
     length = decide_epochs(config, fingerprint, patch, batch, ledger)
-    of_a_pass = count_steps(config, fingerprint, patch, batch)[1]
-    flips_z = decide_flips_of_z(config, fingerprint, None if length.minutes else length.epochs * of_a_pass, ledger)
+    flips_z = decide_flips_of_z(config, fingerprint, model, length.most_steps, ledger)
     loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
     sparse, shares = decide_sparse_sampling(config, fingerprint, ledger), decide_class_shares(config, fingerprint, ledger)
     optimizer = decide_optimizer(config.train, ledger)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from crista.config.data import ValidationData
+from crista.config.data import NOT_SET, ValidationData
+from crista.config.model import Model
 from crista.config.root import Config
 from crista.images.fingerprint import Fingerprint
 from crista.plan.ledger import GIVEN, Ledger
@@ -45,36 +46,47 @@ def _note_normalization(config: Config, ledger: Ledger) -> None:
     """Only fine-tuning decides it by more than the default: then `crista.plan.fine_tuning` says so."""
     normalization = config.data.normalization
     given = normalization.type if "type" in normalization.model_fields_set else None
-    fixed = normalization.zero_mean_unit_var.given
-    reason = (
-        "by the mean and standard deviation that are given"
-        if fixed
-        else "each channel of each image by its own mean and standard deviation: how bright an image was recorded does not matter"
-    )
+    fixed = normalization.zero_mean_unit_var
+    reason = "each channel of each image by its own mean and standard deviation: how bright an image was recorded does not matter"
+    if fixed.given:
+        reason = "by the mean and standard deviation that are given"
+    elif fixed.mean_val != fixed.std_val:  # one of them is left out
+        known, own = ("standard deviation", "mean") if fixed.mean_val == NOT_SET else ("mean", "standard deviation")
+        reason = f"by the {known} that is given, and the {own} of each channel of each image"
     ledger.settle("DATA.NORMALIZATION", given, normalization.type, reason)
 
 
-def leaves_flips_of_z_open(config: Config, fingerprint: Fingerprint) -> bool:
+def leaves_flips_of_z_open(config: Config, fingerprint: Fingerprint, model: Model) -> bool:
     """Whether it depends on the number of steps if z is reversed."""
     augmentor = config.augmentor
     is_asked = augmentor.enable and augmentor.zflip == "auto" and fingerprint.ndim == 3
-    return is_asked and len(fingerprint.shapes) < FEW_VOLUMES
+    return is_asked and len(fingerprint.shapes) < FEW_VOLUMES and _sees_depth(model)
 
 
-def decide_flips_of_z(config: Config, fingerprint: Fingerprint, steps: int | None, ledger: Ledger) -> bool:
-    """Whether z is reversed in a training of so many `steps`; None: that is known when one has been timed, and not till then."""
+def _sees_depth(model: Model) -> bool:
+    """Whether a voxel of the output depends on other slices."""
+    return any(model.isotropy or (True,)) or any(factor > 1 for factor in model.z_down or ())
+
+
+def decide_flips_of_z(config: Config, fingerprint: Fingerprint, model: Model, steps: int | None, ledger: Ledger) -> bool:
+    """Whether z is reversed in a training of `steps`, by the clock at most so many; None: any number.
+
+    By the clock it is not, until a step has been timed.
+    """
     augmentor = config.augmentor
     if fingerprint.ndim == 2 or not augmentor.enable or augmentor.zflip != "auto":
         return fingerprint.ndim == 3 and augmentor.enable and augmentor.zflip is True
-    if not leaves_flips_of_z_open(config, fingerprint):
+    flips = False
+    if not leaves_flips_of_z_open(config, fingerprint, model):
         reason = f"there are {len(fingerprint.shapes)} volumes; only of fewer than {FEW_VOLUMES} z is reversed in a long training"
-        ledger.note(FLIPS_OF_Z, False, reason)
-        return False
-    if steps is None:
+        if not _sees_depth(model):
+            reason = "no kernel of the network reaches other slices: in whatever order they lie, it sees the same"
+    elif steps is None or (config.train.max_minutes is not None and steps >= MANY_STEPS):
         reason = f"decided when the training starts: True if {MANY_STEPS} steps fit into the time, which see few volumes often"
         ledger.note(FLIPS_OF_Z, "by the steps", reason)
         return False
-    flips, reason = flips_of_z_in(steps)
+    else:
+        flips, reason = flips_of_z_in(steps)
     ledger.note(FLIPS_OF_Z, flips, reason)
     return flips
 

@@ -83,7 +83,7 @@ def choose_plan(
     elif plan is not tried[-1][1]:
         reason += "; with fewer, network and patches are made smaller"
     plan = _with(plan, {}, Decision(key="effort", value=name, reason=reason))
-    if not leaves_flips_of_z_open(config, fingerprint):
+    if not leaves_flips_of_z_open(config, fingerprint, plan.model):
         return plan
     flips, why = flips_of_z_in(int(min(steps, steps_of_epochs(plan, fingerprint))))
     return _with(plan, {"flips_z": flips}, Decision(key=FLIPS_OF_Z, value=str(flips), reason=why))

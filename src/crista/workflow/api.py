@@ -174,7 +174,7 @@ def check(
     on_event: OnEvent = silent,
 ) -> DatasetReport:
     """Check the data of a configuration, or a folder of images with `labels`; `findings` of the report is the table."""
-    return listen(check_events(_checked_config(data, labels, overrides, on_event)), on_event)
+    return listen(check_events(_settings_of(data, labels, overrides, on_event)[0]), on_event)
 
 
 def fix(
@@ -186,24 +186,22 @@ def fix(
     on_event: OnEvent = silent,
 ) -> FixReport:
     """Write corrected copies of the data to the folder `out`; see `crista.workflow.fix.fix`."""
-    return listen(fix_events(_checked_config(data, labels, overrides, on_event), Path(out)), on_event)
+    return listen(fix_events(_settings_of(data, labels, overrides, on_event)[0], Path(out)), on_event)
 
 
-def _checked_config(data: ConfigLike, labels: Path | str | None, overrides: Sequence[str], on_event: OnEvent) -> Config:
+def _settings_of(
+    data: ConfigLike, labels: Path | str | None, overrides: Sequence[str], on_event: OnEvent
+) -> tuple[Config, Mapping[str, str]]:
+    """The configuration, or that of a training on two folders; and why it says what it says, where crista made it."""
     if labels is None:
         loaded = load_any(data, overrides)
         _tell(_unheard(data, loaded), on_event)
-        return loaded.config
-    return _automatic(data, labels, overrides, on_event).config
-
-
-def _automatic(images: ConfigLike, labels: Path | str, overrides: Sequence[str], on_event: OnEvent) -> Request:
-    """A training on two folders."""
-    if not isinstance(images, str | Path):
+        return loaded.config, {}
+    if not isinstance(data, str | Path):
         raise TypeError("labels go with a folder of images; a configuration names its labels itself (DATA.TRAIN.GT_PATH)")
-    request = request_automatic(images, labels, result_dir=".", overrides=overrides)
+    request = request_automatic(data, labels, result_dir=".", overrides=overrides)
     _tell(request.notices, on_event)
-    return request
+    return request.config, request.reasons
 
 
 def plan(
@@ -218,23 +216,12 @@ def plan(
     What only the training decides, by the time and the memory that a step takes, is named among the decisions. The time that
     `train_on` takes as `minutes` is a key here: ``overrides=["TRAIN.MAX_MINUTES=10"]``.
     """
-    config, reasons = _planned_config(data, labels, overrides, on_event)
+    asked, reasons = _settings_of(data, labels, overrides, on_event)
+    config = load_any(asked, ("TRAIN.ENABLE=True",)).config
     report = listen(check_events(config), on_event)
     report.raise_if_problems()
     assert report.fingerprint is not None
     return with_reasons(_plan_of(config, report.fingerprint, on_event), reasons)
-
-
-def _planned_config(
-    data: ConfigLike, labels: Path | str | None, overrides: Sequence[str], on_event: OnEvent
-) -> tuple[Config, Mapping[str, str]]:
-    """The configuration, and why it says what it says where crista made it."""
-    if labels is None:
-        loaded = load_any(data, (*overrides, "TRAIN.ENABLE=True"))
-        _tell(_unheard(data, loaded), on_event)
-        return loaded.config, {}
-    request = _automatic(data, labels, overrides, on_event)
-    return request.config, request.reasons
 
 
 def _plan_of(config: Config, fingerprint: Fingerprint, on_event: OnEvent) -> Plan:

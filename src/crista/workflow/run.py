@@ -280,7 +280,8 @@ def test_stage(
     records = yield from predict_alone(predict_images(job), folder)
     yield FileWritten(labels_folder(folder, records), "label images")
     yield from warn_of_object_size(records, pairs, plan, folder)
-    yield from () if request.config.data.test.use_val_as_test else warn_of_clipped_images(records)
+    if not (request.config.train.enable and request.config.data.test.use_val_as_test):  # else they have been named
+        yield from warn_of_clipped_images(records)
     yield from warn_of_few_annotated(records, dict(zip(job.names, pairs, strict=True)), plan)
     measurement = measure(records, plan)
     yield from write_tables(folder, plan, measurement)
