@@ -139,6 +139,10 @@ class Train(Section):
     ema: bool | None = None
     """Validate and keep a moving average of the weights over the last twentieth of the steps. Left out: decided."""
 
+    grow_patches: bool | None = None
+    """Patches of half the length in the first two fifths of a training with MAX_MINUTES, so that it takes more steps. Left out:
+    decided; patches stay as DATA.PATCH_SIZE says where that is given."""
+
     patience: Annotated[int, Field(ge=-1)] = -1
     """Stop when the validation loss (a moving average over epochs) has not fallen for so many epochs. -1: train all epochs.
     0 is refused. With MAX_MINUTES an epoch can be a part of the time (5 to 25 in all): then the log says what is counted."""

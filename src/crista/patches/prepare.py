@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +35,8 @@ class PreparedSamples:
     train: PatchSamples
     validation: PatchSamples
     split: Split
+    first: PatchSamples | None = None
+    """The smaller training patches of the first epochs, if the plan has such."""
     warning: str = ""
     """Of images that clipping leaves nothing of; empty if there are none."""
 
@@ -127,14 +128,17 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
     same = data.val.in_memory == data.train.in_memory  # of one cache, so that both together keep to the limit
     validation_cache = train_cache if same else PixelCache(coding, limit_bytes=cache_bytes if data.val.in_memory else 0)
     statistics = _statistics(plan, [*split.train, *split.validation])
-    train = PatchSamples(
-        split.train,
-        statistics[: len(split.train)],
-        _train_placer(plan, split.train, map_folder, train_cache),
-        train_cache,
-        augment=pipeline,
-        seed=plan.config.system.seed,
-        repeat_to_rgb=data.force_rgb,
+    train, *first = (
+        PatchSamples(
+            split.train,
+            statistics[: len(split.train)],
+            placer,
+            train_cache,
+            augment=pipeline,
+            seed=plan.config.system.seed,
+            repeat_to_rgb=data.force_rgb,
+        )
+        for placer in _train_placers(plan, split.train, map_folder, train_cache)
     )
     validation = PatchSamples(
         split.validation,
@@ -150,7 +154,8 @@ def prepare_samples(plan: Plan, split: Split, *, map_folder: Path, cache_bytes: 
         validation_cache,
         repeat_to_rgb=data.force_rgb,
     )
-    return PreparedSamples(train, validation, split, _warning_of_clipping([*split.train, *split.validation], statistics))
+    warning = _warning_of_clipping([*split.train, *split.validation], statistics)
+    return PreparedSamples(train, validation, split, first[0] if first else None, warning)
 
 
 def _statistics(plan: Plan, sources: Sequence[Source]) -> list[ImageStatistics]:
@@ -169,46 +174,56 @@ def _warning_of_clipping(sources: Sequence[Source], statistics: Sequence[ImageSt
     return f"{clipped_to_nothing(names)}: move UPPER_PERC towards 100, or set PERC_CLIP.ENABLE: False" if names else ""
 
 
-def _train_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> Placer:
-    train = plan.config.data.train
-    placer: Placer
-    keep = _keep(plan, sources, cache)
-    grid = partial(
-        GridPlacer,
-        sources,
-        plan.patch_size,
-        overlap=_per_axis(train.overlap, plan.ndim),
-        padding=[int(value) for value in _per_axis(train.padding, plan.ndim)],
-    )
+def _train_placers(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> list[Placer]:
+    """That of the patches, and after it that of the smaller ones of the first epochs, if the plan has such."""
+    train, placers = plan.config.data.train, list[Placer]()
     if plan.sparse_labels or plan.class_share:
-        placer = _class_placer(plan, sources, cache, len(grid()))
+        placers = _class_placers(plan, sources, cache)
     elif train.probability_map:
-        store = ProbabilityMaps(map_folder, w_foreground=train.w_foreground, w_background=train.w_background)
-        maps = [
-            store.load_or_compute(_map_name(source), cache.read_label(source, source.region), plan.classes.ignore_index)
-            for source in sources
-        ]
-        placer = MappedPlacer(sources, plan.patch_size, maps)
+        placers = [_mapped_placer(plan, sources, map_folder, cache)]
     elif train.extract_random_patch:
-        random = RandomPlacer(sources, plan.patch_size)
-        placer = Redrawn(random, keep) if keep is not None else random
+        placers = [_kept(RandomPlacer(sources, plan.patch_size), _keep(plan, sources, cache))]
     else:
-        placer = grid(keep=keep)
-    return Replicated(placer, train.replicate) if train.replicate > 1 else placer
+        placers = [_grid_placer(plan, sources, _keep(plan, sources, cache))]
+    return [Replicated(placer, train.replicate) if train.replicate > 1 else placer for placer in placers]
 
 
-def _class_placer(plan: Plan, sources: Sequence[Source], cache: PixelCache, count: int) -> Placer:
+def _class_placers(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> list[Placer]:
     """Patches around annotated pixels of sparse labels; else so large a share of them around the foreground as the plan says."""
-    classes = range(plan.classes.num_classes)
-    if plan.sparse_labels:
-        return BalancedPlacer(sources, plan.patch_size, group_pixels(sources, cache, classes), count=count)
-    anywhere: Placer = AnywherePlacer(sources, plan.patch_size, count)
-    keep = _keep(plan, sources, cache)
-    anywhere = Redrawn(anywhere, keep) if keep is not None else anywhere
-    foreground = group_pixels(sources, cache, classes[1:])
-    if not foreground:
-        return anywhere
-    return MixedPlacer(BalancedPlacer(sources, plan.patch_size, foreground, count=count), anywhere, plan.class_share)
+    classes, keep = range(plan.classes.num_classes), _keep(plan, sources, cache)
+    pixels = group_pixels(sources, cache, classes if plan.sparse_labels else classes[1:])
+    count = len(_grid_placer(plan, sources, keep=None))
+
+    def of(patch: Sequence[int]) -> Placer:
+        if plan.sparse_labels:
+            return BalancedPlacer(sources, patch, pixels, count=count)
+        anywhere = _kept(AnywherePlacer(sources, patch, count), keep)
+        return (
+            MixedPlacer(BalancedPlacer(sources, patch, pixels, count=count), anywhere, plan.class_share) if pixels else anywhere
+        )
+
+    return [of(patch) for patch in (plan.patch_size, plan.first_patch) if patch is not None]
+
+
+def _mapped_placer(plan: Plan, sources: Sequence[Source], map_folder: Path, cache: PixelCache) -> Placer:
+    train = plan.config.data.train
+    store = ProbabilityMaps(map_folder, w_foreground=train.w_foreground, w_background=train.w_background)
+    maps = [
+        store.load_or_compute(_map_name(source), cache.read_label(source, source.region), plan.classes.ignore_index)
+        for source in sources
+    ]
+    return MappedPlacer(sources, plan.patch_size, maps)
+
+
+def _grid_placer(plan: Plan, sources: Sequence[Source], keep: Keep | None) -> Placer:
+    train = plan.config.data.train
+    overlap, padding = _per_axis(train.overlap, plan.ndim), [int(value) for value in _per_axis(train.padding, plan.ndim)]
+    return GridPlacer(sources, plan.patch_size, overlap=overlap, padding=padding, keep=keep)
+
+
+def _kept(placer: Placer, keep: Keep | None) -> Placer:
+    """Random patches, drawn again while they are not kept."""
+    return placer if keep is None else Redrawn(placer, keep)
 
 
 def _keep(plan: Plan, sources: Sequence[Source], cache: PixelCache) -> Keep | None:

@@ -37,6 +37,8 @@ class Epochs:
     class_share: float
     most_steps: int | None
     """Steps of these epochs; None where they are parts of a time."""
+    draws_anywhere: bool
+    """Whether patches are drawn around pixels of classes and anywhere, on no grid and by no map."""
 
 
 def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> Epochs:
@@ -53,7 +55,7 @@ def decide_epochs(config: Config, fingerprint: Fingerprint, patch: Sequence[int]
     share = 0.0 if sparse else _decide_class_share(config, minutes, ledger)
     is_open = minutes is not None and config.train.epochs is None
     most_steps = None if is_open else epochs * count_steps(config, fingerprint, patch, batch)[1]
-    return Epochs(minutes, epochs, _decide_average(config.train, minutes, ledger), share, most_steps)
+    return Epochs(minutes, epochs, _decide_average(config.train, minutes, ledger), share, most_steps, sparse or share > 0)
 
 
 def _decide_passes(config: Config, fingerprint: Fingerprint, patch: Sequence[int], batch: int, ledger: Ledger) -> int:

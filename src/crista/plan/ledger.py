@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from crista.errors import Problem
+from crista.errors import PlanError, Problem
 from crista.plan.plan import Decision
 
 Value = TypeVar("Value")
@@ -32,6 +32,11 @@ class Ledger:
     def refuse(self, where: str, what: str, next_step: str = "") -> None:
         """Something that does not fit."""
         self.problems.append(Problem(where, what, next_step))
+
+    def require_fit(self, where: str) -> None:
+        """Raise PlanError with all problems, if there are any."""
+        if self.problems:
+            raise PlanError(where, self.problems)
 
 
 def show_value(value: object) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from crista.config.root import Config
-from crista.errors import PlanError
 from crista.images.fingerprint import Fingerprint
 from crista.images.labels import make_coding
 from crista.plan.budget import decide_epochs
 from crista.plan.effort import FULL, Effort
+from crista.plan.growing import decide_first_patch
 from crista.plan.learning import (
     decide_batch_size,
     decide_class_weights,
@@ -47,13 +47,13 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     flips_z = decide_flips_of_z(config, fingerprint, model, length.most_steps, ledger)
     loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
     sparse, shares = decide_sparse_sampling(config, fingerprint, ledger), decide_class_shares(config, fingerprint, ledger)
+    first_patch = decide_first_patch(config, patch, model, length, ledger)
     optimizer = decide_optimizer(config.train, ledger)
     schedule = decide_schedule(config.train, length.epochs, optimizer.lr, ledger)
     if not ledger.problems:  # tiles need a patch and a network that fit
         inference = decide_inference(config, patch, model, batch, ledger)
     save_probabilities = _decide_output(config, ledger)
-    if ledger.problems:
-        raise PlanError("in how the configuration and the data fit together", ledger.problems)
+    ledger.require_fit("in how the configuration and the data fit together")
     return Plan(
         config=config,
         ndim=ndim,
@@ -62,6 +62,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         spacing=fingerprint.spacing,
         object_diameter=learnt_diameter(fingerprint),
         patch_size=patch,
+        first_patch=first_patch,
         model=model,
         loss=loss,
         class_weights=class_weights,
@@ -104,8 +105,7 @@ def plan_for_prediction(trained: Plan, config: Config) -> Plan:
         ledger.refuse("DATA.TEST.USE_VAL_AS_TEST", what, "give their folders as DATA.TEST.PATH and GT_PATH, with LOAD_GT: True")
     inference = decide_inference(merged, trained.patch_size, trained.model, trained.batch_size, ledger)
     save = _decide_output(merged, ledger)
-    if ledger.problems:
-        raise PlanError("in how the configuration and the network fit together", ledger.problems)
+    ledger.require_fit("in how the configuration and the network fit together")
     return trained.model_copy(
         update={
             "config": merged,

@@ -93,6 +93,8 @@ class Plan(Section):
     None if unknown, as of scribbles."""
     patch_size: tuple[int, ...]
     """(Z)YX voxels."""
+    first_patch: tuple[int, ...] | None = None
+    """Smaller patches, (Z)YX voxels, of the first epochs of a training by the clock; None: all are of `patch_size`."""
     model: Model
     """Every key of the network filled in."""
     loss: tuple[LossTerm, ...]
@@ -111,6 +113,10 @@ class Plan(Section):
     """Time budget of the training, counted from the start of the run; None: `epochs` decide."""
     steps_per_epoch: int | None = None
     """Optimizer steps between two validations; None: as many as show each sample once."""
+    first_epochs: int = 0
+    """Epochs with patches of `first_patch`."""
+    first_steps: int | None = None
+    """Optimizer steps of such an epoch."""
     validation_patches: int | None = None
     """Patches that an epoch validates at most, spread evenly; None: all."""
     flips_z: bool = False

@@ -253,6 +253,8 @@ def training_key(plan: Plan) -> str:
         "save_probabilities": True,
         "minutes": True,
         "steps_per_epoch": True,
+        "first_epochs": True,
+        "first_steps": True,
         "validation_patches": True,
     }
     if plan.minutes is not None:
@@ -278,7 +280,8 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
     plan, processes, epoch = job.plan, job.processes, course.epoch
     seed = plan.config.system.seed
     torch.manual_seed(((seed * 1_000_003 + epoch) * 1_009 + processes.rank) % SEEDS)  # dropout only
-    order = epoch_order(len(job.train), _samples_per_epoch(job), epoch=epoch, seed=seed)
+    samples, length = job.samples_of(epoch)
+    order = epoch_order(len(samples), _count_samples(job, length), epoch=epoch, seed=seed)
     groups = full_batches(order, plan.batch_size * processes.world_size)
     share = [rank_share(group, rank=processes.rank, world_size=processes.world_size) for group in groups]
     steps = -(-len(share) // plan.config.train.accum_iter)
@@ -286,7 +289,7 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
     horizon = (plan.average_share or 0.0) * steps * course.total
     state.model.train()
     done, waited, rate, started, counts = Steps(job, state), 0.0, 0.0, time.perf_counter(), True
-    batches = _timed(iter_batches(job.train, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
+    batches = _timed(iter_batches(samples, share, epoch=epoch, num_threads=job.num_threads, prepare=preparation(job)))
     for step, micro in enumerate(_grouped(batches, plan.config.train.accum_iter)):
         number = (epoch - 1) * steps + step
         scheduled = course.schedule(plan.optimizer.lr, Progress(step=number, **progress))  # type: ignore[arg-type]
@@ -319,12 +322,11 @@ def _train_epoch(job: TrainingJob, state: State, course: Course) -> Generator[Ev
     return Learnt(row, counts)
 
 
-def _samples_per_epoch(job: TrainingJob) -> int | None:
-    """Samples of all processes in an epoch; None: each one once."""
-    plan = job.plan
-    if plan.steps_per_epoch is None:
+def _count_samples(job: TrainingJob, steps: int | None) -> int | None:
+    """Samples of all processes in an epoch of so many steps; None: each one once."""
+    if steps is None:
         return None
-    return plan.steps_per_epoch * plan.config.train.accum_iter * plan.batch_size * job.processes.world_size
+    return steps * job.plan.config.train.accum_iter * job.plan.batch_size * job.processes.world_size
 
 
 def _validate(job: TrainingJob, state: State, batches: Sequence[Sequence[int]], epoch: int) -> tuple[float, NDArray[np.int64]]:

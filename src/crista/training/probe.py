@@ -25,6 +25,7 @@ from crista.plan.alternatives import plans_by_effort, steps_of_epochs, wanted_st
 from crista.plan.budget import divide_time
 from crista.plan.effort import FEWEST_STEPS
 from crista.plan.events import Event, Said, Warned
+from crista.plan.growing import count_first_epochs
 from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
@@ -172,7 +173,7 @@ def _voxels_of_a_batch(plan: Plan) -> int:
 
 def adopt(plan: Plan, previous: Plan) -> Plan | None:
     """`plan` with the measured numbers of the `previous` run and their reasons, if that was of the same training; else None."""
-    measured = ("batch_size", "steps_per_epoch", "validation_patches")
+    measured = ("batch_size", "steps_per_epoch", "validation_patches", "first_epochs", "first_steps")
     given = plan.config.train.batch_size is not None
     update: dict[str, Any] = {name: getattr(previous, name) for name in measured if not (given and name == "batch_size")}
     if plan.minutes is not None:
@@ -225,6 +226,7 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
         return plan
     with reused_memory(job.device):
         step, forward = _time_steps(job)
+        first = _time_steps(replace(job, train=job.first))[0] if job.first is not None else step
     patches, given = len(job.validation), plan.config.train.epochs
     validation = forward / plan.batch_size
     if given is not None:
@@ -237,16 +239,22 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
             "epochs are parts of the time now"
         )
     epochs, steps, validated = divide_time(job.budget_seconds, step, validation, patches)
-    total = epochs * steps
+    first_epochs = count_first_epochs(epochs) if job.first is not None else 0
+    first_steps = max(1, int(steps * step / first))
+    total = first_epochs * first_steps + (epochs - first_epochs) * steps
     reason = (
         f"a step takes {step:.2f} s here, measured on real patches; {total} of them in {epochs} epochs fill the "
         f"{job.budget_seconds / 60:.1f} minutes that are left, with {validated} of {patches} validation patches after each"
     )
+    if first_epochs:
+        reason += f"; the first {first_epochs} epochs have {first_steps} of {first:.2f} s, of small patches"
     yield Said(f"steps per epoch = {steps}: {reason}")
     yield from _patience_notice(plan, epochs)
     update = {
         "epochs": epochs,
         "steps_per_epoch": steps,
+        "first_epochs": first_epochs,
+        "first_steps": first_steps if first_epochs else None,
         "validation_patches": validated if validated < patches else None,
         "schedule": _same_share(plan.schedule, plan.epochs, epochs),
     }

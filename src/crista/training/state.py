@@ -56,6 +56,14 @@ class TrainingJob:
     """Once it is set, the training ends with the last finished epoch (the first one is ended early)."""
     start: Checkpoint | None = None
     """Trained network to start from (fine-tuning)."""
+    first: PatchSamples | None = None
+    """The smaller patches of the first epochs, if the plan has such."""
+
+    def samples_of(self, epoch: int) -> tuple[PatchSamples, int | None]:
+        """What an epoch (from 1) trains on, and the steps of it; None: as many as show each sample once."""
+        if self.first is not None and epoch <= self.plan.first_epochs:
+            return self.first, self.plan.first_steps
+        return self.train, self.plan.steps_per_epoch
 
     @property
     def steps_of_a_pass(self) -> int:

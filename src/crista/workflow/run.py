@@ -203,6 +203,7 @@ def train_stage(
         data_key=data_key,
         stop=request.stop,
         start=start,
+        first=samples.first,
     )
     job = yield from _fit(request, job)
     if processes.is_main:

@@ -1,0 +1,64 @@
+"""Growing: small patches in the first part of a training by the clock, of which more steps fit into its time.
+
+The progressive growing of patch size of Fischer et al. 2024 (doi:10.1007/978-3-031-72114-4_49), in two stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crista.config.model import Model
+from crista.config.root import Config
+from crista.plan.budget import Epochs
+from crista.plan.ledger import Ledger
+from crista.plan.topology import input_multiple
+
+FIRST_SHARE = 0.4
+"""Share of the epochs of a training by the clock in which patches are small."""
+SMALLEST_SIDE = 32
+"""Voxels that a small patch keeps along a side that is halved; shorter sides stay as they are."""
+
+
+def decide_first_patch(
+    config: Config, patch: Sequence[int], model: Model, length: Epochs, ledger: Ledger
+) -> tuple[int, ...] | None:
+    """(Z)YX voxels of the patches in the first part of the training; None: of all patches the same."""
+    asked, small = config.train.grow_patches, small_patch(patch, input_multiple(model, len(patch)))
+    if length.minutes is None or config.train.epochs is not None:
+        obstacle = "the patches of a training grow by the clock, and it has a number of epochs"
+        next_step = "give TRAIN.MAX_MINUTES and leave TRAIN.EPOCHS out"
+    elif not length.draws_anywhere:
+        obstacle = "only patches that lie around classes grow (DATA.TRAIN.CLASS_SHARE), and these lie otherwise"
+        next_step = "leave EXTRACT_RANDOM_PATCH, PROBABILITY_MAP and CLASS_SHARE out"
+    elif small == tuple(patch):
+        obstacle = f"no side of {_shown(patch)} voxels can be halved: {SMALLEST_SIDE} must be left, and the network halves them"
+        next_step = "give a larger DATA.PATCH_SIZE"
+    else:
+        reason = (
+            f"patches of {_shown(small)} in the first {FIRST_SHARE:.0%} of the time, of which more steps fit into it, then those of "
+            f"{_shown(patch)}"
+            if asked or config.data.patch_size is None
+            else "patches are as large as DATA.PATCH_SIZE says from the first step on"
+        )
+        grows = ledger.settle("TRAIN.GROW_PATCHES", asked, config.data.patch_size is None, reason)
+        return small if grows else None
+    if asked:
+        ledger.refuse("TRAIN.GROW_PATCHES", obstacle, f"leave it out, or {next_step}")
+    return None
+
+
+def small_patch(patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
+    """Half of each side of a patch that leaves `SMALLEST_SIDE` voxels and a multiple of what the network takes."""
+    return tuple(
+        side // 2 if side // 2 >= SMALLEST_SIDE and side // 2 % least == 0 else side
+        for side, least in zip(patch, multiple, strict=True)
+    )
+
+
+def count_first_epochs(epochs: int) -> int:
+    """Of `epochs` that divide the time, those with small patches; at least the last is left."""
+    return min(epochs - 1, max(1, round(FIRST_SHARE * epochs)))
+
+
+def _shown(patch: Sequence[int]) -> str:
+    return " × ".join(map(str, patch))
