@@ -24,26 +24,29 @@ def decide_first_patch(
 ) -> tuple[int, ...] | None:
     """(Z)YX voxels of the patches in the first part of the training; None: of all patches the same."""
     asked, small = config.train.grow_patches, small_patch(patch, input_multiple(model, len(patch)))
+    if (obstacle := _obstacle(config, patch, small, length)) is not None:
+        if asked:
+            ledger.refuse("TRAIN.GROW_PATCHES", *obstacle)
+        return None
+    decided = config.data.patch_size is None
+    reason = (
+        f"patches of {_shown(small)} in the first {FIRST_SHARE:.0%} of the time, into which more steps of them fit; whole ones after it"
+        if decided
+        else "patches are as large as DATA.PATCH_SIZE says from the first step on"
+    )
+    return small if ledger.settle("TRAIN.GROW_PATCHES", asked, decided, reason) else None
+
+
+def _obstacle(config: Config, patch: Sequence[int], small: tuple[int, ...], length: Epochs) -> tuple[str, str] | None:
+    """Why the patches of this training cannot grow, and what to do; None if they can."""
     if length.minutes is None or config.train.epochs is not None:
-        obstacle = "the patches of a training grow by the clock, and it has a number of epochs"
-        next_step = "give TRAIN.MAX_MINUTES and leave TRAIN.EPOCHS out"
-    elif not length.draws_anywhere:
-        obstacle = "only patches that lie around classes grow (DATA.TRAIN.CLASS_SHARE), and these lie otherwise"
-        next_step = "leave EXTRACT_RANDOM_PATCH, PROBABILITY_MAP and CLASS_SHARE out"
-    elif small == tuple(patch):
-        obstacle = f"no side of {_shown(patch)} voxels can be halved: {SMALLEST_SIDE} must be left, and the network halves them"
-        next_step = "give a larger DATA.PATCH_SIZE"
-    else:
-        reason = (
-            f"patches of {_shown(small)} in the first {FIRST_SHARE:.0%} of the time, of which more steps fit into it, then those of "
-            f"{_shown(patch)}"
-            if asked or config.data.patch_size is None
-            else "patches are as large as DATA.PATCH_SIZE says from the first step on"
-        )
-        grows = ledger.settle("TRAIN.GROW_PATCHES", asked, config.data.patch_size is None, reason)
-        return small if grows else None
-    if asked:
-        ledger.refuse("TRAIN.GROW_PATCHES", obstacle, f"leave it out, or {next_step}")
+        return "patches grow by the clock", "give TRAIN.MAX_MINUTES and leave TRAIN.EPOCHS out, or leave it out"
+    if not length.draws_anywhere:
+        what = "only patches grow that are drawn anywhere and around classes, not those of a grid, of a map or one per image"
+        return what, "give DATA.TRAIN.CLASS_SHARE above 0 and leave EXTRACT_RANDOM_PATCH out, or leave it out"
+    if small == tuple(patch):
+        what = f"no side of patches of {_shown(patch)} can be halved: {SMALLEST_SIDE} voxels must be left, and the network halves them"
+        return what, "give a larger DATA.PATCH_SIZE, or leave it out"
     return None
 
 
