@@ -30,7 +30,7 @@ def decide_first_patch(
         return None
     decided = config.data.patch_size is None
     reason = (
-        f"patches of {_shown(small)} in the first {FIRST_SHARE:.0%} of the time, into which more steps of them fit; whole ones after it"
+        f"patches of {_shown(small)} in the first {FIRST_SHARE:.0%} of the time: more steps fit into it; whole ones after it"
         if decided
         else "patches are as large as DATA.PATCH_SIZE says from the first step on"
     )
@@ -45,7 +45,7 @@ def _obstacle(config: Config, patch: Sequence[int], small: tuple[int, ...], leng
         what = "only patches grow that are drawn anywhere and around classes, not those of a grid, of a map or one per image"
         return what, "give DATA.TRAIN.CLASS_SHARE above 0 and leave EXTRACT_RANDOM_PATCH out, or leave it out"
     if small == tuple(patch):
-        what = f"no side of patches of {_shown(patch)} can be halved: {SMALLEST_SIDE} voxels must be left, and the network halves them"
+        what = f"no side of {_shown(patch)} can be halved: {SMALLEST_SIDE} voxels must be left, a multiple of its stride"
         return what, "give a larger DATA.PATCH_SIZE, or leave it out"
     return None
 
