@@ -30,12 +30,13 @@ KEY = "TRAIN.GROW_PATCHES"
 
 
 def test_sides_that_leave_enough_are_halved() -> None:
-    """256 to 128; 48 would leave 24 and 16 slices 8; 136 would leave 68, no multiple of 16."""
+    """256 to 128; 48 would leave 24 and 16 slices 8; 136 would leave 68, no multiple of 8; 64 would leave 2 at a fifth level."""
     assert small_patch((256, 256), (16, 16)) == (128, 128)
     assert small_patch((16, 128, 128), (1, 16, 16)) == (16, 64, 64)
     assert small_patch((64, 64, 64), (8, 8, 8)) == (32, 32, 32)
     assert small_patch((32, 48, 32), (4, 8, 8)) == (32, 48, 32)
-    assert small_patch((136, 128), (16, 16)) == (136, 64)
+    assert small_patch((136, 128), (8, 8)) == (136, 64)
+    assert small_patch((64, 64), (16, 16)) == (64, 64)
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(25, 10), (5, 2), (2, 1), (1, 0)])

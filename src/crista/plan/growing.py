@@ -11,6 +11,7 @@ from crista.config.model import Model
 from crista.config.root import Config
 from crista.plan.budget import Epochs
 from crista.plan.ledger import Ledger
+from crista.plan.network import MIN_BOTTLENECK
 from crista.plan.topology import input_multiple
 
 FIRST_SHARE = 0.4
@@ -45,17 +46,21 @@ def _obstacle(config: Config, patch: Sequence[int], small: tuple[int, ...], leng
         what = "only patches grow that are drawn anywhere and around classes, not those of a grid, of a map or one per image"
         return what, "give DATA.TRAIN.CLASS_SHARE above 0 and leave EXTRACT_RANDOM_PATCH out, or leave it out"
     if small == tuple(patch):
-        what = f"no side of {_shown(patch)} can be halved: {SMALLEST_SIDE} voxels must be left, a multiple of its stride"
+        what = (
+            f"no side of {_shown(patch)} can be halved: {SMALLEST_SIDE} voxels must be left, {MIN_BOTTLENECK} at the last level"
+        )
         return what, "give a larger DATA.PATCH_SIZE, or leave it out"
     return None
 
 
 def small_patch(patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
-    """Half of each side of a patch that leaves `SMALLEST_SIDE` voxels and a multiple of what the network takes."""
-    return tuple(
-        side // 2 if side // 2 >= SMALLEST_SIDE and side // 2 % least == 0 else side
-        for side, least in zip(patch, multiple, strict=True)
-    )
+    """Half of each side of a patch that leaves enough voxels in it and at the last level of the network; `multiple` is its stride."""
+    return tuple(_half(side, stride) for side, stride in zip(patch, multiple, strict=True))
+
+
+def _half(side: int, stride: int) -> int:
+    half = side // 2
+    return half if half >= max(SMALLEST_SIDE, MIN_BOTTLENECK * stride) and half % stride == 0 else side
 
 
 def count_first_epochs(epochs: int) -> int:
