@@ -54,7 +54,7 @@ def _obstacle(config: Config, patch: Sequence[int], small: tuple[int, ...], leng
 
 
 def small_patch(patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
-    """Half of each side of a patch that leaves enough voxels in it and at the last level of the network; `multiple` is its stride."""
+    """Half of each side of a patch that leaves enough voxels, also at the last level; `multiple` is the stride of the network."""
     return tuple(_half(side, stride) for side, stride in zip(patch, multiple, strict=True))
 
 
