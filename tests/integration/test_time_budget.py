@@ -65,6 +65,7 @@ def test_two_folders_and_a_time(make_data: MakeData, tmp_path: Path) -> None:
     report = outcome.folder.report_html.read_text()
     assert "How good it is on the validation images" in report
     assert "they chose the epoch that is kept" in report
+    assert "The training started from another network" not in report
     assert len(list(outcome.folder.per_image_binarized.iterdir())) == 1  # a fifth of five
 
 
@@ -205,6 +206,7 @@ def test_a_network_is_tuned_to_other_classes_by_the_clock(
     assert plan.steps_per_epoch is not None
     assert tuned.finished
     assert sum(row["seconds"] for row in tuned.history) < 6
+    assert "The training started from another network" in (tmp_path / "tuned/results/tuned_1/report.html").read_text()
     [predicted] = (tmp_path / "tuned/results/tuned_1/per_image_binarized").iterdir()
     assert set(np.unique(open_image(predicted, ndim=2).read())) <= {0, 1, 2}
     said, again = tune(0.1)
