@@ -71,8 +71,25 @@ def test_a_batch_that_does_not_fit_is_made_smaller(make_data: MakeData, tmp_path
     monkeypatch.setattr(probe, "free_bytes", lambda: int((weights + 3.5 * 1.5 * per_patch) / 0.7))
     events, plan = drain(fit_to_memory(job))
     assert plan.batch_size == 3
-    assert next(event.text for event in events if isinstance(event, Said)).startswith("TRAIN.BATCH_SIZE = 3: 32 were planned;")
+    [said] = [event.text for event in events if isinstance(event, Said)]
+    assert said.startswith("TRAIN.BATCH_SIZE = 3: 32 were planned;")
+    assert said.endswith(f"of these an epoch has {replace(job, plan=plan).steps_of_a_pass} steps")
     assert [decision.value for decision in plan.decisions if decision.key == "TRAIN.BATCH_SIZE"] == ["3"]
+
+
+@pytest.mark.parametrize(("fitting", "fits"), [(2, True), (1, False)])
+def test_the_memory_of_a_patch_of_one_voxel_at_the_last_level_is_tried_with_two(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: int, fits: bool
+) -> None:
+    """A single one has no variance to normalise by: neither a step on noise nor the training can be made with it."""
+    job = job_of(make_data(test=0), tmp_path, FREE, "MODEL.FEATURE_MAPS=[2,2,2,2,2,2]")
+    assert drain(fit_to_memory(job)) == ([], job.plan)
+    monkeypatch.setattr(probe, "_fit_processor", lambda _: fitting)
+    if fits:
+        assert drain(fit_to_memory(job))[1].batch_size == 2
+    else:
+        with pytest.raises(PlanError, match="two patches of 32 × 32, the fewest, do not fit into the memory"):
+            drain(fit_to_memory(job))
 
 
 def test_images_that_will_be_kept_in_memory_leave_less_for_the_batch(

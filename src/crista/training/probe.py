@@ -31,7 +31,7 @@ from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
 from crista.plan.preparation import FLIPS_OF_Z, flips_of_z_in, leaves_flips_of_z_open
-from crista.plan.topology import input_multiple
+from crista.plan.topology import input_multiple, network_stride
 from crista.training.cpu_layers import quicken
 from crista.training.distributed import Processes, least_of_processes
 from crista.training.loop import training_key
@@ -182,6 +182,12 @@ def _half(plan: Plan) -> Plan | None:
     return smaller if has_variance else None
 
 
+def _fewest_patches(plan: Plan) -> int:
+    """Patches that a step has at least: two where batch normalisation sees one voxel of each at the last level."""
+    of_batch = plan.model.normalization in ("bn", "sync_bn")
+    return 2 if of_batch and plan.patch_size == network_stride(plan.model, plan.ndim) else 1
+
+
 def _voxels_of_a_batch(plan: Plan) -> int:
     return plan.batch_size * prod(plan.patch_size)
 
@@ -219,18 +225,20 @@ def fit_to_memory(job: TrainingJob) -> Generator[Event, None, Plan]:
     fitting = _fitting_patches(job)
     if fitting >= wanted:
         return plan
-    if plan.config.train.batch_size is not None and fitting > 0:
+    if plan.config.train.batch_size is not None and fitting >= _fewest_patches(plan):
         yield Warned(f"TRAIN.BATCH_SIZE {wanted} may not fit into the memory; {fitting} would")
         return plan
-    if fitting < 1:
+    if fitting < _fewest_patches(plan):
         size = " × ".join(map(str, plan.patch_size))
-        problem = Problem(
-            "DATA.PATCH_SIZE", f"a single patch of {size} does not fit into the memory that is free", "use a smaller patch"
-        )
+        what = f"a single patch of {size} does not fit" if fitting < 1 else f"two patches of {size}, the fewest, do not fit"
+        problem = Problem("DATA.PATCH_SIZE", f"{what} into the memory that is free", "use a smaller patch")
         raise PlanError("with the memory of this machine", [problem])
     reason = f"{wanted} were planned; a real step showed that more than {fitting} do not fit into the free memory"
+    smaller = plan.model_copy(update={"batch_size": fitting})
+    if plan.minutes is None:  # else the steps of an epoch are said when they have been timed
+        reason += f"; of these an epoch has {plural(replace(job, plan=smaller).steps_of_a_pass, 'step')}"
     yield Said(f"TRAIN.BATCH_SIZE = {fitting}: {reason}")
-    return _with(plan, {"batch_size": fitting}, Decision(key="TRAIN.BATCH_SIZE", value=str(fitting), reason=reason))
+    return _with(smaller, {}, Decision(key="TRAIN.BATCH_SIZE", value=str(fitting), reason=reason))
 
 
 def warn_of_memory(job: TrainingJob) -> Generator[Event, None, None]:
@@ -318,7 +326,8 @@ def _with(plan: Plan, update: dict[str, Any], decision: Decision) -> Plan:
 
 def _fit_processor(job: TrainingJob) -> int:
     """Patches of a batch whose activations fit into the memory that is free once the images are in it."""
-    one, two = (_activation_bytes(job, size) for size in (1, 2))
+    few = _fewest_patches(job.plan)
+    one, two = (_activation_bytes(job, size) for size in (few, few + 1))
     per_patch = max(1, two - one)
     state = State(job)
     weights = 4 * sum(p.numel() * p.element_size() for p in state.model.parameters())
@@ -349,7 +358,7 @@ def _activation_bytes(job: TrainingJob, size: int) -> int:
 def _fit_cuda(job: TrainingJob) -> int:
     """The largest halving of the batch with which a real step fits into the GPU."""
     size = job.plan.batch_size
-    while size >= 1:
+    while size >= _fewest_patches(job.plan):
         try:
             state = State(job)
             state.model.train()

@@ -215,7 +215,7 @@ def train_stage(
     job = yield from _fit(request, job)
     if processes.is_main:
         yield FileWritten(write_plan(folder, job.plan), "plan")
-    yield StageStarted("train", job.plan.epochs)
+    yield StageStarted("train", job.plan.epochs if job.plan.minutes is None else 0)  # the clock may make other ones
     events = train(job)
     yield from record_training(events, folder) if processes.is_main else events
     yield from tell_class_shares(job)
