@@ -16,6 +16,7 @@ from tests.unit.test_plan import facts
 from crista.config.load import config_from_dict
 from crista.errors import ConfigError, PlanError
 from crista.images.check import check_dataset
+from crista.patches.loader import Batch
 from crista.patches.prepare import make_split, prepare_samples
 from crista.plan.budget import count_steps, divide_time
 from crista.plan.effort import EFFORTS, LIGHT
@@ -143,6 +144,24 @@ def test_a_given_batch_is_kept_with_a_warning(make_data: MakeData, tmp_path: Pat
     events, plan = drain(fit_to_memory(job))
     assert plan == job.plan
     assert events == [Warned("TRAIN.BATCH_SIZE 4 may not fit into the memory; 2 would")]
+
+
+def test_a_gpu_that_bears_one_step_and_not_the_next_bears_a_smaller_batch(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The optimizer has a state from the first update on: 32 patches fit beside the network alone, 8 beside all of it."""
+    job, seen = job_of(make_data(test=0), tmp_path, FREE), []
+
+    def take(_: object, state: State, batches: list[Batch]) -> None:
+        has_state = bool(seen) and seen[-1][1] is state
+        seen.append((len(batches[0].names), state))
+        if seen[-1][0] > (8 if has_state else 32):
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(probe, "_take", take)
+    assert job.plan.batch_size == 32
+    assert probe._fit_cuda(job) == 8
+    assert [size for size, _ in seen] == [32, 32, 16, 16, 8, 8]
 
 
 @pytest.mark.parametrize("batch", [FREE, "TRAIN.BATCH_SIZE=4"])

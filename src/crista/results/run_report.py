@@ -60,7 +60,7 @@ VALIDATION_RULE = (
 
 FINE_TUNED_RULE = (
     "The training started from another network: whether that one had learnt from them before is not meant by this. Where it is "
-    "known that it had, a warning says so."
+    "known that it had, a warning of the training said so."
 )
 
 SHARED_RULE = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf, prod
 from statistics import median
@@ -359,17 +360,26 @@ def _fit_cuda(job: TrainingJob) -> int:
     """The largest halving of the batch with which a real step fits into the GPU."""
     size = job.plan.batch_size
     while size >= _fewest_patches(job.plan):
-        try:
-            state = State(job)
-            state.model.train()
-            _take(job, state, [_noise(job.plan, size, job.device)])
-        except torch.OutOfMemoryError:
-            size //= 2
-        else:
+        fits = _bears_steps(job, size)
+        torch.cuda.empty_cache()
+        if fits:
             return size
-        finally:
-            torch.cuda.empty_cache()
+        size //= 2
     return 0
+
+
+def _bears_steps(job: TrainingJob, size: int) -> bool:
+    """Whether a GPU bears steps with so many patches, beside all that a training holds while it makes them."""
+    try:
+        state = State(job)
+        state.model.train()
+        _take(job, state, [_noise(job.plan, size, job.device)])
+        held = deepcopy((state.model.state_dict(), state.optimizer.state_dict()))  # as by the guards, to go back to
+        _take(job, state, [_noise(job.plan, size, job.device)])  # the first one is made before the optimizer has a state
+        del held
+    except torch.OutOfMemoryError:
+        return False
+    return True
 
 
 def _noise(plan: Plan, size: int, device: torch.device) -> Batch:
