@@ -282,6 +282,27 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+LEAST = """
+import torch
+from crista.training.distributed import join_processes, least_of_processes, leave_processes
+cpu = torch.device("cpu")
+processes = join_processes(cpu)
+assert processes.world_size == 2
+assert least_of_processes(5 - 2 * processes.rank, processes, cpu) == 3
+leave_processes()
+"""
+
+
+def test_the_least_of_processes(tmp_path: Path) -> None:
+    """Of what fits into their memory."""
+    (tmp_path / "least.py").write_text(LEAST)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master-port=0", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=127.0.0.1:0", "least.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_processes_that_do_not_share_the_folder_of_results_are_refused(make_data: MakeData, tmp_path: Path) -> None:
     """On a machine with a folder of its own there is no checkpoint to go on from: it would train another network."""
     config = tiny_config(make_data(test=0), test={"ENABLE": False})

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.jobs import job, labels, log_rows, run_and_listen, same_weights, table, write_data
 
+import crista
 from crista.errors import CristaError
 from crista.images.write import write_image
 from crista.results.log import read_warnings
@@ -112,6 +113,8 @@ def test_the_trained_network_is_told_how_frequent_classes_are_once(tmp_path: Pat
     assert float(told.weights["head.bias"]) < float(untold.weights["head.bias"])
     assert any(line.startswith("class shares: ") and "expects the latter" in line for line in said)
     assert not any(line.startswith("class shares: ") for line in said_plain)
+    last = crista.predict(outcome.folder.checkpoint_last, data / "test/x", result_dir=tmp_path / "last")
+    assert any("this network was not told how frequent the classes are" in text for text in read_warnings(last.folder.log_txt))
     before = best(outcome).read_bytes()
     run_and_listen(config, tmp_path / "out")
     assert best(outcome).read_bytes() == before

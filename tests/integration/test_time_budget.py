@@ -18,7 +18,7 @@ import crista.workflow.run  # PyTorch is imported before a clock runs
 from crista.cli.main import main
 from crista.images.open import open_image
 from crista.patches.loader import Batch
-from crista.plan.events import EpochFinished, Event, Said, StepFinished, TrainingFinished
+from crista.plan.events import EpochFinished, Event, Said, StageStarted, StepFinished, TrainingFinished
 from crista.training.checkpoint import Checkpoint, load_checkpoint
 from crista.training.step import Steps
 from crista.workflow.api import finish
@@ -65,6 +65,7 @@ def test_two_folders_and_a_time(make_data: MakeData, tmp_path: Path) -> None:
     report = outcome.folder.report_html.read_text()
     assert "How good it is on the validation images" in report
     assert "they chose the epoch that is kept" in report
+    assert "The training started from another network" not in report
     assert len(list(outcome.folder.per_image_binarized.iterdir())) == 1  # a fifth of five
 
 
@@ -159,7 +160,8 @@ def test_more_time_continues_a_finished_training(make_data: MakeData, tmp_path: 
     epochs = len(load_checkpoint(first.folder.checkpoint_last).history)
     _, events = run_it(request_of(data, tmp_path / "out", 5, "TEST.ENABLE=False"))
     assert [event.reason for event in events if isinstance(event, TrainingFinished)] == ["already trained"]
-    more, _ = run_it(request_of(data, tmp_path / "out", 10, "TEST.ENABLE=False"))
+    more, events = run_it(request_of(data, tmp_path / "out", 10, "TEST.ENABLE=False"))
+    assert StageStarted("train") in events  # of how many epochs nobody knows
     assert len(load_checkpoint(more.folder.checkpoint_last).history) > epochs
 
 
@@ -205,6 +207,7 @@ def test_a_network_is_tuned_to_other_classes_by_the_clock(
     assert plan.steps_per_epoch is not None
     assert tuned.finished
     assert sum(row["seconds"] for row in tuned.history) < 6
+    assert "The training started from another network" in (tmp_path / "tuned/results/tuned_1/report.html").read_text()
     [predicted] = (tmp_path / "tuned/results/tuned_1/per_image_binarized").iterdir()
     assert set(np.unique(open_image(predicted, ndim=2).read())) <= {0, 1, 2}
     said, again = tune(0.1)

@@ -16,6 +16,7 @@ import crista
 from crista.config.load import config_from_dict
 from crista.errors import ConfigError, PlanError, TrainingError
 from crista.plan.events import EpochFinished, TrainingFinished
+from crista.results.log import read_warnings
 from crista.training import loop
 from crista.training.checkpoint import load_checkpoint
 from crista.workflow.api import Outcome, run
@@ -124,6 +125,38 @@ def test_fine_tuning_starts_from_the_given_weights(data: Path, tmp_path: Path) -
         if "weight" in name:
             torch.testing.assert_close(weights_of(tuned.folder.checkpoint_last)[name], value, rtol=0, atol=1e-6)
     assert not same_weights(tuned.folder.checkpoint_last, fresh.folder.checkpoint_last)
+
+
+def test_validation_that_the_starting_network_has_learnt_from_is_said_to_be_so(data: Path, tmp_path: Path) -> None:
+    """Half of the images validate, where a quarter did: the report says that its figures are too good."""
+    source = only_train(data, tmp_path, name="source").folder.checkpoint_best
+    model = {"MODEL": {"LOAD_CHECKPOINT": True}, "PATHS": {"CHECKPOINT_FILE": str(source)}}
+    half = {"DATA": {"VAL": {"SPLIT_TRAIN": 0.5}, "TEST": {"USE_VAL_AS_TEST": True}}}
+    outcome, said = run_and_listen(job(data, model, half), tmp_path, name="tuned")
+    [told] = [line for line in said if "that this training starts from" in line]
+    assert told.startswith("1 of 2 images that validate was trained on by the network")
+    assert told in read_warnings(outcome.folder.log_txt)  # which the report shows
+    quarter = {"DATA": {"TEST": {"USE_VAL_AS_TEST": True}}}
+    _, said = run_and_listen(job(data, model, quarter), tmp_path, name="same")
+    assert not any("that this training starts from" in line for line in said)
+
+
+def test_a_batch_that_was_chosen_where_more_memory_was_is_named_when_the_training_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine; of a training that is finished there is nothing to say."""
+    config = job(data, NO_TEST)
+    del config["TRAIN"]["BATCH_SIZE"]
+    request = request_run(config, result_dir=tmp_path, name="job")
+    for event in run_events(request):
+        if isinstance(event, EpochFinished):
+            request.stop.set()
+    monkeypatch.setattr("crista.training.probe._fit_processor", lambda _: 1)
+    warned = [
+        any("the memory that is free here may bear 1" in line for line in run_and_listen(config, tmp_path)[1]) for _ in "ab"
+    ]
+    assert warned == [True, False]
+    assert load_checkpoint(request.folder.checkpoint_last).finished
 
 
 def test_other_starting_weights_train_anew(data: Path, tmp_path: Path) -> None:

@@ -78,7 +78,13 @@ def test_division_with_a_costly_validation() -> None:
 
 
 def test_division_never_ends_without_a_step() -> None:
-    assert divide_time(1.0, step=60.0, validation=1.0, patches=3) == (5, 1, 1)
+    assert divide_time(1.0, step=60.0, validation=1.0, patches=3) == (1, 1, 1)
+
+
+def test_no_more_epochs_than_steps_that_fit() -> None:
+    """25 epochs of a step of 5 s would be two minutes, not the 20 s that there are."""
+    assert divide_time(20.0, step=5.0, validation=0.01, patches=4) == (3, 1, 4)
+    assert divide_time(20.0, step=0.5, validation=0.01, patches=4) == (25, 1, 4)
 
 
 def test_minutes_change_what_is_decided() -> None:

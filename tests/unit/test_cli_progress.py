@@ -131,6 +131,20 @@ def test_the_bar_of_a_resumed_training_begins_where_it_stopped() -> None:
         assert task.completed == 3.5
 
 
+def test_the_bar_grows_with_the_epochs_that_the_clock_gives() -> None:
+    """A training of 25 epochs that is given more minutes; nobody counts epoch 26 of 25."""
+    screen, _ = terminal()
+    with listener(screen) as show:
+        show(StageStarted("train", 25))
+        show(TrainingStarted((ROW,) * 25, 25))
+        task = show._progress.tasks[0]  # type: ignore[attr-defined]
+        show(StepFinished(26, 1, 2))
+        assert (task.description, task.completed, task.total) == ("epoch 26/26", 25.5, 26)
+        show(EpochFinished(26, 300, ROW))
+        show(StepFinished(27, 1, 2))
+        assert (task.description, task.completed, task.total) == ("epoch 27/300", 26.5, 300)
+
+
 def test_figures_leave_out_what_is_not_known() -> None:
     assert figures({"loss": 1.0}) == "loss 1.0000"
     assert figures({"seconds": 2.0}) == ""

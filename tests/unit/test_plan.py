@@ -17,6 +17,8 @@ from crista.plan.make import make_plan, plan_for_prediction
 from crista.plan.plan import Plan
 from crista.plan.preparation import with_reasons
 from crista.plan.topology import network_stride, receptive_field_radius
+from crista.training.schedule import SCHEDULES, Progress
+from crista.training.selection import patience_is_over
 
 
 def facts(
@@ -764,3 +766,32 @@ def test_the_reason_of_kernels_says_whence_the_voxel_size_is_known(
 ) -> None:
     [decision] = [item for item in plan(facts([shape] * 4, spacing=spacing)).decisions if item.key == "MODEL.ISOTROPY"]
     assert words in decision.reason
+
+
+@pytest.mark.parametrize(("patience", "is_idle"), [(8, False), (9, True), (20, True)])
+def test_a_patience_that_ends_no_training_is_named(patience: int, is_idle: bool) -> None:
+    """Of ten epochs with the best one first, eight without improvement are over after the ninth."""
+    assert patience_is_over([0.0] + [1.0] * 8, 8)
+    assert not patience_is_over([0.0] + [1.0] * 8, 9)
+    made = plan(TRAIN__EPOCHS=10, TRAIN__PATIENCE=patience)
+    assert made.patience == patience
+    told = [item.reason for item in made.decisions if item.key == "TRAIN.PATIENCE"]
+    assert bool(told) == is_idle
+    assert all("has no effect: of 10 epochs" in text for text in told)
+
+
+@pytest.mark.parametrize(("patience", "is_idle"), [(7, False), (8, True)])
+def test_a_rate_that_never_falls_is_named(patience: int, is_idle: bool) -> None:
+    keys = {"NAME": "reduceonplateau", "REDUCEONPLATEAU_PATIENCE": patience}
+    made = plan(TRAIN__EPOCHS=10, **{f"TRAIN__LR_SCHEDULER__{key}": value for key, value in keys.items()})
+    last = SCHEDULES.build(made.schedule)(1.0, Progress(9, 1, 10, [0.0] + [1.0] * 8))
+    assert (last == 1.0) == is_idle
+    told = [item.reason for item in made.decisions if item.key == "TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE"]
+    assert bool(told) == is_idle
+    assert all(text.startswith("the rate never falls: of 10 epochs") for text in told)
+
+
+def test_the_rate_of_a_training_by_the_clock_is_not_said_to_be_better_in_a_long_one() -> None:
+    told = reason(plan(TRAIN__MAX_MINUTES=600), "TRAIN.LR")
+    assert told.startswith("of about a hundred steps")
+    assert told.endswith("of thousands, as on a GPU, the two were not compared")

@@ -16,6 +16,7 @@ from tests.unit.test_plan import facts
 from crista.config.load import config_from_dict
 from crista.errors import ConfigError, PlanError
 from crista.images.check import check_dataset
+from crista.patches.loader import Batch
 from crista.patches.prepare import make_split, prepare_samples
 from crista.plan.budget import count_steps, divide_time
 from crista.plan.effort import EFFORTS, LIGHT
@@ -25,7 +26,7 @@ from crista.plan.plan import Decision, Plan
 from crista.training import probe
 from crista.training.distributed import Processes
 from crista.training.loop import training_key
-from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
+from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time, warn_of_memory
 from crista.training.state import State, TrainingJob
 
 
@@ -71,8 +72,25 @@ def test_a_batch_that_does_not_fit_is_made_smaller(make_data: MakeData, tmp_path
     monkeypatch.setattr(probe, "free_bytes", lambda: int((weights + 3.5 * 1.5 * per_patch) / 0.7))
     events, plan = drain(fit_to_memory(job))
     assert plan.batch_size == 3
-    assert next(event.text for event in events if isinstance(event, Said)).startswith("TRAIN.BATCH_SIZE = 3: 32 were planned;")
+    [said] = [event.text for event in events if isinstance(event, Said)]
+    assert said.startswith("TRAIN.BATCH_SIZE = 3: 32 were planned;")
+    assert said.endswith(f"of these an epoch has {replace(job, plan=plan).steps_of_a_pass} steps")
     assert [decision.value for decision in plan.decisions if decision.key == "TRAIN.BATCH_SIZE"] == ["3"]
+
+
+@pytest.mark.parametrize(("fitting", "fits"), [(2, True), (1, False)])
+def test_the_memory_of_a_patch_of_one_voxel_at_the_last_level_is_tried_with_two(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: int, fits: bool
+) -> None:
+    """A single one has no variance to normalise by: neither a step on noise nor the training can be made with it."""
+    job = job_of(make_data(test=0), tmp_path, FREE, "MODEL.FEATURE_MAPS=[2,2,2,2,2,2]")
+    assert drain(fit_to_memory(job)) == ([], job.plan)
+    monkeypatch.setattr(probe, "_fit_processor", lambda _: fitting)
+    if fits:
+        assert drain(fit_to_memory(job))[1].batch_size == 2
+    else:
+        with pytest.raises(PlanError, match="two patches of 32 × 32, the fewest, do not fit into the memory"):
+            drain(fit_to_memory(job))
 
 
 def test_images_that_will_be_kept_in_memory_leave_less_for_the_batch(
@@ -128,6 +146,51 @@ def test_a_given_batch_is_kept_with_a_warning(make_data: MakeData, tmp_path: Pat
     assert events == [Warned("TRAIN.BATCH_SIZE 4 may not fit into the memory; 2 would")]
 
 
+def test_a_gpu_that_bears_one_step_and_not_the_next_bears_a_smaller_batch(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The optimizer has a state from the first update on: 32 patches fit beside the network alone, 8 beside all of it."""
+    job, seen = job_of(make_data(test=0), tmp_path, FREE), []
+
+    def take(_: object, state: State, batches: list[Batch]) -> None:
+        has_state = bool(seen) and seen[-1][1] is state
+        seen.append((len(batches[0].names), state))
+        if seen[-1][0] > (8 if has_state else 32):
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(probe, "_take", take)
+    assert job.plan.batch_size == 32
+    assert probe._fit_cuda(job) == 8
+    assert [size for size, _ in seen] == [32, 32, 16, 16, 8, 8]
+
+
+@pytest.mark.parametrize("batch", [FREE, "TRAIN.BATCH_SIZE=4"])
+def test_a_training_that_goes_on_where_less_memory_is_says_so_and_keeps_its_batch(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str
+) -> None:
+    """With another batch it would begin anew."""
+    job = job_of(make_data(test=0), tmp_path, batch)
+    size = job.plan.batch_size
+    for fitting, told in ((size, 0), (size - 1, 1), (-3, 1)):
+        monkeypatch.setattr(probe, "_fit_processor", lambda _, fitting=fitting: fitting)
+        events = list(warn_of_memory(job))
+        assert len(events) == told
+        for event in events:
+            assert isinstance(event, Warned)
+            assert f"TRAIN.BATCH_SIZE {size}, and the memory that is free here may bear {max(0, fitting)}. " in event.text
+            assert ("with a batch that fits" in event.text) == (batch == FREE)
+
+
+def test_processes_take_the_batch_that_the_one_with_the_least_memory_bears(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two GPUs another program may use the second: the batch of the first would not fit there."""
+    job = job_of(make_data(test=0), tmp_path, FREE)
+    monkeypatch.setattr(probe, "least_of_processes", lambda value, *_: min(value, 5))
+    _, plan = drain(fit_to_memory(replace(job, processes=Processes(rank=0, world_size=2))))
+    assert plan.batch_size == 5
+
+
 def test_no_memory_for_a_single_patch(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "free_bytes", lambda: 1000)
     job = job_of(make_data(test=0), tmp_path, FREE)
@@ -143,8 +206,9 @@ def test_sync_bn_of_processes_without_gpus_is_refused(make_data: MakeData, tmp_p
     assert State(job).model  # alone it is bn
 
 
-def test_each_process_tries_its_memory_alone(make_data: MakeData, tmp_path: Path) -> None:
+def test_each_process_tries_its_memory_alone(make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are no peers here: a step that asked them for their gradients would fail."""
+    monkeypatch.setattr(probe, "least_of_processes", lambda value, *_: value)
     job = job_of(make_data(test=0), tmp_path, FREE)
     assert drain(fit_to_memory(replace(job, processes=Processes(rank=0, world_size=2)))) == ([], job.plan)
 
@@ -203,6 +267,29 @@ def test_patience_by_the_clock_counts_parts_of_the_time_and_that_is_said(
     said = [event.text for event in events if "counts these epochs" in event.text]
     assert said[0] == f"TRAIN.PATIENCE = {patience} counts these epochs, about 25 in all, not passes over the samples{idle}"
     assert said[1].startswith(f"TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE = {patience // 3} counts these epochs")
+
+
+def test_a_patience_that_given_epochs_leave_no_room_for_is_named(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The epochs end before the time, so that they are passes over the samples."""
+    monkeypatch.setattr(probe, "_time_steps", lambda _: (0.001, 0.001))
+    keys = ("TRAIN.PATIENCE=20", "TRAIN.EPOCHS=10")
+    events, _ = drain(fit_to_time(job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=5", *keys, seconds=100)))
+    said = [event.text for event in events if event.text.startswith("TRAIN.PATIENCE")]
+    assert said == [
+        "TRAIN.PATIENCE = 20: has no effect: of 10 epochs the last comes before 20 without improvement could end the training"
+    ]
+
+
+def test_steps_that_do_not_fit_are_not_said_to_fill_the_time(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_time_steps", lambda _: (60.0, 0.1))
+    job = job_of(make_data(test=0), tmp_path, "TRAIN.MAX_MINUTES=0.5", "TRAIN.EPOCHS=None", seconds=30)
+    events, plan = drain(fit_to_time(job))
+    assert (plan.epochs, plan.steps_per_epoch) == (1, 1)
+    assert "1 of them in 1 epoch are the least that can be made, and take more than the 0.5 minutes" in events[0].text
 
 
 def test_without_a_budget_nothing_is_timed(make_data: MakeData, tmp_path: Path) -> None:
@@ -287,6 +374,45 @@ def test_a_short_training_takes_a_lighter_network(
         else "; with fewer, network and patches are made smaller"
     )
     assert next(costs, None) is None
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(60, True), (1, False), (0.5, False)])
+def test_a_longer_training_that_goes_on_with_a_lighter_network_says_so_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, minutes: float, told: bool
+) -> None:
+    """A try of a minute, then an hour: the same command goes on with what fitted into the minute."""
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: 1.0)
+
+    def plan_of(minutes: float, previous: Plan | None) -> tuple[list[Event], Plan]:
+        config = config_from_dict({}, [f"TRAIN.MAX_MINUTES={minutes}"]).config
+        return drain(choose_plan(config, facts(BIG), torch.device("cpu"), 60 * minutes, previous))
+
+    _, first = plan_of(1, None)
+    assert first.model.feature_maps == (8, 16, 32, 64, 128)
+    events, again = plan_of(minutes, first)
+    assert (again.model, again.patch_size) == (first.model, first.patch_size)
+    warnings = [event.text for event in events if isinstance(event, Warned)]
+    assert len(warnings) == told
+    if told:
+        assert "begun with TRAIN.MAX_MINUTES 1, too little for the full network" in warnings[0]
+        assert (
+            "the least one (DATA.PATCH_SIZE (128, 128, 1), MODEL.FEATURE_MAPS (8, 16, 32, 64, 128), TRAIN.BATCH_SIZE"
+            in warnings[0]
+        )
+        assert "60 may be enough for the full one: the same command with another --run_id or --name" in warnings[0]
+    _, full = plan_of(5, None)
+    assert plan_of(60, full)[0] == []
+
+
+def test_a_network_that_a_gpu_has_no_room_for_is_not_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = iter((float("inf"), 1.0))
+    monkeypatch.setattr(probe, "_time_noise", lambda *_: next(costs, float("inf")))
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5"]).config
+    events, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert events[0].text.startswith("the full network does not fit into the memory of the GPU, with 6 patches in a step: ")
+    assert plan.decisions[-1].reason.startswith("about 300 steps")
+    _, plan = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert plan.decisions[-1].reason.startswith("does not fit into the memory of the GPU")
 
 
 @pytest.mark.parametrize(("epochs", "effort"), [(4, "full"), (40, "light")])

@@ -12,17 +12,27 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from tests.conftest import tiny_config
+from tests.jobs import write_data
 
 from crista.config.load import config_from_dict, parse_config
 from crista.errors import ImageReadError, PredictionError
+from crista.images.check import DatasetReport, check_dataset
 from crista.images.dataset import open_pairs
+from crista.images.digest import digest_files
 from crista.images.image import ImagePair
 from crista.images.open import open_image
+from crista.patches.prepare import make_split
+from crista.patches.split import Split
 from crista.plan.events import Event, ImageFinished, Warned
+from crista.plan.make import make_plan
+from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
+from crista.training.checkpoint import Checkpoint
+from crista.training.class_shares import warn_of_untold
 from crista.workflow import run
 from crista.workflow.alone import predict_alone
-from crista.workflow.known_images import warn_of_known_images
+from crista.workflow.known_images import _overlap, training_files, warn_of_known_images, warn_of_learnt_images
 from crista.workflow.request import request_automatic, request_prediction
 
 
@@ -189,3 +199,72 @@ def test_that_the_network_has_learnt_from_what_is_measured_is_said(tmp_path: Pat
     assert list(warn_of_known_images([ImagePair(known)], plan)) == []
     nowhere: Any = SimpleNamespace(config=config_from_dict({}).config)
     assert list(warn_of_known_images(pairs, nowhere)) == []
+
+
+def data_of(folder: Path, count: int, *, seed: int = 0, shape: tuple[int, ...] = (48, 48)) -> tuple[Plan, DatasetReport, Split]:
+    """The plan of a training on the images in `folder`, which hold `count`, what was seen of them, and their split."""
+    data = write_data(folder, shape=shape, train=count, test=0)
+    tree = tiny_config(data, test={"ENABLE": False}, system={"SEED": seed})
+    config = config_from_dict(tree).config
+    report = check_dataset(config, need_train=True, need_test=False)
+    assert report.fingerprint is not None
+    plan = make_plan(config, report.fingerprint)
+    return plan, report, make_split(plan, report.train, ())
+
+
+def test_that_the_start_of_a_training_has_learnt_from_what_validates_is_said(tmp_path: Path) -> None:
+    """Another seed keeps other images aside; where images were added nobody knows which they were."""
+    plan, report, split = data_of(tmp_path / "here", 8)
+    start = Checkpoint(plan, {}, epoch=1, data_key=digest_files(training_files(report)))
+    assert list(warn_of_learnt_images(split, report, start)) == []
+    _, report, other = data_of(tmp_path / "here", 8, seed=1)
+    names = [{source.pair.name for source in one.validation} for one in (split, other)]
+    known = len(names[1] - names[0])
+    assert known
+    [told] = warn_of_learnt_images(other, report, start)
+    assert isinstance(told, Warned)
+    assert f"{known} of 2 images that validate {'was' if known == 1 else 'were'} trained on by the network" in told.text
+    _, report, split = data_of(tmp_path / "here", 12)
+    [told] = warn_of_learnt_images(split, report, start)
+    assert isinstance(told, Warned)
+    assert "3 of 3 images that validate may have been trained on by the network" in told.text
+    _, report, split = data_of(tmp_path / "elsewhere", 8, seed=1)
+    assert list(warn_of_learnt_images(split, report, start)) == []
+
+
+def test_the_images_of_a_start_from_another_machine_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    plan, report, _ = data_of(tmp_path / "there", 8)
+    start = Checkpoint(plan, {}, epoch=1, data_key=digest_files(training_files(report)))
+    (tmp_path / "there").rename(tmp_path / "here")
+    _, report, split = data_of(tmp_path / "here", 8, seed=1)
+    [told] = warn_of_learnt_images(split, report, start)
+    assert isinstance(told, Warned)
+    assert "trained on by the network that this training starts from" in told.text
+
+
+def test_blocks_of_one_image_are_compared_by_their_place(tmp_path: Path) -> None:
+    split = data_of(tmp_path / "here", 1, shape=(64, 160))[2]
+    [trained, *_], [validated] = split.train, split.validation
+    assert _overlap(trained, trained)
+    assert not _overlap(trained, validated)
+
+
+@pytest.mark.parametrize(("told", "count"), [(None, 1), ((0.9, 0.1), 0)])
+def test_a_network_that_was_not_told_how_frequent_classes_are_is_named(
+    tmp_path: Path, told: tuple[float, ...] | None, count: int
+) -> None:
+    """The checkpoint to resume from never is, nor the best one of a training that was killed."""
+    plan = data_of(tmp_path, 2)[0].model_copy(update={"estimates_class_shares": True})
+    assert len(list(warn_of_untold(Checkpoint(plan, {}, epoch=1, class_shares=told)))) == count
+    plan = plan.model_copy(update={"estimates_class_shares": False})
+    assert list(warn_of_untold(Checkpoint(plan, {}, epoch=1))) == []
+
+
+@pytest.mark.parametrize(
+    ("finished", "minutes", "on"), [(False, 5, True), (True, 5, False), (True, 4, False), (True, 6, True), (True, None, False)]
+)
+def test_a_training_goes_on_unless_it_is_finished(tmp_path: Path, finished: bool, minutes: float | None, on: bool) -> None:
+    plan = data_of(tmp_path, 2)[0]
+    had = plan.model_copy(update={"minutes": None if minutes is None else 5.0})
+    done = Checkpoint(had, {}, epoch=1, finished=finished)
+    assert run._goes_on(done, plan.model_copy(update={"minutes": minutes})) is on

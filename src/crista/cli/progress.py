@@ -152,12 +152,14 @@ class BarListener(LineListener):
         """Steps move both bars, so that the time left is known within the first epoch."""
         self._inner = self._inner if self._inner is not None else self._add("step", event.num_steps)
         self._set(self._inner, f"step {event.step}/{event.num_steps}", event.step, total=event.num_steps)
-        done = event.epoch - 1 + event.step / event.num_steps
-        self._set(self._outer, f"epoch {event.epoch}/{self._epochs}", done)
+        done, total = event.epoch - 1 + event.step / event.num_steps, max(event.epoch, self._epochs)  # the clock gives more
+        self._set(self._outer, f"epoch {event.epoch}/{total}", done, total=total)
 
     def epoch_finished(self, event: EpochFinished) -> None:
         """The figures stand behind the bar."""
-        self._set(self._outer, f"epoch {event.epoch}/{event.num_epochs}", event.epoch, note=figures(event.metrics))
+        self._epochs = event.num_epochs
+        shown = f"epoch {event.epoch}/{event.num_epochs}"
+        self._set(self._outer, shown, event.epoch, total=event.num_epochs, note=figures(event.metrics))
 
     def tile_finished(self, event: TileFinished) -> None:
         """A bar for the tiles of the image, if it has several."""

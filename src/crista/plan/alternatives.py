@@ -78,7 +78,7 @@ def _about_effort(plans: Sequence[tuple[str, Plan]], fingerprint: Fingerprint) -
     said = [f"{names[0]}, which is shown here, if {wanted_steps(shown, fingerprint)} steps fit into the time that is left"]
     for name, plan in plans[1:]:
         fits = f" if {wanted_steps(plan, fingerprint)} fit" if name != names[-1] else ""
-        said.append(f"else {name}{fits} ({_changes(shown, plan)})")
+        said.append(f"else {name}{fits} ({changes_of(shown, plan)})")
     yield Decision(
         key="effort",
         value=" or ".join(names),
@@ -86,7 +86,7 @@ def _about_effort(plans: Sequence[tuple[str, Plan]], fingerprint: Fingerprint) -
     )
 
 
-def _changes(shown: Plan, plan: Plan) -> str:
+def changes_of(shown: Plan, plan: Plan) -> str:
     """What a lighter plan has otherwise, as keys and values."""
     before = {item.key: item.value for item in shown.decisions}
     other = [f"{item.key} {item.value}" for item in plan.decisions if item.key in WORK and before.get(item.key) != item.value]

@@ -120,7 +120,7 @@ def _decide_class_share(config: Config, minutes: float | None, ledger: Ledger) -
 
 
 def divide_time(seconds: float, step: float, validation: float, patches: int) -> tuple[int, int, int]:
-    """(epochs, steps per epoch, validation patches) that fill a time budget.
+    """(epochs, steps per epoch, validation patches) that fill a time budget; each epoch has a step at least.
 
     Parameters
     ----------
@@ -130,7 +130,8 @@ def divide_time(seconds: float, step: float, validation: float, patches: int) ->
     patches : validation patches that there are
     """
     affordable = seconds * VALIDATION_SHARE / max(validation * patches, 1e-9)
-    epochs = round(min(max(affordable, FEWEST_EPOCHS), EPOCHS_OF_BUDGET))
+    steps = int((1 - VALIDATION_SHARE) * seconds / max(step, 1e-9))
+    epochs = min(round(min(max(affordable, FEWEST_EPOCHS), EPOCHS_OF_BUDGET)), max(1, steps))
     length = seconds / epochs
     validated = min(patches, max(1, round(2 * VALIDATION_SHARE * length / validation))) if validation > 0 else patches
     return epochs, max(1, int((length - validated * validation) / max(step, 1e-9))), validated

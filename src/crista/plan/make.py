@@ -13,6 +13,7 @@ from crista.plan.learning import (
     decide_class_weights,
     decide_loss,
     decide_optimizer,
+    decide_patience,
     decide_schedule,
 )
 from crista.plan.ledger import Ledger
@@ -50,6 +51,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     first_patch = decide_first_patch(config, patch, model, length, ledger)
     optimizer = decide_optimizer(config.train, ledger)
     schedule = decide_schedule(config.train, length.epochs, optimizer.lr, ledger)
+    patience = decide_patience(config.train, schedule, length, ledger)
     if not ledger.problems:  # tiles need a patch and a network that fit
         inference = decide_inference(config, patch, model, batch, ledger)
     save_probabilities = _decide_output(config, ledger)
@@ -77,7 +79,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
         flips_z=flips_z,
         class_share=length.class_share,
         average_share=length.average_share,
-        patience=config.train.patience if config.train.patience >= 0 else None,
+        patience=patience,
         amp=config.train.amp,
         inference=inference,
         save_probabilities=save_probabilities,

@@ -58,6 +58,11 @@ VALIDATION_RULE = (
     "nothing was chosen by (DATA.TEST.PATH) give independent ones."
 )
 
+FINE_TUNED_RULE = (
+    "The training started from another network: whether that one had learnt from them before is not meant by this. Where it is "
+    "known that it had, a warning of the training said so."
+)
+
 SHARED_RULE = (
     "These images were trained on too, elsewhere in them or as a whole, and they chose the epoch that is kept: the figures "
     "say little about new images. Images that nothing was learnt from (DATA.TEST.PATH) give independent ones."
@@ -193,6 +198,7 @@ def _rules(
     rules = [f"What is measured: {STAGES[stage][0]}{of_stack}.", *(_measured_parts(plan) if measured else ())]
     if plan.config.data.test.use_val_as_test:
         rules.append(SHARED_RULE if was_trained_on else VALIDATION_RULE)
+        rules.extend([FINE_TUNED_RULE] if plan.config.model.load_checkpoint and not was_trained_on else ())
     # A stack has no voxel size.
     by_size = ", by the voxel size of each image" if any(measured) else ""
     rules.append(f"Tolerance of NSD: {describe_tolerance(common_spacing(measured))}{by_size}.")

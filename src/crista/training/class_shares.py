@@ -12,7 +12,7 @@ before: the one that fits the labelled pixels of the validation best (Guo et al.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -28,7 +28,7 @@ from crista.models.placement import to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import iter_batches
 from crista.patches.placing import GridPlacer
-from crista.plan.events import CheckpointSaved, Event, Said
+from crista.plan.events import CheckpointSaved, Event, Said, Warned
 from crista.plan.topology import input_multiple
 from crista.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from crista.training.state import TrainingJob, preparation
@@ -71,6 +71,17 @@ def tell_class_shares(job: TrainingJob) -> Generator[Event, None, None]:
     save_checkpoint(job.best_path, replace(checkpoint, weights=weights, class_shares=tuple(shares.tolist())))
     yield CheckpointSaved(job.best_path)
     yield Said(_describe(job.plan.classes.names, drawn, shares, strength))
+
+
+def warn_of_untold(checkpoint: Checkpoint) -> Iterator[Event]:
+    """A warning if a network that predicts was to be told how frequent the classes are, and was not: that is done to the best one
+    of a training, at its end."""
+    if checkpoint.plan.estimates_class_shares and checkpoint.class_shares is None:
+        yield Warned(
+            "this network was not told how frequent the classes are (LOSS.ESTIMATE_CLASS_SHARES), and may find too much of the "
+            "rare ones: that is done at the end of a training, to its ...-checkpoint-best.pth alone. Predict with that one; if "
+            "its training was killed, run the command of the training again"
+        )
 
 
 def estimate_shares(logits: Logits, learnt: NDArray[np.float64], *, temperature: float) -> NDArray[np.float64]:

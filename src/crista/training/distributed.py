@@ -67,6 +67,15 @@ def sum_over_processes(values: NDArray[np.float64], processes: Processes, device
     return summed
 
 
+def least_of_processes(value: int, processes: Processes, device: torch.device) -> int:
+    """The smallest `value` of all processes."""
+    if processes.world_size == 1:
+        return value
+    tensor = torch.tensor(value, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+    return int(tensor)
+
+
 @torch.no_grad()
 def share_buffers(model: nn.Module, processes: Processes) -> None:
     """Give the buffers of `model` in all processes the values of the first one.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from statistics import median
 from typing import Any
 
@@ -17,22 +18,24 @@ from crista.config.train import ReduceOnPlateau, ScheduleShape, WarmupCosine
 from crista.errors import PlanError, Problem
 from crista.geometry.tiles import round_up
 from crista.images.fingerprint import Fingerprint
+from crista.images.wording import plural
 from crista.losses import build_loss
 from crista.models import build_model
 from crista.models.placement import memory_layout, to_layout
 from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
-from crista.plan.alternatives import plans_by_effort, steps_of_epochs, wanted_steps
+from crista.plan.alternatives import changes_of, plans_by_effort, steps_of_epochs, wanted_steps
 from crista.plan.budget import divide_time
-from crista.plan.effort import FEWEST_STEPS
+from crista.plan.effort import FEWEST_STEPS, FULL
 from crista.plan.events import Event, Said, Warned
 from crista.plan.growing import count_first_epochs
+from crista.plan.learning import idle_patience
 from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
 from crista.plan.plan import Decision, Plan
 from crista.plan.preparation import FLIPS_OF_Z, flips_of_z_in, leaves_flips_of_z_open
-from crista.plan.topology import input_multiple
+from crista.plan.topology import input_multiple, network_stride
 from crista.training.cpu_layers import quicken
-from crista.training.distributed import Processes
+from crista.training.distributed import Processes, least_of_processes
 from crista.training.loop import training_key
 from crista.training.memory import reused_memory
 from crista.training.precision import Precision
@@ -64,21 +67,20 @@ def choose_plan(
     Steps on noise are timed on this device. The `previous` run of the same training is followed without timing.
     """
     tried = [("", make_plan(config, fingerprint))] if seconds is None else plans_by_effort(config, fingerprint)
-    for _, plan in tried if previous is not None else ():
+    for name, plan in tried if previous is not None else ():
         if (adopted := adopt(plan, previous)) is not None:  # type: ignore[arg-type]
+            yield from _notice_of_lighter(name, adopted, tried[0][1], previous)  # type: ignore[arg-type]
             return adopted
     if seconds is None:
         return tried[0][1]
-    steps = wanted = 0
     for name, plan in tried:
-        steps, wanted = int(max(0.0, seconds) / _time_noise(plan, device, seconds)), wanted_steps(plan, fingerprint)
+        taken = _time_noise(plan, device, seconds)
+        steps, wanted = int(max(0.0, seconds) / taken), wanted_steps(plan, fingerprint)
         if steps >= wanted or plan is tried[-1][1]:
             break
-        yield Said(
-            f"the {name} network would make {steps} steps in the time that is left, {wanted} are wanted: "
-            f"network and patches are made smaller"
-        )
-    reason = f"about {steps} steps in the time that is left, {wanted} are wanted"
+        lack = f"would make {steps} steps in the time that is left, {wanted} are wanted" if taken < inf else _no_room(plan)
+        yield Said(f"the {name} network {lack}: network and patches are made smaller")
+    reason = f"about {steps} steps in the time that is left, {wanted} are wanted" if taken < inf else _no_room(plan)
     if steps < wanted:
         reason += "; there is no lighter one with what is given"
     elif plan is not tried[-1][1]:
@@ -88,6 +90,21 @@ def choose_plan(
         return plan
     flips, why = flips_of_z_in(int(min(steps, steps_of_epochs(plan, fingerprint))))
     return _with(plan, {"flips_z": flips}, Decision(key=FLIPS_OF_Z, value=str(flips), reason=why))
+
+
+def _no_room(plan: Plan) -> str:
+    return f"does not fit into the memory of the GPU, with {plan.batch_size} patches in a step"
+
+
+def _notice_of_lighter(name: str, plan: Plan, full: Plan, previous: Plan) -> Iterator[Event]:
+    """That a training that is given more time goes on with the lighter network that a shorter one took, and what to do."""
+    if name == FULL.name or plan.minutes is None or previous.minutes is None or plan.minutes <= previous.minutes:
+        return
+    yield Warned(
+        f"this training was begun with TRAIN.MAX_MINUTES {previous.minutes:g}, too little for the full network, and goes on with "
+        f"the {name} one ({changes_of(full, plan)}). {plan.minutes:g} may be enough for the full one: the same command with "
+        "another --run_id or --name trains anew with what fits, and leaves this network as it is"
+    )
 
 
 def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:
@@ -167,6 +184,12 @@ def _half(plan: Plan) -> Plan | None:
     return smaller if has_variance else None
 
 
+def _fewest_patches(plan: Plan) -> int:
+    """Patches that a step has at least: two where batch normalisation sees one voxel of each at the last level."""
+    of_batch = plan.model.normalization in ("bn", "sync_bn")
+    return 2 if of_batch and plan.patch_size == network_stride(plan.model, plan.ndim) else 1
+
+
 def _voxels_of_a_batch(plan: Plan) -> int:
     return plan.batch_size * prod(plan.patch_size)
 
@@ -201,22 +224,43 @@ def fit_to_memory(job: TrainingJob) -> Generator[Event, None, Plan]:
         If not even the smallest batch fits.
     """
     plan, wanted = job.plan, job.plan.batch_size
-    alone = replace(job, processes=Processes())  # peers would wait for a step that does not fit here
-    fitting = _fit_cuda(alone) if job.device.type == "cuda" else _fit_processor(alone)
+    fitting = _fitting_patches(job)
     if fitting >= wanted:
         return plan
-    if plan.config.train.batch_size is not None and fitting > 0:
+    if plan.config.train.batch_size is not None and fitting >= _fewest_patches(plan):
         yield Warned(f"TRAIN.BATCH_SIZE {wanted} may not fit into the memory; {fitting} would")
         return plan
-    if fitting < 1:
+    if fitting < _fewest_patches(plan):
         size = " × ".join(map(str, plan.patch_size))
-        problem = Problem(
-            "DATA.PATCH_SIZE", f"a single patch of {size} does not fit into the memory that is free", "use a smaller patch"
-        )
+        what = f"a single patch of {size} does not fit" if fitting < 1 else f"two patches of {size}, the fewest, do not fit"
+        problem = Problem("DATA.PATCH_SIZE", f"{what} into the memory that is free", "use a smaller patch")
         raise PlanError("with the memory of this machine", [problem])
     reason = f"{wanted} were planned; a real step showed that more than {fitting} do not fit into the free memory"
+    smaller = plan.model_copy(update={"batch_size": fitting})
+    if plan.minutes is None:  # else the steps of an epoch are said when they have been timed
+        reason += f"; of these an epoch has {plural(replace(job, plan=smaller).steps_of_a_pass, 'step')}"
     yield Said(f"TRAIN.BATCH_SIZE = {fitting}: {reason}")
-    return _with(plan, {"batch_size": fitting}, Decision(key="TRAIN.BATCH_SIZE", value=str(fitting), reason=reason))
+    return _with(smaller, {}, Decision(key="TRAIN.BATCH_SIZE", value=str(fitting), reason=reason))
+
+
+def warn_of_memory(job: TrainingJob) -> Generator[Event, None, None]:
+    """A warning where the memory may not bear the batch of a training that goes on: with another one it would begin anew."""
+    size, fitting = job.plan.batch_size, _fitting_patches(job)
+    if fitting < size:
+        given = job.plan.config.train.batch_size is not None
+        anew = f"the same command with {'a smaller one and ' if given else ''}another --run_id or --name trains anew"
+        yield Warned(
+            f"this training goes on as it was begun, with TRAIN.BATCH_SIZE {size}, and the memory that is free here may bear "
+            f"{max(0, fitting)}. If it ends for want of memory, close other programs, or go on where it was begun; {anew}"
+            f"{'' if given else ' with a batch that fits'}"
+        )
+
+
+def _fitting_patches(job: TrainingJob) -> int:
+    """Patches of a step that fit into the memory at hand, of several processes that of the one with the least."""
+    alone = replace(job, processes=Processes())  # peers would wait for a step that does not fit here
+    fitting = _fit_cuda(alone) if job.device.type == "cuda" else _fit_processor(alone)
+    return least_of_processes(fitting, job.processes, job.device)
 
 
 def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
@@ -233,6 +277,8 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
         needed = given * (job.steps_of_a_pass * step + patches * validation)
         if needed <= job.budget_seconds:
             yield Said(f"TRAIN.EPOCHS = {given}: they take about {needed / 60:.1f} minutes and end before the time does")
+            for key, (waits, why) in idle_patience(plan.patience, plan.schedule, given).items():
+                yield Said(f"{key} = {waits}: {why}")
             return plan
         yield Said(
             f"TRAIN.EPOCHS = {given}: they would take about {needed / 60:.1f} minutes, and the time ends before; "
@@ -242,8 +288,9 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
     first_epochs = count_first_epochs(epochs) if job.first is not None else 0
     first_steps = max(1, int(steps * step / first))
     total = first_epochs * first_steps + (epochs - first_epochs) * steps
+    fill = "fill" if epochs * steps * step <= job.budget_seconds else "are the least that can be made, and take more than"
     reason = (
-        f"a step takes {step:.2f} s here, measured on real patches; {total} of them in {epochs} epochs fill the "
+        f"a step takes {step:.2f} s here, measured on real patches; {total} of them in {plural(epochs, 'epoch')} {fill} the "
         f"{job.budget_seconds / 60:.1f} minutes that are left, with {validated} of {patches} validation patches after each"
     )
     if first_epochs:
@@ -266,9 +313,10 @@ def _patience_notice(plan: Plan, epochs: int) -> Iterator[Event]:
     counted = {"TRAIN.PATIENCE": plan.patience}
     if isinstance(plan.schedule, ReduceOnPlateau):
         counted["TRAIN.LR_SCHEDULER.REDUCEONPLATEAU_PATIENCE"] = plan.schedule.patience
+    without_effect = idle_patience(plan.patience, plan.schedule, epochs)
     for key, patience in counted.items():
         if patience is not None:
-            idle = ", so that it has no effect" if patience >= epochs else ""
+            idle = ", so that it has no effect" if key in without_effect else ""
             yield Said(f"{key} = {patience} counts these epochs, about {epochs} in all, not passes over the samples{idle}")
 
 
@@ -287,7 +335,8 @@ def _with(plan: Plan, update: dict[str, Any], decision: Decision) -> Plan:
 
 def _fit_processor(job: TrainingJob) -> int:
     """Patches of a batch whose activations fit into the memory that is free once the images are in it."""
-    one, two = (_activation_bytes(job, size) for size in (1, 2))
+    few = _fewest_patches(job.plan)
+    one, two = (_activation_bytes(job, size) for size in (few, few + 1))
     per_patch = max(1, two - one)
     state = State(job)
     weights = 4 * sum(p.numel() * p.element_size() for p in state.model.parameters())
@@ -318,18 +367,27 @@ def _activation_bytes(job: TrainingJob, size: int) -> int:
 def _fit_cuda(job: TrainingJob) -> int:
     """The largest halving of the batch with which a real step fits into the GPU."""
     size = job.plan.batch_size
-    while size >= 1:
-        try:
-            state = State(job)
-            state.model.train()
-            _take(job, state, [_noise(job.plan, size, job.device)])
-        except torch.OutOfMemoryError:
-            size //= 2
-        else:
+    while size >= _fewest_patches(job.plan):
+        fits = _bears_steps(job, size)
+        torch.cuda.empty_cache()
+        if fits:
             return size
-        finally:
-            torch.cuda.empty_cache()
+        size //= 2
     return 0
+
+
+def _bears_steps(job: TrainingJob, size: int) -> bool:
+    """Whether a GPU bears steps with so many patches, beside all that a training holds while it makes them."""
+    try:
+        state = State(job)
+        state.model.train()
+        _take(job, state, [_noise(job.plan, size, job.device)])
+        held = deepcopy((state.model.state_dict(), state.optimizer.state_dict()))  # as by the guards, to go back to
+        _take(job, state, [_noise(job.plan, size, job.device)])  # the first one is made before the optimizer has a state
+        del held
+    except torch.OutOfMemoryError:
+        return False
+    return True
 
 
 def _noise(plan: Plan, size: int, device: torch.device) -> Batch:

@@ -45,7 +45,7 @@ from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
 from crista.results.start import draw_network, start_run, write_plan, write_provenance_of
 from crista.training.checkpoint import Checkpoint, load_checkpoint, load_network
-from crista.training.class_shares import tell_class_shares
+from crista.training.class_shares import tell_class_shares, warn_of_untold
 from crista.training.distributed import (
     Processes,
     choose_device,
@@ -55,13 +55,18 @@ from crista.training.distributed import (
     text_of_first,
 )
 from crista.training.loop import TrainingJob, previous_of, train
-from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time
+from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time, warn_of_memory
 from crista.workflow.alone import predict_alone
 from crista.workflow.annotated_share import warn_of_few_annotated
 from crista.workflow.check import check, check_validation
 from crista.workflow.clipped_images import warn_of_clipped_images
 from crista.workflow.engine import choose_predictor, make_int8_model
-from crista.workflow.known_images import training_files, warn_of_known_images, warn_of_other_split
+from crista.workflow.known_images import (
+    training_files,
+    warn_of_known_images,
+    warn_of_learnt_images,
+    warn_of_other_split,
+)
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
 from crista.workflow.request import Request, kept_as_trained, only_training
@@ -109,14 +114,16 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     data_key = _data_key(config, folder, report) if config.train.enable else ""
     if config.train.enable:
         assert report.fingerprint is not None
-        earlier = _earlier_plan(folder, data_key)
-        made = yield from _plan_training(request, report.fingerprint, trained, earlier, device, processes)
+        earlier = _earlier(folder, data_key)
+        known = earlier.plan if earlier is not None else None
+        made = yield from _plan_training(request, report.fingerprint, trained, known, device, processes)
         plan = with_reasons(made, request.reasons)
     else:
         assert trained is not None
         plan = plan_for_prediction(trained.plan, config)
         kept = [key for key in settled_otherwise(config, trained.plan) if not any(key in notice for notice in request.notices)]
         yield from [Said(kept_as_trained(kept))] if kept else []
+        yield from warn_of_untold(trained)
     yield StageStarted("plan")
     for decision in plan.decisions:
         if decision.reason != GIVEN:
@@ -185,6 +192,7 @@ def train_stage(
         _require_one_folder(folder, processes, device)
     split = make_split(plan, report.train, report.val)
     yield Said(split.notice)
+    yield from () if start is None else warn_of_learnt_images(split, report, start)
     samples = prepare_samples(plan, split, map_folder=folder.prob_map, cache_bytes=cache_bytes())
     if samples.warning:
         yield Warned(samples.warning)
@@ -208,7 +216,7 @@ def train_stage(
     job = yield from _fit(request, job)
     if processes.is_main:
         yield FileWritten(write_plan(folder, job.plan), "plan")
-    yield StageStarted("train", job.plan.epochs)
+    yield StageStarted("train", job.plan.epochs if job.plan.minutes is None else 0)  # the clock may make other ones
     events = train(job)
     yield from record_training(events, folder) if processes.is_main else events
     yield from tell_class_shares(job)
@@ -225,22 +233,29 @@ def _require_one_folder(folder: RunFolder, processes: Processes, device: torch.d
 
 def _fit(request: Request, job: TrainingJob) -> Generator[Event, None, TrainingJob]:
     """The job with batch and epochs that fit memory and time; those of its own earlier run, if there was one."""
-    previous = _earlier_plan(request.folder, job.data_key)
-    adopted = adopt(job.plan, previous) if previous is not None else None
+    previous = _earlier(request.folder, job.data_key)
+    adopted = adopt(job.plan, previous.plan) if previous is not None else None
     if adopted is None and (job.plan.minutes is not None or job.plan.config.train.batch_size is None):
         job = replace(job, plan=(yield from fit_to_memory(job)))
+    elif adopted is not None and previous is not None and _goes_on(previous, adopted):
+        yield from warn_of_memory(replace(job, plan=adopted))
     job = replace(job, budget_seconds=_seconds_left(request, job.plan))
     plan = adopted or (yield from fit_to_time(job))
     plan = same_plan(plan, job.processes, job.device)
     return replace(job, plan=plan, budget_seconds=_seconds_left(request, plan))
 
 
-def _earlier_plan(folder: RunFolder, data_key: str) -> Plan | None:
-    """The plan that this run was trained with before, if it was, and on the same data: other images are measured anew."""
+def _earlier(folder: RunFolder, data_key: str) -> Checkpoint | None:
+    """What this run was trained to before, if it was, and on the same data: other images are measured anew."""
     if not folder.checkpoint_last.is_file():
         return None
     checkpoint = load_checkpoint(folder.checkpoint_last)
-    return checkpoint.plan if checkpoint.data_key == data_key else None
+    return checkpoint if checkpoint.data_key == data_key else None
+
+
+def _goes_on(done: Checkpoint, plan: Plan) -> bool:
+    """Whether the training of `done` has epochs left with this `plan`: it was not finished, or is given more minutes now."""
+    return not done.finished or (plan.minutes or 0) > (done.plan.minutes or 0)
 
 
 def _seconds_left(request: Request, plan: Plan) -> float | None:
