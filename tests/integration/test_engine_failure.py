@@ -34,10 +34,10 @@ class Failing(ScoringEngine):
     """PyTorch's scores so many times, then an error each time."""
 
     name = "openvino"
+    good = 4
 
-    def __init__(self, source: EngineSource, good: int) -> None:
+    def __init__(self, source: EngineSource) -> None:
         self._engine = TorchEngine(build_network(source.plan, source.weights), source.plan, source.device)
-        self.good = good
         self.asked = 0
 
     def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
@@ -49,11 +49,11 @@ class Failing(ScoringEngine):
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Failing]:
-    """Every OpenVINO that is built; each works four times."""
+    """Every OpenVINO that is built; each works `Failing.good` times."""
     engines: list[Failing] = []
 
     def build(_config: OpenVINO, *, source: EngineSource) -> Engine:
-        engines.append(Failing(source, 4))
+        engines.append(Failing(source))
         return engines[-1]
 
     monkeypatch.setitem(ENGINES._builders, OpenVINO, build)
@@ -86,6 +86,23 @@ def test_a_run_goes_on_with_pytorch(
     assert sum("predicted before with the same network and settings, kept" in line for line in again) == 4
 
 
+def test_a_shard_goes_on_with_pytorch(trained: tuple[Path, Outcome], built: list[Failing], tmp_path: Path) -> None:
+    data, first = trained
+    changes = predict_only(first.folder.checkpoint_best), {"TEST": {"ENGINE": "openvino"}}
+    Failing.good = 3
+    try:
+        said = [run_and_listen(job(data, *changes, of_shard(index)), tmp_path)[1] for index in range(2)]
+    finally:
+        Failing.good = 4
+    assert [lines.count(SAID) for lines in said] == [1, 0], "the second one finds what was measured, and asks less"
+    joined, _ = run_and_listen(job(data, *changes), tmp_path)
+    assert joined.metrics == first.metrics
+
+
+def of_shard(index: int) -> dict[str, Any]:
+    return {"SYSTEM": {"CLUSTER": {"SHARD": f"{index}/2"}}}
+
+
 def test_a_worker_goes_on_with_pytorch_and_tells_what_it_predicts_with(
     built: list[Failing], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,8 +121,8 @@ def test_a_worker_goes_on_with_pytorch_and_tells_what_it_predicts_with(
 
 def test_a_failure_of_pytorch_is_its_own(tmp_path: Path) -> None:
     source = source_of(network_plan(), tmp_path)
-    failing, said = Failing(source, 0), list[str]()
-    failing.name = "torch"
+    failing, said = Failing(source), list[str]()
+    failing.name, failing.good = "torch", 0
     with pytest.raises(RuntimeError, match="out of something"):
         ReplaceableEngine(failing, source, said.append).scores(draw_images(source.plan, (32, 32)))
     assert said == []
