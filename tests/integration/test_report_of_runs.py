@@ -19,6 +19,7 @@ from crista.images.open import open_image
 from crista.images.write import write_image
 from crista.inference.record import ImageRecord
 from crista.plan.plan import Plan
+from crista.results.log import read_warnings
 from crista.results.run_pictures import _read
 from crista.workflow.api import Outcome, run
 
@@ -143,6 +144,26 @@ def test_overlays_are_of_this_run(plane: tuple[Outcome, Path], tmp_path: Path) -
     shown = re.findall(r"<header><span[^>]*>[^<]*</span><b>([^<]*)</b>", page_of(outcome))
     assert len(shown) == 3
     assert left == dict.fromkeys(shown, False) | {"of another set": True}
+
+
+def test_predictions_of_an_earlier_run_are_told_from_those_of_this_one(plane: tuple[Outcome, Path], tmp_path: Path) -> None:
+    """All lie in the folder that is called after the network, whichever images it predicted, and with which filters."""
+    folder = write_pairs(tmp_path / "more", [(48, 56)] * 3, seed=5)
+    median = [f"TEST.POST_PROCESSING.MEDIAN_FILTER{rest}" for rest in ("=True", "_AXIS=[xy]", "_SIZE=[3]")]
+
+    def predict(images: Path, *overrides: str) -> tuple[Outcome, list[str]]:
+        outcome = crista.predict(plane[0].folder.checkpoint_best, images, result_dir=tmp_path / "out", overrides=overrides)
+        return outcome, [line for line in read_warnings(outcome.folder.log_txt) if "of an earlier run" in line]
+
+    assert predict(folder / "x")[1] == predict(folder / "x")[1] == []
+    assert predict(folder / "x" / "01.tif", *median)[1][0].endswith(
+        "there still are 00.tif, 02.tif in per_image_binarized; 00.tif, 02.tif in per_image -> remove what is not wanted; "
+        "predictions of other images are kept apart by their --name or --run_id"
+    )
+    outcome, [line] = predict(folder / "x")
+    start = f"{outcome.folder.results}: of an earlier run, and perhaps of another network, there still are "
+    assert line.startswith(f"{start}01.tif in full_post_processing -> remove")
+    assert start in page_of(outcome)
 
 
 def odd_names(folder: Path, names: list[str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.integration.test_biapy_weaknesses import finish, oracle_job
 from tests.jobs import labels
 
 from crista.inference import clean, stack, stage
+from crista.inference import finish as finish_module
 from crista.inference.perform import perform
 from crista.inference.stage import PredictionJob
 from crista.inference.task import is_exact
@@ -179,3 +181,30 @@ def test_of_large_slices_a_part_is_filtered_at_a_time(tmp_path: Path, monkeypatc
     assert len(read) > len(TRUTH)
     assert max(read) <= stack.BLOCK_VOXELS
     np.testing.assert_array_equal(filtered(parts), filtered(whole))
+
+
+def slow(of: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a function of a module take a fifth of a second more."""
+    usual = getattr(of, name)
+
+    def wait(*args: Any, **settings: Any) -> Any:
+        time.sleep(0.2)
+        return usual(*args, **settings)
+
+    monkeypatch.setattr(of, name, wait)
+
+
+def test_the_time_of_the_stack_and_of_large_images_is_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report has the time of filters, and of writing and measuring, over all images."""
+    slow(stack, "filter_region", monkeypatch)
+    slow(stack, "image_boundary", monkeypatch)
+    *slices, record = finish(stack_job(tmp_path / "stack"))
+    assert record.seconds["writing"] > 0.2
+    assert record.seconds["post_processing"] > 0.4, "filtered, and measured after it"
+    assert "post_processing" not in slices[0].seconds
+    small_blocks(monkeypatch)
+    slow(finish_module, "image_boundary", monkeypatch)
+    median = tuple(f"TEST.POST_PROCESSING.MEDIAN_FILTER{rest}" for rest in ("=True", "_AXIS=[xy]", "_SIZE=[3]"))
+    [large] = finish(oracle_job(tmp_path / "large", [TRUTH[0]], *median, "TEST.BY_CHUNKS.ENABLE=True", num_classes=4))
+    assert large.seconds["writing"] > 0.4, "measured before and after the filter"
+    assert large.seconds["post_processing"] < 0.4

@@ -82,6 +82,7 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/root/a"), "/root/a: Permission denied"),
         (MemoryError("Unable to allocate 9 TiB"), "the memory is full: Unable to allocate 9 TiB"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nmore"), "lower TRAIN.BATCH_SIZE"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "to train, the processor (SYSTEM.DEVICE: cpu) to predict"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), "memory is full: [enf"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory is full: [Errno 12] Cannot allocate memory"),
         (RuntimeError("std::bad_alloc"), "the memory is full: std::bad_alloc"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import crista
-from crista.cli.inspection import score_rows
+from crista.cli.inspection import definitions_of, score_rows
 from crista.errors import CristaError, DataError
 from crista.geometry.spacing import Spacing
 from crista.images.wording import show_values
@@ -194,6 +194,14 @@ def test_intervals_edges_and_names(tmp_path: Path) -> None:
         crista.evaluate(true, found, class_names=["a", "b", "c"])
 
 
+def test_every_figure_of_the_table_is_defined(tmp_path: Path) -> None:
+    found = crista.evaluate(write(tmp_path / "y", a=TRUE), write(tmp_path / "p", a=FOUND))
+    terms = {"foreground_iou": "IoU", "foreground_dice": "Dice", "foreground_nsd": "NSD", "accuracy": "accuracy"}
+    terms["biapy_iou"] = "BiaPy's IoU"
+    assert {"file", *terms} == set(score_rows(found)[0])
+    assert {line.partition(": ")[0] for line in definitions_of(found)} >= {*terms.values(), "all foreground"}
+
+
 def test_an_image_without_annotation_has_no_figures_and_no_say(tmp_path: Path) -> None:
     true, found = write(tmp_path / "y", a=TRUE, b=[[255] * 4] * 2), write(tmp_path / "p", a=FOUND, b=TRUE)
     one, nothing, mean, pooled = score_rows(crista.evaluate(true, found, ignore_index=255))
@@ -239,3 +247,42 @@ def test_values_that_mean_something_on_both_sides_are_not_renumbered(tmp_path: P
     assert crista.evaluate(true, found).summary["foreground_iou"] < 0.5
     assert crista.evaluate(true, found, num_classes=6).summary["foreground_iou"] < 0.5
     assert crista.evaluate(true, found, num_classes=3).summary["foreground_iou"] == 1
+
+
+def runs(*values: int) -> np.ndarray:
+    """A row of them, each as wide as an object."""
+    return np.repeat([values], 4, axis=1)
+
+
+def test_objects_that_are_numbered_are_no_prediction_of_classes(tmp_path: Path) -> None:
+    """None of the numbers is one of the classes: an IoU of 0 would say that nothing was found."""
+    true, found = write(tmp_path / "y", a=runs(0, 1, 1, 1)), write(tmp_path / "p", a=runs(0, 3, 6, 9))
+    with pytest.raises(DataError, match=r"hold \{0, 1\} and the predictions \{0, 3, 6, 9\}(?s:.*)give --classes"):
+        crista.evaluate(true, found)
+    assert crista.evaluate(true, found, num_classes=10).summary["foreground_iou"] == 0
+
+
+def test_what_is_said_of_predictions_names_their_folder(tmp_path: Path) -> None:
+    true, found = write(tmp_path / "y", a=runs(0, 3, 6, 9)), write(tmp_path / "p", a=runs(0, 1, 1, 0))
+    heard: list[Any] = []
+    crista.evaluate(true, found, on_event=heard.append)
+    said = [event.text for event in heard if isinstance(event, Warned)]
+    assert [text.startswith(f"{found}: ") for text in said] == [False, True, True]
+    assert "class 2, 3 occurs in no label image" in said[1]
+    assert "the predictions hold {0, 1}, taken for" in said[2]
+
+
+@pytest.mark.parametrize("axes", ["CYX", "YX"])
+def test_probabilities_are_told_from_label_images(axes: str, tmp_path: Path) -> None:
+    probabilities = np.random.default_rng(0).random((2, 4, 4)).astype(np.float32)
+    true = write(tmp_path / "y", a=np.eye(4))
+    write_image(tmp_path / "p" / "a.tif", probabilities if axes == "CYX" else probabilities[0], axes)
+    with pytest.raises(DataError) as caught:
+        crista.evaluate(true, tmp_path / "p")
+    assert "; if these are probabilities that crista has written, take the label images in per_image_binarized" in str(
+        caught.value
+    )
+    assert "DATA." not in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        crista.evaluate(tmp_path / "p", true)
+    assert "per_image_binarized" not in str(caught.value)

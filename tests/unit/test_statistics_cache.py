@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +85,42 @@ def test_one_that_was_killed_is_not_waited_for(
     expected = compute_statistics(image, network_plan().config.data.normalization)
     assert StatisticsCache(tmp_path, network_plan()).of("a", image) == expected
     assert [path.name for path in (tmp_path / "statistics").iterdir()] == ["a.json"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from crista.inference.turn import turn_at
+with turn_at(Path(sys.argv[1]), lambda: False):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def leave_a_mark(path: Path) -> Path:
+    """The mark of a process of this machine that was killed while it made `path`."""
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -signal.SIGKILL
+    return path.with_name(f".{path.name}.turn.part")
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="the system does not tell what its process numbers count for")
+def test_one_that_was_killed_on_this_machine_is_not_waited_for_at_all(tmp_path: Path) -> None:
+    mark = leave_a_mark(tmp_path / "a.json")
+    assert mark.is_file()
+    began = time.monotonic()
+    with turn.turn_at(tmp_path / "a.json", lambda: False):
+        assert time.monotonic() - began < turn.GONE_SECONDS / 10
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("whose", ["another machine's", "one that lives"])
+def test_others_that_may_live_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+    monkeypatch.setattr(turn, "GONE_SECONDS", 0.5)
+    mark = leave_a_mark(tmp_path / "a.json")
+    text = mark.read_text()
+    mark.write_text(f"x{text}" if whose == "another machine's" else f"{text.rpartition(' ')[0]} {os.getpid()}")
+    began = time.monotonic()
+    with turn.turn_at(tmp_path / "a.json", lambda: False):
+        assert time.monotonic() - began > 0.5
 
 
 def test_one_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,6 @@ def definitions_of(found: Evaluation) -> list[str]:
     """What the numbers mean, a line each."""
     from crista.metrics import DEFINITIONS
 
-    shown = [DEFINITIONS[key] for key in ("iou", "dice", "nsd", "foreground", "interval")]
+    shown = [DEFINITIONS[key] for key in ("iou", "dice", "nsd", "foreground", "accuracy", "biapy_iou", "interval")]
     lines = [f"{entry.title}: {entry.text}" + (f" ({entry.formula})" if entry.formula else "") for entry in shown]
     return [*lines, f"tolerance of NSD: {found.tolerance}"]

@@ -136,9 +136,12 @@ def _explain_machine(error: Exception) -> str:
         return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk{small}"
     if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):  # NumPy keeps why to itself
         return f"an array could not be written whole ({error})\n    -> check the room on the disk of the results"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _has_no_memory(error):
+    on_gpu = type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, MemoryError) or on_gpu or _has_no_memory(error):
         what = str(error).partition("\n")[0] or "no more memory"
-        step = "lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE to train, TEST.MAX_MEMORY to predict, or close other programs"
+        # Tiles on a GPU go by what is free there.
+        to_predict = "the processor (SYSTEM.DEVICE: cpu)" if on_gpu else "TEST.MAX_MEMORY"
+        step = f"lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE to train, {to_predict} to predict, or close other programs"
         return f"the memory is full: {what}\n    -> {step}"
     return ""
 

@@ -95,17 +95,20 @@ class _Large:
 
     def finish(self) -> TaskReport:
         """Filter and measure, make the pyramids, give everything its final name."""
-        path = self.store.finishing
+        path, started, filtering = self.store.finishing, time.perf_counter(), 0.0
         report = load_report(path, self.task.key)
         if report is None:  # once this is written, the stores may already have their final names
             report = self._clean_and_measure()
             report.save(path)
+            filtering = report.seconds.get("post_processing", 0.0)
         if choose_format(self.image, self.plan).zarr:
             published = [self.store.labels_path, self.store.filtered_path]
             for store in published + [self.store.probabilities_path] * self.plan.save_probabilities:
                 _build_pyramid(store, self.work)
         self._keep_for_stack()
-        return replace(report, files=tuple(map(str, self._publish())))
+        files = tuple(map(str, self._publish()))
+        seconds = {**report.seconds, "writing": time.perf_counter() - started - filtering}
+        return replace(report, seconds=seconds, files=files)
 
     def _clean_and_measure(self) -> TaskReport:
         pair, plan, started = self.task.pair, self.plan, time.perf_counter()

@@ -82,7 +82,11 @@ class OrientedEngine(ScoringEngine):
         self._engine = engine
         self._orientations = orientations
         self._mode = mode
-        self.name = engine.name
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """That of the other engine."""
+        return self._engine.name
 
     def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Combined scores; with several classes the minimum and the maximum are brought back to a sum of 1.

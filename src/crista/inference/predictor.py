@@ -25,6 +25,7 @@ from crista.inference.engine import Engine
 from crista.inference.predicted import PredictedBlock
 from crista.patches.cutting import normalized, read_reflected
 from crista.patches.normalization import ImageStatistics
+from crista.plan.events import Warned
 from crista.plan.plan import InferencePlan, Plan
 from crista.plan.topology import input_multiple
 
@@ -90,11 +91,18 @@ class Predictor:
     plan: Plan
     engine: Engine
     clock: Clock = field(default_factory=Clock, compare=False)
+    notices: deque[str] = field(default_factory=deque, compare=False)
+    """What the engine has had to say and nobody has passed on yet."""
 
     @property
     def multiple(self) -> tuple[int, ...]:
         """What the sides of an input are multiples of, (Z)YX."""
         return input_multiple(self.plan.model, self.plan.ndim)
+
+    def take_notices(self) -> Iterator[Warned]:
+        """What there is to pass on, once."""
+        while self.notices:
+            yield Warned(self.notices.popleft())
 
     def tiles_of(self, shape: Sequence[int], block: Region, block_shape: Sequence[int] | None = None) -> Assembler:
         """A block of an image of `shape`, cut into tiles as the plan says; `block_shape` is the usual shape of its blocks."""

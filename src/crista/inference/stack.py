@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -63,13 +64,13 @@ def finish_stack(
         remove_folder(folders.slice_probabilities(name).parent)
         return kept
     forget_other_record(folders.state, name, key)
-    shape = (len(pairs), *pairs[0].image.spatial_shape)
+    shape, started = (len(pairs), *pairs[0].image.spatial_shape), time.perf_counter()
     stack = _Stack(pairs, names, records, _measured_whole(plan), folders, shape)
     labels = stack.labels()
     confusions, boundaries = stack.measured("stack", labels)
     before = folders.as_3d_stack / f"{NAME}.tif"
     yield _write(before, labels)
-    files = [before]
+    files, seconds = [before], {"writing": time.perf_counter() - started}
     filters = plan.config.test.post_processing.filters_for(3)
     if filters:
         source = filter_source(labels, stack.probabilities(), plan)
@@ -80,7 +81,8 @@ def finish_stack(
         filtered = stack.measured("post_processing", Slices(shape, cleaned.dtype, lambda z, r: _volume_slice(written, z, r)))
         confusions, boundaries = confusions | filtered[0], boundaries | filtered[1]
         files.append(after)
-    record = ImageRecord(name, key, {}, confusions, boundaries=boundaries, files=tuple(map(str, files)))
+        seconds["post_processing"] = time.perf_counter() - started - seconds["writing"]
+    record = ImageRecord(name, key, seconds, confusions, boundaries=boundaries, files=tuple(map(str, files)))
     record.save(folders.state)
     remove_folder(folders.slice_probabilities(name).parent)
     return record

@@ -126,9 +126,12 @@ def predict_shard(job: PredictionJob, index: int, count: int) -> Generator[Event
     left = [task for task in tasks if not is_done(job, task)]
     with apart(job.folders) as own:
         steps = perform(job.predictor, own, left, partial(keep_apart, folders=job.folders, own=own))
-        finished = (task for task, progress in steps if progress.result is not None)
-        for number, task in enumerate(finished, 1):
-            yield TileFinished(task.name, number, len(left))
+        number = 0
+        for task, progress in steps:
+            yield from job.predictor.take_notices()
+            if progress.result is not None:
+                number += 1
+                yield TileFinished(task.name, number, len(left))
     total = sum(len(image.tasks) for image in images)
     yield Said(
         f"shard {index}/{count}: its {len(tasks)} of {total} blocks are done. When all shards are, run the same command without "
@@ -176,6 +179,7 @@ def _predict_left(job: PredictionJob, images: dict[str, _Image]) -> Generator[Ev
         return keep_report(task, report, job.folders)
 
     for task, progress in perform(job.predictor, job.folders, tasks, conclude):
+        yield from job.predictor.take_notices()
         if task.num_blocks == 1:
             yield TileFinished(task.name, progress.done, len(progress.piece.assembler.tiles))
         if isinstance(progress.result, ImageRecord):

@@ -95,6 +95,7 @@ def tune(
         tuned = _with_halo(predictor, tuned, largest, statistics)
     if kept is None or missing:
         tuned = _save(path, tuned, replace_kept=kept is not None)
+    yield from predictor.take_notices()
     for decision in tuned.decisions:
         yield Said(f"{decision.key} = {decision.value}: {decision.reason}")
     return plan.model_copy(update={"inference": tuned.inference, "decisions": (*plan.decisions, *tuned.decisions)})

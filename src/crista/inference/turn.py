@@ -12,7 +12,7 @@ from threading import Event, Thread
 BEAT_SECONDS = 5.0
 """Whoever makes it shows so often that it is at it."""
 GONE_SECONDS = 60.0
-"""Whoever has not shown it for so long was killed. Network file systems show changes up to so much later."""
+"""Whoever has not shown it for so long was killed, on another machine: network file systems show changes up to so much later."""
 LOOK_SECONDS = 0.2
 
 
@@ -44,16 +44,50 @@ def _wait_for(mark: Path, is_there: Callable[[], bool]) -> bool:
     while not is_there():
         try:
             mark.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+            file = os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            with suppress(OSError):  # a disk that is full
+                os.write(file, _own_text(os.getpid()))
+            os.close(file)
             return True
         except FileExistsError:
             changed = _changed(mark)
             seen, since = (seen, since) if changed == seen else (changed, time.monotonic())
-            if time.monotonic() - since > GONE_SECONDS:
+            if _is_dead(mark) or time.monotonic() - since > GONE_SECONDS:
                 mark.unlink(missing_ok=True)
+                continue
             time.sleep(LOOK_SECONDS)
         except OSError:
             return False
+    return False
+
+
+def _own_text(pid: int) -> bytes:
+    """What is in the mark of a process of this machine; empty where the system does not tell what its numbers count for.
+
+    They do in one machine (or container) until it is started again.
+    """
+    try:
+        where = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return b""
+    return f"{where} {pid}".encode()
+
+
+def _is_dead(mark: Path) -> bool:
+    """Whether a process of this machine has set the mark that is there no more. (One that has its number now may be another.)"""
+    try:
+        text = mark.read_bytes()
+        pid = int(text.rpartition(b" ")[2])
+    except (OSError, ValueError):
+        return False
+    if text != _own_text(pid):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it belongs to somebody else
+        return False
     return False
 
 

@@ -46,10 +46,17 @@ DEFINITIONS: dict[str, Definition] = {
         "that has an edge pixel of the other within the tolerance (Nikolov et al. 2021, doi:10.2196/26151). " + BOUNDARY_RULE,
         "(label edge near prediction's + prediction's near label's) / (both edges)",
     ),
+    "accuracy": Definition(
+        "accuracy", "Of all pixels that are measured, the share whose class is right; high wherever most is background. 0 to 1."
+    ),
     "foreground": Definition(
         "all foreground", "Mean over the classes but the background. " + ABSENT_CLASS_RULE, "with two classes: class 1"
     ),
-    "images": Definition("mean over images", "Measured in each image by itself, then averaged: each image has the same say."),
+    "images": Definition(
+        "mean over images",
+        "Measured in each image by itself, then averaged: each image has the same say. A class is averaged over the images in "
+        "which it can be measured.",
+    ),
     "pixels": Definition(
         "all pixels pooled", "The counts of all images are added first, then measured once: each pixel has the same say."
     ),

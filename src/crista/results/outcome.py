@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from crista.images.listing import is_hidden
+from crista.images.wording import list_files
 from crista.inference.record import ImageRecord
 from crista.metrics import (
     ABSENT_CLASS_RULE,
@@ -31,7 +33,7 @@ from crista.metrics import (
     recall,
 )
 from crista.metrics.estimates import Over
-from crista.plan.events import Event, FileWritten, Said
+from crista.plan.events import Event, FileWritten, Said, Warned
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
 from crista.results.tables import write_confusion, write_estimates, write_runs_table, write_test_metrics
@@ -160,6 +162,32 @@ def labels_folder(folder: RunFolder, records: Sequence[ImageRecord]) -> Path:
     written = {Path(file).parent.resolve() for record in records for file in record.files}
     stages = (folder.full_post_processing, folder.as_3d_stack, folder.full_image_binarized, folder.per_image_binarized)
     return next((path for path in stages if path.resolve() in written), folder.per_image_binarized)
+
+
+def warn_of_others(folder: RunFolder, records: Sequence[ImageRecord]) -> Iterator[Warned]:
+    """Warn of predictions that an earlier run left beside those of `records`: of other images, or of stages that are not asked
+    for any more."""
+    written = {(path.parent.resolve(), path.name) for record in records for path in map(Path, record.files)}
+    predictions = (
+        folder.per_image_binarized,
+        folder.per_image,
+        folder.full_image_binarized,
+        folder.full_image,
+        folder.full_post_processing,
+        folder.as_3d_stack,
+    )
+    others: dict[str, list[Path]] = {}
+    for place in predictions:
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            is_one = path.suffix in (".tif", ".zarr") and not is_hidden(path)
+            if is_one and (place.resolve(), path.name) not in written:
+                others.setdefault(place.relative_to(folder.results).as_posix(), []).append(path)
+    if others:
+        listed = "; ".join(f"{list_files(paths, 3)} in {place}" for place, paths in others.items())
+        yield Warned(
+            f"{folder.results}: of an earlier run, and perhaps of another network, there still are {listed} -> remove what is "
+            "not wanted; predictions of other images are kept apart by their --name or --run_id"
+        )
 
 
 def main_stage(measurement: Measurement) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Generator, Mapping
 from math import prod
 from pathlib import Path
@@ -15,6 +16,7 @@ from crista.errors import EngineError
 from crista.images.image import ImagePair
 from crista.inference.engine import Engine, build_engine
 from crista.inference.engines import ENGINES, EngineSource, choose_engine, int8_model_path, quantize_engine
+from crista.inference.engines.fallback import ReplaceableEngine
 from crista.inference.engines.trial import build_or_say
 from crista.inference.orientations import OrientedEngine, beyond, orientations, trained_orientations
 from crista.inference.predictor import Predictor
@@ -56,7 +58,9 @@ def choose_predictor(
     decision = Decision(key="TEST.ENGINE", value=choice.name, reason=choice.reason)
     inference = plan.inference.model_copy(update={"engine": choice.name})
     chosen = plan.model_copy(update={"inference": inference, "decisions": (*plan.decisions, decision)})
-    return Predictor(chosen, _oriented(choice.engine, plan))
+    source = EngineSource(plan, trained.weights, device, state / "engines", torch.get_num_threads())
+    notices = deque[str]()
+    return Predictor(chosen, _oriented(ReplaceableEngine(choice.engine, source, notices.append), plan), notices=notices)
 
 
 def build_chosen_engine(
@@ -65,11 +69,12 @@ def build_chosen_engine(
     """The engine that `plan` has settled on, in another process; PyTorch, said in its log, where it cannot be had there."""
     source = EngineSource(plan, weights, device, state / "engines", torch.get_num_threads(), int8_model_path(checkpoint))
     config = engine_named(plan.inference.engine) if device.type == "cpu" else Torch()
+    log = logging.getLogger("crista")
     engine, wrong = build_or_say(config, source)
     if engine is None:
-        logging.getLogger("crista").warning("%s cannot be used here, PyTorch is: %s", config.title, wrong)
+        log.warning("%s cannot be used here, PyTorch is: %s", config.title, wrong)
         engine = ENGINES.build(Torch(), source=source)
-    return _oriented(engine, plan)
+    return _oriented(ReplaceableEngine(engine, source, log.warning), plan)
 
 
 def make_int8_model(

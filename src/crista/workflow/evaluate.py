@@ -45,6 +45,8 @@ WORDS = {
     "DATA.N_CLASSES": "--classes",
 }
 """How `crista evaluate` calls the keys of a configuration."""
+NO_KEYS = re.compile(r"; if the \d+ channels are slices of a volume, .*DATA\.TRAIN\.INPUT.*")
+"""Advice that only a configuration can follow."""
 LIST = re.compile(r"\[[\d, ]+\]")
 """Several values as a configuration has them; a command line takes them as one word, ``254,255``."""
 
@@ -120,7 +122,8 @@ def evaluate_folders(
     given = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else ignore_index
     ignored = tuple(sorted({value for value in given if value >= 0}))
     codings, found = _decide_codings(opened, num_classes, ignored, str(labels))
-    problems.extend(problem for decision in found for problem in _in_own_words(decision.problems))
+    said = [problem for decision in found for problem in _in_own_words(decision.problems)]
+    problems.extend(_or_probabilities(said, [predicted for predicted, _ in opened]))
     if problems or codings is None:
         raise DataError("with the label images", problems)
     for warning in dict.fromkeys(warning for decision in found for warning in _in_own_words(decision.warnings)):
@@ -167,8 +170,16 @@ def _open(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Image, Image]]:
 
 def _in_own_words(problems: Sequence[Problem]) -> list[Problem]:
     """There is no configuration here, and `crista check --fix` makes copies of images and labels, not of predictions."""
-    own = [replace(problem, fix="").reworded(WORDS) for problem in problems]
+    own = [replace(one, fix="", next_step=NO_KEYS.sub("", one.next_step)).reworded(WORDS) for one in problems]
     return [replace(one, next_step=LIST.sub(lambda found: found[0][1:-1].replace(" ", ""), one.next_step)) for one in own]
+
+
+def _or_probabilities(problems: Sequence[Problem], predicted: Sequence[Image]) -> Iterator[Problem]:
+    """The problems; of predictions of which real numbers may be probabilities with where crista writes their label images."""
+    real = {str(image.path) for image in predicted if image.dtype.kind == "f"}
+    for one in problems:
+        step = "; if these are probabilities that crista has written, take the label images in per_image_binarized"
+        yield replace(one, next_step=one.next_step + step) if one.where in real else one
 
 
 def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -232,6 +243,7 @@ def _decide_codings(
     of crista where the true values have gaps: it numbers the classes, and that is what it writes.
     """
     predicted, true = ([(image.path, summarise_label(image)) for image in side] for side in zip(*opened, strict=True))
+    where_predicted = str(predicted[0][0].parent)
     in_true, in_predicted = ({value for _, summary in side for value in summary.values} for side in (true, predicted))
     low, high = sorted((in_true.difference(ignored), in_predicted.difference(ignored)), key=lambda side: max(side, default=0))
     apart = num_classes in (None, 2) and low <= {0, 1} and 1 in low and high <= {0, 255} and 255 in high
@@ -239,16 +251,20 @@ def _decide_codings(
         # That predictions hold no pixels without annotation is as it should be; only true label images are warned of.
         left_out = [value for value in ignored if value in in_predicted]
         found = [decide_coding(true, num_classes=2, ignore_index=ignored, where=where)]
-        found.append(decide_coding(predicted, num_classes=2, ignore_index=left_out, where=str(predicted[0][0].parent)))
+        found.append(decide_coding(predicted, num_classes=2, ignore_index=left_out, where=where_predicted))
         return _both(found, predicted)
     alone = decide_coding(true, num_classes=num_classes, ignore_index=ignored, where=where)
     if alone.coding is None or alone.coding.mapping is None:
-        found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)]
+        together = decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)
+        if num_classes is None and _are_apart(together.coding, in_true.difference(ignored), in_predicted):
+            return None, [CodingDecision(None, (_nothing_in_common(in_true.difference(ignored), in_predicted, where),))]
+        found = [together]
     elif _are_numbers_of(alone.coding, in_predicted, num_classes):
-        numbers = decide_coding(predicted, num_classes=alone.coding.num_classes, ignore_index=None, where=where)
-        found = [alone, replace(numbers, warnings=(*numbers.warnings, _say_numbers(alone.coding, in_predicted, where)))]
-    elif num_classes is None and in_predicted - {0} and not (in_predicted - {0}) & {value for value, _ in alone.coding.mapping}:
-        return None, [CodingDecision(None, (_nothing_in_common(alone.coding, in_predicted, where),))]
+        numbers = decide_coding(predicted, num_classes=alone.coding.num_classes, ignore_index=None, where=where_predicted)
+        said = _say_numbers(alone.coding, in_predicted, where_predicted)
+        found = [alone, replace(numbers, warnings=(*numbers.warnings, said))]
+    elif num_classes is None and _are_apart(alone.coding, in_true.difference(ignored), in_predicted):
+        return None, [CodingDecision(None, (_nothing_in_common(in_true.difference(ignored), in_predicted, where),))]
     else:
         found = [decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)]
     return _both(found, predicted)
@@ -275,9 +291,15 @@ def _are_numbers_of(alone: LabelCoding, written: set[int], num_classes: int | No
     return num_classes is not None or 0 not in known or written & known <= {0}
 
 
-def _nothing_in_common(coding: LabelCoding, written: set[int], where: str) -> Problem:
-    true = [value for value, _ in coding.mapping or ()]
-    what = f"the true label images hold {show_values(true)} and the predictions {show_values(sorted(written))}: which value of "
+def _are_apart(coding: LabelCoding | None, true: set[int], written: set[int]) -> bool:
+    """Whether values with gaps have none but 0 in common with those of the other side."""
+    has_gaps = coding is not None and coding.mapping is not None
+    return has_gaps and bool(true - {0}) and bool(written - {0}) and not (true & written) - {0}
+
+
+def _nothing_in_common(true: set[int], written: set[int], where: str) -> Problem:
+    what = f"the true label images hold {show_values(sorted(true))} and the predictions {show_values(sorted(written))}: "
+    what += "which value of "
     what += "the one is which of the other cannot be told"
     step = "write the true label images with the numbers of the predictions; if those are numbers too, give --classes"
     return Problem(where, what, step)

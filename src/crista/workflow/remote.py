@@ -46,8 +46,8 @@ LATEST_SIGHT = 60.0
 """Seconds until a network file system shows what another machine has written: as long NFS goes by what it knows of a folder."""
 
 OTHER_ENGINE = (
-    "a worker predicts with {}, where {} was chosen: it has a GPU, or cannot have that engine (its log says why); its numbers "
-    "are those of PyTorch within the tolerance of the engines"
+    "a worker predicts with {}, where {} was chosen: it has a GPU, or that engine failed there or cannot be had (its log says "
+    "why); its numbers are those of PyTorch within the tolerance of the engines"
 )
 
 _READY: dict[str, Predictor] = {}

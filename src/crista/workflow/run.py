@@ -39,7 +39,7 @@ from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
 from crista.plan.preparation import with_reasons
 from crista.results.log import record_log
-from crista.results.outcome import labels_folder, measure, write_tables
+from crista.results.outcome import labels_folder, measure, warn_of_others, write_tables
 from crista.results.recorder import record_training
 from crista.results.run_folder import RunFolder, output_names
 from crista.results.run_report import Circumstances, write_run_report
@@ -295,6 +295,7 @@ def test_stage(
         job = replace(job, elsewhere=elsewhere(executor, setup))
     records = yield from predict_alone(predict_images(job), folder)
     yield FileWritten(labels_folder(folder, records), "label images")
+    yield from warn_of_others(folder, records)
     yield from warn_of_object_size(records, pairs, plan, folder)
     if not (request.config.train.enable and request.config.data.test.use_val_as_test):  # else they have been named
         yield from warn_of_clipped_images(records)

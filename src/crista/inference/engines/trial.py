@@ -57,7 +57,7 @@ class Trial:
         try:
             scores = engine.scores(self.part)
         except Exception as error:  # noqa: BLE001 - as below
-            return _failure(config, error)
+            return describe_failure(config, error)
         difference = float((scores - expected).abs().max())
         if not difference <= allowed.difference:  # also what is not a number
             figures = f"{difference:.1e} from PyTorch's (allowed: {allowed.difference:g})"
@@ -80,9 +80,10 @@ def build_or_say(config: EngineConfig, source: EngineSource) -> tuple[Engine | N
     except EngineError as error:
         return None, str(error)
     except Exception as error:  # noqa: BLE001 - whatever another library raises, PyTorch still predicts
-        return None, _failure(config, error)
+        return None, describe_failure(config, error)
 
 
-def _failure(config: EngineConfig, error: Exception) -> str:
+def describe_failure(config: EngineConfig, error: Exception) -> str:
+    """What a library raised, in one line."""
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{config.title} failed ({type(error).__name__}: {first[:200]})"
