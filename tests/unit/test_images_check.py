@@ -248,7 +248,7 @@ def test_the_rarer_dimensions_do_not_hide_what_is_wrong_with_the_others(folders:
 
 
 def test_three_slices_that_were_saved_as_red_green_and_blue_can_be_named(tmp_path: Path) -> None:
-    """tifffile takes an array of (3, y, x) bytes for a picture in colour; --fix would make a class of each of its "colours"."""
+    """tifffile takes an array of (3, y, x) bytes for a picture in colour; but nothing of 0 and 1 can be colours."""
     volume, target = picture(3, *SIZE), label(3, *SIZE)
     target[0] = 0
     for side, array in (("x", volume), ("y", target)):
@@ -259,6 +259,8 @@ def test_three_slices_that_were_saved_as_red_green_and_blue_can_be_named(tmp_pat
     assert "if the 3 channels are slices of a volume, say so of images and labels with " + " and ".join(keys) in str(
         found.problems[0]
     )
+    assert found.problems[0].fix == ""
+    assert "colour" not in found.problems[0].what
     again = crista.check(tmp_path / "x", tmp_path / "y", overrides=[f"{key}=ZYX" for key in keys])
     assert (again.ndim, again.train[0].image.spatial_shape, again.problems) == (3, (3, *SIZE), ())
 

@@ -360,7 +360,7 @@ def test_what_is_no_label_image_is_named(label: Array, words: tuple[str, ...]) -
 
 
 def test_differing_channels_are_named() -> None:
-    label = np.random.default_rng(0).integers(0, 3, (4, 4, 3)).astype(np.uint8)
+    label = np.random.default_rng(0).integers(0, 3, (4, 4, 3)).astype(np.uint8) * np.uint8(100)
     summary = summarise_label(image_of(label, "YXC"))
     decision = decide_coding([(Path("a.png"), summary)], num_classes=None, ignore_index=None, where="y")
     assert "3 channels that differ" in only_problem(decision)

@@ -38,18 +38,22 @@ def colours_can_be_classes(summaries: Summaries) -> bool:
 def colours_of(summary: LabelSummary) -> tuple[tuple[int, int], ...]:
     """(packed colour, pixels) of a picture: of differing channels, or of equal ones that hold bright greys.
 
-    In a set of colour-coded label images a file without a colour, all white say, has equal channels.
+    In a set of colour-coded label images a file without a colour, all white say, has equal channels. What is as dark as 0 and 1
+    is no picture: three slices of a volume, saved as red, green and blue.
     """
+    if summary.channels == "different":
+        brightest = max((max(colour.to_bytes(3, "big")) for colour, _ in summary.colours), default=0)
+        return summary.colours if brightest >= LEAST_GREY else ()
     greys = [value for value in summary.values if value]
     is_grey = summary.channels == "equal" and summary.num_channels == 3 and summary.num_values <= MAX_COLOURED_GREYS
     if not is_grey or summary.num_nan or summary.num_fractional or any(not LEAST_GREY <= value <= 255 for value in greys):
-        return summary.colours
+        return ()
     return tuple((value * 0x010101, count) for value, count in summary.counts.items())
 
 
 def is_colour_coded(summaries: Summaries) -> bool:
     """Whether colours stand for classes in some of these label images."""
-    return any(summary.colours for _, summary in summaries)
+    return any(summary.channels == "different" and colours_of(summary) for _, summary in summaries)
 
 
 def check_values(path: Path, summary: LabelSummary, coding: LabelCoding, *, is_trained: bool = False) -> Problem | None:
@@ -121,7 +125,7 @@ def is_broken(summary: LabelSummary) -> bool:
 def fix_of(summary: LabelSummary) -> str:
     """What is done about a label image that is none, in words; empty where nothing can be."""
     if summary.channels == "different":
-        return COLOURS_FIX if summary.colours else ""
+        return COLOURS_FIX if colours_of(summary) else ""
     steps = []
     if summary.num_fractional:
         if not threshold_is_known(summary):
@@ -147,7 +151,8 @@ def threshold_is_known(summary: LabelSummary) -> bool:
 def _broken(summary: LabelSummary) -> tuple[str, str] | None:
     """(what, next step) for one file."""
     if summary.channels == "different":
-        colours = f" ({summary.num_colours} distinct colours: colour-coded?)" if summary.num_colours else ""
+        is_picture = bool(colours_of(summary))
+        colours = f" ({summary.num_colours} distinct colours: colour-coded?)" if summary.num_colours and is_picture else ""
         return (
             f"the label image has {summary.num_channels} channels that differ{colours}; "
             "it must have one channel with a class per pixel (equal and one-hot channels are understood)",
