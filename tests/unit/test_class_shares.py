@@ -94,6 +94,17 @@ def test_a_class_that_weighs_more_in_the_loss_is_learnt_as_more_frequent() -> No
     np.testing.assert_array_equal(weighted_shares(drawn, None), drawn)
 
 
+def test_weights_that_no_term_of_the_loss_knows_are_none() -> None:
+    """Dice has no use for them: a network that learnt by Dice alone has learnt nothing of them."""
+    scribbled = facts(counts=(9000, 1000))
+    for keys in ({"CLASS_REBALANCE": "auto"}, {"CLASS_REBALANCE": "manual", "CLASS_WEIGHTS": "[1,3]"}):
+        given = {f"LOSS__{key}": value for key, value in keys.items()} | {"LOSS__IGNORE_INDEX": 255}
+        made = plan(scribbled, LOSS__TYPE="[DICE]", **given)
+        assert made.estimates_class_shares
+        assert made.class_weights is None
+        assert plan(scribbled, LOSS__TYPE="[DICE,CE]", **given).class_weights is not None
+
+
 def test_one_logit_gets_the_difference_of_the_two_classes() -> None:
     assert _shifted(torch.tensor([0.5]), np.array([0.25, -1.0])).tolist() == [-0.75]
     assert _shifted(torch.tensor([0.5, 1.0]), np.array([0.25, -1.0])).tolist() == [0.75, 0.0]

@@ -44,6 +44,22 @@ def test_by_hand(tmp_path: Path) -> None:
     assert [event.name for event in heard if isinstance(event, ImageFinished)] == ["a", "b"]
 
 
+def test_true_label_images_that_number_a_few_objects_are_told(tmp_path: Path) -> None:
+    """Against predictions of one class they would be classes that are never found."""
+    numbered = np.zeros((10, 40), np.uint8)
+    for number in range(1, 4):
+        numbered[2:8, 10 * number + 2 : 10 * number + 8] = number
+    fewer = np.where(numbered > 2, 0, numbered)
+    true = write(tmp_path / "y", a=numbered, b=fewer)
+    found = write(tmp_path / "p", a=numbered > 0, b=fewer > 0)
+    heard: list[Any] = []
+    crista.evaluate(true, found, on_event=heard.append)
+    assert any("look like the numbers of objects" in event.text for event in heard if isinstance(event, Warned))
+    heard.clear()
+    crista.evaluate(true, found, num_classes=4, on_event=heard.append)
+    assert not any("numbers of objects" in event.text for event in heard if isinstance(event, Warned))
+
+
 def test_several_classes_and_a_class_that_is_nowhere(tmp_path: Path) -> None:
     true, found = write(tmp_path / "y", a=[[0, 1, 1, 3]]), write(tmp_path / "p", a=[[0, 1, 3, 3]])
     result = crista.evaluate(true, found, num_classes=4)

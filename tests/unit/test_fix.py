@@ -468,6 +468,30 @@ def test_without_a_pair_the_reason_is_told(tmp_path: Path) -> None:
         mend(tmp_path)
 
 
+WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("palette", "held"), [((WHITE, BLUE, RED), (0, 0)), ((BLACK, RED, WHITE), (0, 0)), ((BLACK, RED, WHITE), (0, 2))]
+)
+def test_a_colour_coded_label_without_a_colour_is_one_of_colours(
+    tmp_path: Path, palette: tuple[tuple[int, int, int], ...], held: tuple[int, int]
+) -> None:
+    """All white, or black and white: its channels are equal, and 255 is no class of its own."""
+    colours = np.array(palette, np.uint8)
+    plain = np.array(held, np.uint8)[truth(2)]
+    labels = {"a": truth(3), "b": truth(3)[::-1], "grey": plain}
+    write_set(tmp_path, {f"{name}.png": colours[label] for name, label in labels.items()})
+    found = mend(tmp_path)
+    assert "3 colours" in rows(tmp_path)[0]["seen"]
+    assert found.after.problems == ()
+    assert not any("0/255" in str(warning) for warning in found.before.warnings)
+    for name, label in labels.items():
+        assert np.array_equal(
+            written(tmp_path, name), label
+        )  # the background, then by red, green, blue: the order of the palette
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_colours_beside_numbers_are_left_to_the_user(tmp_path: Path, split: str) -> None:
     """By their order they would be other classes: here red is 1 and blue is 2."""
@@ -485,6 +509,12 @@ def test_colours_beside_numbers_are_left_to_the_user(tmp_path: Path, split: str)
     assert problem.fix == ""
     assert (tmp_path / "out/train/y/a.png").read_bytes() == (tmp_path / "train/y/a.png").read_bytes()
     assert "3 channels that differ" in found.after.problems[0].what
+
+
+def test_numbers_of_classes_in_equal_channels_are_no_colours(tmp_path: Path) -> None:
+    write_set(tmp_path, {"a.png": painted(truth(3)), "b.png": np.stack([truth(3)] * 3, -1)})
+    (problem,) = mend(tmp_path).before.problems
+    assert "which colour is which number" in problem.next_step
 
 
 @pytest.mark.parametrize("ignored", [7, 255])

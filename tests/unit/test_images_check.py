@@ -195,6 +195,47 @@ def test_mixed_dimensions_are_listed(folders: Folders) -> None:
     assert "files with different dimensions: a.npy, b.npy, c.npy 2D, v.npy 3D" in problems_of(folders.check())
 
 
+@pytest.mark.parametrize(
+    ("image", "target"), [("img_{}.npy", "img_{}_mask.npy"), ("img_{}.npy", "mask_img_{}.npy"), ("{}.npy", "{} labels.npy")]
+)
+def test_label_images_beside_the_images_are_seen(tmp_path: Path, image: str, target: str) -> None:
+    for number in range(1, 12):
+        np.save(tmp_path / image.format(number), picture())
+        np.save(tmp_path / target.format(number), label())
+    data = {"TRAIN": {"PATH": str(tmp_path), "GT_PATH": str(tmp_path)}}
+    (problem,) = check_dataset(Config.model_validate({"DATA": data}), need_train=True, need_test=False).problems
+    said = f"11 of these files look like the label images of others ({target.format(1)} of {image.format(1)}): move them"
+    assert said in problem.next_step
+
+
+def test_label_images_among_images_to_predict_are_told(folders: Folders) -> None:
+    for number in range(3):
+        folders.add("test", f"img_{number}", picture(), None)
+        folders.add("test", f"img_{number}_mask", label(), None)
+    folders.data["TEST"]["LOAD_GT"] = False
+    report = folders.check(train=False, test=True)
+    assert "label images among the images, as names and few values say: img_0_mask.npy, img_1_mask.npy" in warnings_of(report)
+    for number in range(3):  # a second channel, or the same cells once more
+        folders.add("test", f"img_{number}_mask", picture(), None)
+    assert "label images among" not in warnings_of(folders.check(train=False, test=True))
+
+
+def test_numbered_images_are_no_label_images_of_each_other(folders: Folders) -> None:
+    for name in ("1", "11", "img_1", "img_12"):
+        folders.add("train", name, picture(), None)
+    folders.data["TRAIN"]["GT_PATH"] = folders.data["TRAIN"]["PATH"]
+    assert "look like" not in problems_of(folders.check())
+
+
+def test_a_volume_of_one_slice_among_volumes_is_a_volume(tmp_path: Path) -> None:
+    made = Folders(tmp_path)
+    for name, depth in (("a", 1), ("b", 3), ("c", 1)):
+        made.add("train", name, picture(depth, *SIZE), label(3, *SIZE)[:depth] if depth > 1 else label(*SIZE)[None])
+    report = made.check()
+    assert problems_of(report) == ""
+    assert [pair.image.spatial_shape[0] for pair in report.train] == [1, 3, 1]
+
+
 @pytest.mark.parametrize("num_volumes", [1, 4])
 def test_the_rarer_dimensions_do_not_hide_what_is_wrong_with_the_others(folders: Folders, num_volumes: int) -> None:
     """Whatever the kind that is rarer; with as many of both nothing can be told."""
@@ -207,7 +248,7 @@ def test_the_rarer_dimensions_do_not_hide_what_is_wrong_with_the_others(folders:
 
 
 def test_three_slices_that_were_saved_as_red_green_and_blue_can_be_named(tmp_path: Path) -> None:
-    """tifffile takes an array of (3, y, x) bytes for a picture in colour; --fix would make a class of each of its "colours"."""
+    """tifffile takes an array of (3, y, x) bytes for a picture in colour; but nothing of 0 and 1 can be colours."""
     volume, target = picture(3, *SIZE), label(3, *SIZE)
     target[0] = 0
     for side, array in (("x", volume), ("y", target)):
@@ -218,6 +259,8 @@ def test_three_slices_that_were_saved_as_red_green_and_blue_can_be_named(tmp_pat
     assert "if the 3 channels are slices of a volume, say so of images and labels with " + " and ".join(keys) in str(
         found.problems[0]
     )
+    assert found.problems[0].fix == ""
+    assert "colour" not in found.problems[0].what
     again = crista.check(tmp_path / "x", tmp_path / "y", overrides=[f"{key}=ZYX" for key in keys])
     assert (again.ndim, again.train[0].image.spatial_shape, again.problems) == (3, (3, *SIZE), ())
 
@@ -264,6 +307,16 @@ def test_channels_must_fit_each_other_and_the_patch(folders: Folders) -> None:
     assert report.problems == ()
     assert report.fingerprint is not None
     assert report.fingerprint.num_channels == 3
+
+
+def test_a_trained_network_keeps_its_number_of_channels(folders: Folders) -> None:
+    """DATA.FORCE_RGB would mend that of a training; one that is over does not change any more."""
+    folders.add("test", "grey", picture(), None)
+    folders.add("test", "colour", picture(*SIZE, 3), None)
+    folders.data["TEST"]["LOAD_GT"] = False
+    assert "FORCE_RGB" not in problems_of(folders.check(train=False, test=True, ndim="2D"))
+    folders.add("train", "colour", picture(*SIZE, 3), label())
+    assert "FORCE_RGB" in problems_of(folders.check(ndim="2D"))
 
 
 def test_the_patch_must_have_the_axes_of_the_images(folders: Folders) -> None:

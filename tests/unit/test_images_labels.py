@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
+from PIL import ImageFilter
 
 from crista.errors import ImageReadError
 from crista.geometry.axes import Array, Region
@@ -258,6 +261,67 @@ def test_a_jpeg_label_is_lossy_whatever_it_looks_like() -> None:
     assert "lossy" in only_problem(decide(objects(1, 2, 3, 254, 255), suffix=".jpg"))
 
 
+def strokes(*directions: str) -> Array:
+    """Lines of one pixel, 60 long, of the values 64, 128, 192 and 255 on 0."""
+    label = np.zeros((80, 4 * 80), np.uint8)
+    steps = np.arange(60)
+    for index, direction in enumerate(directions):
+        start = 80 * index + 10
+        label[10 + steps, start + (steps if direction == "diagonal" else 5)] = (64, 128, 192, 255)[index]
+    return label
+
+
+@pytest.mark.parametrize("direction", ["vertical", "diagonal"])
+@pytest.mark.parametrize(("ignore_index", "classes"), [(None, 5), (0, 4)])
+def test_strokes_of_one_pixel_are_not_taken_for_lossy(direction: str, ignore_index: int | None, classes: int) -> None:
+    """Along x they are runs of one pixel, as the grey values of a smoothed border are; but on both sides of them is the same."""
+    decision = decide(strokes(*[direction] * 4), ignore_index=ignore_index)
+    assert "have gaps" in warnings_of(decision)
+    assert decision.coding is not None
+    assert decision.coding.num_classes == classes
+
+
+@pytest.mark.parametrize("damage", ["smoothed", "resized", "JPEG 50", "JPEG 90"])
+def test_damaged_labels_are_lossy_also_where_objects_are_thin(damage: str) -> None:
+    rows, columns = np.indices((96, 128))
+    label = (((rows - 40) ** 2 + (columns - 50) ** 2 < 500) | (abs(columns - 100) < 4)).astype(np.uint8) * 255
+    picture = Picture.fromarray(label)
+    if damage == "smoothed":
+        damaged = picture.filter(ImageFilter.GaussianBlur(1.5))
+    elif damage == "resized":
+        damaged = picture.resize((200, 150), Picture.Resampling.BILINEAR)
+    else:
+        packed = BytesIO()
+        picture.save(packed, "JPEG", quality=int(damage[5:]))
+        damaged = Picture.open(packed)
+    assert "lossy" in only_problem(decide(np.asarray(damaged)))
+
+
+def test_runs_between_equal_values_are_counted_apart() -> None:
+    """Not those at the ends of a row, nor those between two values; the next row is no neighbour."""
+    summary = summarise_label(image_of(np.array([[0, 5, 5, 0, 7, 9, 9, 9], [0, 0, 0, 5, 7, 7, 7, 7]])))
+    assert summary.runs == {0: 3, 5: 2, 7: 2, 9: 1}
+    assert summary.enclosed == {5: 1}
+    assert summarise_label(image_of(np.random.default_rng(0).integers(0, 9, (20, 20)))).enclosed == {}
+
+
+def numbered(*counts: int) -> list[Array]:
+    """Label images of so many objects each, which are numbered from 1."""
+    return [np.pad(objects(*range(1, count + 1)), ((0, 0), (0, 60 - 10 * count))) for count in counts]
+
+
+def test_numbers_of_a_few_objects_are_told() -> None:
+    assert "look like the numbers of objects (instance ids)" in warnings_of(decide(*numbered(3, 5, 2)))
+
+
+def test_classes_of_which_each_image_holds_one_piece_are_no_numbers() -> None:
+    pieces = np.pad(objects(1, 2, 3), 10)
+    pieces[3:6, 3:9] = 1
+    for labels in (numbered(4, 4, 4), numbered(2, 1, 2), [objects(1, 2, 3), objects(1, 3)], [*numbered(3, 2), pieces]):
+        assert "instance" not in warnings_of(decide(*labels))
+    assert "instance" not in warnings_of(decide(*numbered(3, 5, 2), num_classes=6))
+
+
 def test_thin_classes_are_not_taken_for_lossy() -> None:
     label = np.tile(np.array([0, 1, 2, 3, 4], np.uint8), (4, 4))
     assert "set DATA.N_CLASSES: 5" in only_problem(decide(label, num_classes=2))
@@ -296,7 +360,7 @@ def test_what_is_no_label_image_is_named(label: Array, words: tuple[str, ...]) -
 
 
 def test_differing_channels_are_named() -> None:
-    label = np.random.default_rng(0).integers(0, 3, (4, 4, 3)).astype(np.uint8)
+    label = np.random.default_rng(0).integers(0, 3, (4, 4, 3)).astype(np.uint8) * np.uint8(100)
     summary = summarise_label(image_of(label, "YXC"))
     decision = decide_coding([(Path("a.png"), summary)], num_classes=None, ignore_index=None, where="y")
     assert "3 channels that differ" in only_problem(decision)

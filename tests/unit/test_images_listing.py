@@ -54,6 +54,26 @@ def test_hidden_system_and_sidecar_files_are_skipped(tmp_path: Path) -> None:
     assert names_of(tmp_path) == ["a.tif"]
 
 
+def test_notes_without_extension_scripts_and_outlines_are_skipped(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        "a.tif",
+        "README",
+        "LICENSE",
+        "RoiSet.zip",
+        "Thumbs.db:encryptable",
+        "checksums.md5",
+        "measure.ijm",
+        "index.html",
+    )
+    assert names_of(tmp_path) == ["a.tif"]
+
+
+def test_images_that_are_called_like_notes_stay_images(tmp_path: Path) -> None:
+    make(tmp_path, "readme.tif", "RoiSet.tif", "more.zip")
+    assert names_of(tmp_path) == ["more.zip", "readme.tif", "RoiSet.tif"]
+
+
 def test_unknown_formats_are_kept_to_be_refused_by_name(tmp_path: Path) -> None:
     make(tmp_path, "a.czi", "noextension")
     assert names_of(tmp_path) == ["a.czi", "noextension"]

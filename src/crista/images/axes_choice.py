@@ -198,7 +198,7 @@ def _check_task(naming: _Naming, ndim: int | None, key: str, *, to_predict: bool
     if naming["T"] > 1:
         raise AxesError(
             f"a time axis: T = {naming['T']} time points (axes {naming.letters}, shape {naming.shape}); "
-            "5D images are not supported",
+            "time series are not supported",
             f"split the time points into files of their own; if T is really depth, set {key} (Z in place of T)",
         )
     other = [letter for letter in naming.letters if letter not in LETTERS and naming[letter] > 1]

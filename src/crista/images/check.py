@@ -206,7 +206,7 @@ def _compare(config: Config, opened: dict[Role, OpenedPairs], findings: _Finding
     everything = [pair for found in opened.values() for pair in found.pairs]
     learnt = [pair for role, found in opened.items() if role != "test" for pair in found.pairs]
     findings.problems.extend(check_shapes(everything))
-    findings.problems.extend(check_channels(everything, data))
+    findings.problems.extend(check_channels(everything, data, to_predict=list(opened) == ["test"]))
     findings.problems.extend(check_patch_axes(everything, data))
     small = check_sizes(learnt or everything, data)
     (findings.warnings if data.reflect_to_complete_shape else findings.problems).extend(small)

@@ -13,9 +13,12 @@ from crista.images.label_faults import (
     Summaries,
     channel_warnings,
     check_summaries,
+    colours_of,
     empty_label_warnings,
     fix_of,
     is_broken,
+    is_colour_coded,
+    numbered_objects_warnings,
 )
 from crista.images.labels import IGNORED, MAX_VALUES, LabelCoding, LabelSummary, class_counts, make_coding
 from crista.images.wording import list_names, show_values
@@ -25,6 +28,9 @@ MAX_UNSTATED_CLASSES = 8
 LOSSY_RUN = 2.0
 """Values whose runs along x are shorter than this (median, without the two commonest values) are no objects:
 they are the grey values of a border that was smoothed or compressed."""
+STROKES = 0.8
+"""Unless more than this share of their runs (median) has the same value on both sides: then they are thin strokes, as scribbles
+and outlines are. Of smoothed and resized objects it is 0 of the runs, of JPEG at most 0.7; of strokes of one pixel nearly all."""
 MOSTLY = 0.5
 """A value in more than this share of the pixels, far above the classes, is taken for "not annotated"."""
 FAR = 4
@@ -107,7 +113,9 @@ def decide_coding(
 
 def _beside_broken(broken: tuple[Problem, ...], seen: _Seen) -> CodingDecision:
     """The problems of files that are no label images, and what is to be mended in the others."""
-    known = [(path, mended) for path, summary in seen.summaries if (mended := _as_mended(summary)) is not None]
+    coloured = is_colour_coded(seen.summaries)
+    sound = [(path, summary) for path, summary in seen.summaries if not (coloured and colours_of(summary))]
+    known = [(path, mended) for path, summary in sound if (mended := _as_mended(summary)) is not None]
     if not known:
         return CodingDecision(None, broken)
     others = decide_coding(known, num_classes=seen.num_classes, ignore_index=seen.ignored, where=seen.where)
@@ -227,7 +235,9 @@ def is_lossy(path: Path, summary: LabelSummary, allowed: int) -> bool:
     if summary.num_values <= MAX_CONSECUTIVE and summary.values == tuple(range(summary.num_values)):
         return False
     common = sorted(summary.counts, key=lambda value: -summary.counts[value])[2:]
-    return median(summary.counts[value] / summary.runs[value] for value in common) < LOSSY_RUN
+    if median(summary.counts[value] / summary.runs[value] for value in common) >= LOSSY_RUN:
+        return False
+    return median(summary.enclosed.get(value, 0) / summary.runs[value] for value in common) <= STROKES
 
 
 def _instances(seen: _Seen) -> CodingDecision | None:
@@ -327,6 +337,8 @@ def _set_warnings(seen: _Seen, decision: CodingDecision) -> list[Problem]:
             f"{list_names(absent)} occurs in no label image of {seen.where}{nothing}; their values are {show_values(seen.values)}"
         )
         warnings.append(Problem("LOSS.IGNORE_INDEX", what, "correct it, or leave it out"))
+    if seen.num_classes is None and not seen.ignored:
+        warnings += numbered_objects_warnings(seen.summaries, seen.where)
     return warnings + empty_label_warnings(seen.summaries, coding)
 
 

@@ -64,8 +64,11 @@ def effective_channels(image: Image, data: Data) -> int:
     return 3 if data.force_rgb and image.num_channels == 1 else image.num_channels
 
 
-def check_channels(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
-    """All images must have the same number of channels, the one of DATA.PATCH_SIZE where that is given."""
+def check_channels(pairs: Sequence[ImagePair], data: Data, *, to_predict: bool = False) -> Iterator[Problem]:
+    """All images must have the same number of channels, the one of DATA.PATCH_SIZE where that is given.
+
+    `to_predict`: with a network that is trained, whose DATA.FORCE_RGB stays what it is.
+    """
     images = [pair.image for pair in pairs]
     groups = _group(images, lambda image: effective_channels(image, data))
     if len(groups) > 1:
@@ -74,7 +77,7 @@ def check_channels(pairs: Sequence[ImagePair], data: Data) -> Iterator[Problem]:
             for count, group in sorted(groups.items())
         )
         next_step = "convert them to the same number of channels"
-        if set(groups) == {1, 3} and not data.force_rgb:
+        if set(groups) == {1, 3} and not data.force_rgb and not to_predict:
             next_step += ", or set DATA.FORCE_RGB: True to repeat single channels three times"
         yield Problem(_place(images), f"images with different numbers of channels: {listed}", next_step)
         return

@@ -16,7 +16,7 @@ from crista.images.content import CONTAINERS, identify_content
 from crista.images.image import Image, ImagePair
 from crista.images.listing import expand_home, list_images
 from crista.images.open import open_image
-from crista.images.pairing import pair_files, pair_what_matches
+from crista.images.pairing import find_labels_beside, pair_files, pair_what_matches
 from crista.images.wording import LEFT_OUT, list_files, list_names
 
 Role = Literal["train", "val", "test"]
@@ -131,7 +131,7 @@ class _Opener:
         same = [image for image, label in pairs if _is_same_file(image, label) and not (apart and _is_container(image))]
         if same:
             what = f"{list_files(same)}: image and label are the same file, so the image would be its own label"
-            next_step = "give the folder of the label images"
+            next_step = "give the folder of the label images" + _beside(same)
             if _is_container(same[0]):
                 inside = [f"labels/{path.name}" for path in sorted(same[0].glob("labels/*")) if path.is_dir()]
                 found = f" (found: {list_names(inside)})" if inside else ""
@@ -223,6 +223,18 @@ class _Opener:
         return tuple(_with_spacing(pair, spacing) for pair in pairs)
 
 
+def _beside(paths: Sequence[Path]) -> str:
+    """What to do where a folder of images holds their label images too."""
+    found = find_labels_beside(paths)
+    if not found:
+        return ""
+    image, label = found[0]
+    return (
+        f"; {len(found)} of these files look like the label images of others ({label.name} of {image.name}): move them to a "
+        "folder of their own, and give that one"
+    )
+
+
 def _with_spacing(pair: ImagePair, spacing: Spacing) -> ImagePair:
     label = replace(pair.label, spacing=spacing) if pair.label is not None else None
     return ImagePair(replace(pair.image, spacing=spacing), label)
@@ -247,7 +259,7 @@ def _vote(pair: ImagePair) -> int | None:
     wins (the third axis is channels then).
     """
     members = [member for member in (pair.image, pair.label) if member is not None]
-    if all(member.ndim == 3 and member.spatial_shape[0] == 1 for member in members):
+    if all("Z" in member.axes and member.shape[member.axes.index("Z")] == 1 for member in members):
         return None
     known = {member.ndim for member in members if member.axes_reason in ("metadata", "given")}
     return min(known or {member.ndim for member in members})

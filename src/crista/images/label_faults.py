@@ -15,6 +15,13 @@ RARE = 1e-3
 MAX_SOFT_VALUES = 8
 """Soft labels between so many whole numbers at most are snapped to them."""
 
+LEAST_GREY = 28
+"""Equal channels below are numbers of classes; a grey above is as far from black as colours are from each other."""
+MAX_COLOURED_GREYS = 8
+
+LEAST_NUMBERED = 3
+"""Fewer objects are not told from classes."""
+
 COLOURS_FIX = "each colour becomes a class (colours.csv keeps which)"
 
 Summaries = Sequence[tuple[Path, LabelSummary]]
@@ -23,9 +30,30 @@ Summaries = Sequence[tuple[Path, LabelSummary]]
 
 def colours_can_be_classes(summaries: Summaries) -> bool:
     """Whether colours may become classes: not beside label images of several numbers, for nobody knows which colour is which."""
-    colours = {colour for _, summary in summaries for colour, _ in summary.colours}
-    numbers = any(len(set(summary.values) - {0}) > 1 for _, summary in summaries if summary.channels != "different")
+    colours = {colour for _, summary in summaries for colour, _ in colours_of(summary)}
+    numbers = any(len(set(summary.values) - {0}) > 1 for _, summary in summaries if not colours_of(summary))
     return len(colours) <= 2 or not numbers
+
+
+def colours_of(summary: LabelSummary) -> tuple[tuple[int, int], ...]:
+    """(packed colour, pixels) of a picture: of differing channels, or of equal ones that hold bright greys.
+
+    In a set of colour-coded label images a file without a colour, all white say, has equal channels. What is as dark as 0 and 1
+    is no picture: three slices of a volume, saved as red, green and blue.
+    """
+    if summary.channels == "different":
+        brightest = max((max(colour.to_bytes(3, "big")) for colour, _ in summary.colours), default=0)
+        return summary.colours if brightest >= LEAST_GREY else ()
+    greys = [value for value in summary.values if value]
+    is_grey = summary.channels == "equal" and summary.num_channels == 3 and summary.num_values <= MAX_COLOURED_GREYS
+    if not is_grey or summary.num_nan or summary.num_fractional or any(not LEAST_GREY <= value <= 255 for value in greys):
+        return ()
+    return tuple((value * 0x010101, count) for value, count in summary.counts.items())
+
+
+def is_colour_coded(summaries: Summaries) -> bool:
+    """Whether colours stand for classes in some of these label images."""
+    return any(summary.channels == "different" and colours_of(summary) for _, summary in summaries)
 
 
 def check_values(path: Path, summary: LabelSummary, coding: LabelCoding, *, is_trained: bool = False) -> Problem | None:
@@ -97,7 +125,7 @@ def is_broken(summary: LabelSummary) -> bool:
 def fix_of(summary: LabelSummary) -> str:
     """What is done about a label image that is none, in words; empty where nothing can be."""
     if summary.channels == "different":
-        return COLOURS_FIX if summary.colours else ""
+        return COLOURS_FIX if colours_of(summary) else ""
     steps = []
     if summary.num_fractional:
         if not threshold_is_known(summary):
@@ -123,7 +151,8 @@ def threshold_is_known(summary: LabelSummary) -> bool:
 def _broken(summary: LabelSummary) -> tuple[str, str] | None:
     """(what, next step) for one file."""
     if summary.channels == "different":
-        colours = f" ({summary.num_colours} distinct colours: colour-coded?)" if summary.num_colours else ""
+        is_picture = bool(colours_of(summary))
+        colours = f" ({summary.num_colours} distinct colours: colour-coded?)" if summary.num_colours and is_picture else ""
         return (
             f"the label image has {summary.num_channels} channels that differ{colours}; "
             "it must have one channel with a class per pixel (equal and one-hot channels are understood)",
@@ -173,6 +202,23 @@ def empty_label_warnings(summaries: Summaries, coding: LabelCoding) -> list[Prob
         ("annotated pixel", "the image is neither trained on nor measured", [path for path, held in classes if not held]),
     )
     return [Problem(place_of(paths), f"no {what} in {_these(paths)}", effect=effect) for what, effect, paths in found if paths]
+
+
+def numbered_objects_warnings(summaries: Summaries, where: str) -> list[Problem]:
+    """A warning where the values look like the numbers of a few objects: 1 to n, each in one piece, n by the label image."""
+    held = [[value for value in summary.values if value] for _, summary in summaries]
+    pieces = [len(found) for _, summary in summaries for value, found in summary.diameters if value]
+    most = max(map(len, held), default=0)
+    counts_on = all(values == list(range(1, len(values) + 1)) for values in held) and len({*map(len, held)} - {0}) > 1
+    in_one_piece = max(pieces, default=0) == 1 and 2 * len(pieces) >= sum(map(len, held))
+    if most < LEAST_NUMBERED or not counts_on or not in_one_piece:
+        return []
+    what = (
+        f"the values 1 to {most} look like the numbers of objects (instance ids): each is one piece wherever it occurs, and each "
+        "label image holds those from 1 to as many as it has objects"
+    )
+    step = "if they number objects of one kind, write 1 for all of them (label > 0) and 0 elsewhere"
+    return [Problem(where, what, step, "each number is taken for a class of its own")]
 
 
 def _these(paths: Sequence[Path]) -> str:

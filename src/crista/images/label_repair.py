@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
 from crista.images.coding import MAX_UNSTATED_CLASSES, decide_coding, is_lossy
-from crista.images.label_faults import Summaries, colours_can_be_classes, fix_of
+from crista.images.label_faults import Summaries, colours_can_be_classes, colours_of, fix_of, is_colour_coded
 from crista.images.labels import IGNORED, MAX_VALUES, LabelSummary, pack_colours
-from crista.images.wording import show_values
+from crista.images.wording import plural, show_values
 
 LEAST_SHARE = 0.005
 """A value with a smaller share of the pixels of damaged label images is a grey value of a border, not a class."""
@@ -85,6 +85,7 @@ def plan_repairs(train: Summaries, others: Summaries, *, num_classes: int | None
     """
     everything = [*train, *others]
     named = colours_can_be_classes(everything)
+    named = named and is_colour_coded(everything)
     colours = _decide_colours([summary for _, summary in everything], num_classes) if named else {}
     snapped = _true_values(everything, num_classes, ignore_index)
     rewritings: dict[Path, _Rewriting] = {}
@@ -118,7 +119,7 @@ def _rewrite(
     path: Path, summary: LabelSummary, colours: dict[int, int], snapped: tuple[int, ...], num_classes: int | None
 ) -> _Rewriting | None:
     """The first step for one file, or None."""
-    if summary.channels == "different":
+    if summary.channels == "different" or (colours and colours_of(summary)):
         return _recolour(summary, colours)
     found = _reduce(summary)
     faulty = summary.num_nan or summary.num_fractional or any(value < 0 for value in summary.values)
@@ -142,7 +143,8 @@ def _reduce(summary: LabelSummary) -> _Rewriting:
 
 
 def _recolour(summary: LabelSummary, colours: dict[int, int]) -> _Rewriting | None:
-    if not colours or not summary.colours:
+    held = colours_of(summary)
+    if not colours or not held:
         return None
     packed = np.array(sorted(colours))
     classes = np.array([colours[colour] for colour in packed.tolist()])
@@ -154,12 +156,13 @@ def _recolour(summary: LabelSummary, colours: dict[int, int]) -> _Rewriting | No
         found, inverse = np.unique(pack_colours(block), return_inverse=True)
         return classify(found)[inverse].reshape(block.shape[1:])
 
-    stored, numbers = zip(*summary.colours, strict=True)
+    stored, numbers = zip(*held, strict=True)
     counts = _add_up(classify(np.array(stored)), numbers)
-    exact = all(colour in colours for colour, _ in summary.colours) and (summary.num_colours or 0) <= len(summary.colours)
+    number = summary.num_colours or len(held)
+    exact = all(colour in colours for colour, _ in held) and number <= len(held)
     done = f"each of {len(colours)} colours becomes a class (colours.csv)"
     done += "" if exact else "; other colours go to the nearest of them"
-    return _Rewriting((f"colour-coded, {summary.num_colours} colours",), (done,), rewrite, counts)
+    return _Rewriting((f"colour-coded, {plural(number, 'colour')}",), (done,), rewrite, counts)
 
 
 def _squared_distances(colours: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -180,7 +183,7 @@ def _decide_colours(summaries: Sequence[LabelSummary], num_classes: int | None) 
     """Class of each colour that occurs often: black (else the commonest) is 0, the others follow by red, green, blue."""
     counts: Counter[int] = Counter()
     for summary in summaries:
-        counts.update(dict(summary.colours))
+        counts.update(dict(colours_of(summary)))
     most = num_classes or MAX_UNSTATED_CLASSES
     exact = len(counts) <= most and all((summary.num_colours or 0) <= most for summary in summaries)
     chosen: list[int] = []

@@ -105,6 +105,8 @@ class LabelSummary:
     """Largest one."""
     diameters: Diameters = ()
     """Of the objects in the middle of the image, for each value."""
+    enclosed: dict[int, int] = field(default_factory=dict)
+    """Of `runs` those that have the same other value on both sides: strokes do, a smoothed border lies between two values."""
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -118,6 +120,7 @@ class _Tally:
 
     counts: Counter[int] = field(default_factory=Counter)
     runs: Counter[int] = field(default_factory=Counter)
+    enclosed: Counter[int] = field(default_factory=Counter)
     overflow: bool = False
     num_nan: int = 0
     num_fractional: int = 0
@@ -133,9 +136,11 @@ class _Tally:
             whole = self._find_whole(block)
             self._count(self.counts, block[whole].astype(np.int64))
             self._count(self.runs, block[starts & whole].astype(np.int64))
+            self._count(self.enclosed, _enclosed_runs(np.where(whole, block, 0).astype(np.int64), starts))
         else:
             self._count(self.counts, block.ravel())
             self._count(self.runs, block[starts])
+            self._count(self.enclosed, _enclosed_runs(block, starts))
 
     def _find_whole(self, block: Array) -> NDArray[np.bool_]:
         """Where the numbers are whole; the others are counted apart."""
@@ -159,6 +164,19 @@ class _Tally:
         self.overflow = len(distinct) > MAX_VALUES
         counter.update(dict(zip(distinct[:MAX_VALUES].tolist(), counts[:MAX_VALUES].tolist(), strict=True)))
         self.overflow = self.overflow or len(counter) > MAX_VALUES
+
+
+def _enclosed_runs(block: Array, starts: NDArray[np.bool_]) -> Array:
+    """The value of each run along x that has the same other value on both sides; `starts` marks where runs begin.
+
+    None of a block of which most pixels begin a run: that is noise, and would take much memory.
+    """
+    if 2 * np.count_nonzero(starts) > block.size:
+        return block.ravel()[:0]
+    places = np.flatnonzero(starts)
+    values, rows = block.ravel()[places], places // block.shape[-1]
+    inside = (values[:-2] == values[2:]) & (rows[:-2] == rows[2:])
+    return np.asarray(values[1:-1][inside])
 
 
 def count_values(values: Array) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -206,6 +224,7 @@ def summarise_label(image: Image) -> LabelSummary:
     return LabelSummary(
         counts=dict(sorted(tally.counts.items())[:MAX_VALUES]),
         runs=dict(sorted(tally.runs.items())[:MAX_VALUES]),
+        enclosed=dict(sorted(tally.enclosed.items())[:MAX_VALUES]),
         num_values=MAX_VALUES + 1 if tally.overflow else len(tally.counts),
         num_nan=tally.num_nan,
         num_fractional=tally.num_fractional,

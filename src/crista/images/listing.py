@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from natsort import natsorted, ns
 
@@ -20,10 +20,15 @@ SYSTEM_FILES = frozenset(
 SIDECAR_EXTENSIONS = frozenset(
     {
         *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".log", ".ini", ".pdf", ".py", ".ipynb"),
-        *(".xlsx", ".xls", ".docx", ".roi", ".geojson"),
+        *(".xlsx", ".xls", ".ods", ".doc", ".docx", ".odt", ".rtf", ".ppt", ".pptx", ".htm", ".html", ".url", ".lnk", ".webloc"),
+        *(".roi", ".geojson", ".svg", ".ijm", ".m", ".r", ".sh", ".bat", ".bib", ".tex", ".md5", ".sha1", ".sha256"),
     }
 )
-"""Notes, tables and outlines that people keep beside their images; never read as images."""
+"""Notes, tables, scripts and outlines that people keep beside their images; never read as images."""
+NOTES = frozenset({"readme", "license", "licence", "copying", "notice", "changelog", "authors", "citation", "contributing"})
+"""The same without an extension."""
+ROIS = "roiset"
+"""How the archives of outlines begin that ImageJ writes (RoiSet.zip)."""
 COMPANION = ".companion.ome"
 """The metadata of an OME-TIFF that lies in several files."""
 MAX_SUBFOLDERS = 1000
@@ -32,7 +37,7 @@ MAX_SUBFOLDERS = 1000
 def is_hidden(path: Path) -> bool:
     """Whether a file manager or an operating system put it there (`.DS_Store`, `._a.tif`, `a.tif:Zone.Identifier`)."""
     name = path.name.lower()
-    return name.startswith(".") or name in SYSTEM_FILES or name.endswith(":zone.identifier")
+    return name.startswith((".", "thumbs.db:")) or name in SYSTEM_FILES or name.endswith(":zone.identifier")
 
 
 def is_store(path: Path) -> bool:
@@ -97,7 +102,13 @@ def _is_candidate(path: Path) -> bool:
         return False
     if _is_folder(path):
         return _is_named_like_an_image(path) or is_store(path)
-    return path.suffix.lower() not in SIDECAR_EXTENSIONS and not path.name.lower().endswith(COMPANION)
+    return not _is_sidecar(path.name.lower())
+
+
+def _is_sidecar(name: str) -> bool:
+    """Whether the file of this name, in small letters, is a note, a table, a script or an outline."""
+    is_outline = name.startswith(ROIS) and name.endswith(".zip")
+    return PurePath(name).suffix in SIDECAR_EXTENSIONS or name in NOTES or name.endswith(COMPANION) or is_outline
 
 
 def _is_named_like_an_image(path: Path) -> bool:

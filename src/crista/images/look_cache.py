@@ -23,7 +23,7 @@ from crista.images.labels import LabelSummary, summarise_label
 from crista.images.scan import ImageScan, Intensity, scan_image
 from crista.images.stored import lies_in_several_files
 
-VERSION = 3
+VERSION = 4
 """Part of every key: raise it when a scan or a summary changes its meaning."""
 SETTLED_NS = 20_000_000
 """A file changed less than this ago could change again within the same tick of the clock: it is not remembered."""
@@ -114,7 +114,7 @@ def _scan_from_json(tree: dict[str, Any]) -> ImageScan:
 
 
 def _summary_from_json(tree: dict[str, Any]) -> LabelSummary:
-    counted = {name: {int(value): count for value, count in tree[name].items()} for name in ("counts", "runs")}
+    counted = {name: {int(value): count for value, count in tree[name].items()} for name in ("counts", "runs", "enclosed")}
     colours = tuple((colour, count) for colour, count in tree["colours"])
     diameters = tuple((value, tuple(found)) for value, found in tree["diameters"])
     return LabelSummary(**tree | counted | {"colours": colours, "diameters": diameters})

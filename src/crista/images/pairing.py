@@ -21,6 +21,8 @@ Units = tuple[str, ...]
 Key = TypeVar("Key", bound=Hashable)
 
 LISTED = 20
+BESIDE = 0.8
+"""Share of the files of a folder that must be images or their labels for it to be said that it holds both."""
 SAMPLED = 40
 """Names per side among which the constant difference between image and label names is looked for."""
 
@@ -62,6 +64,22 @@ def pair_what_matches(images: Sequence[Path], labels: Sequence[Path]) -> tuple[l
     """The pairs that names leave no doubt about, and the notices of `pair_files`; files without a partner are left out."""
     images, labels = _without_doubles(images), _without_doubles(labels)
     return _pairs(_best_match(images, labels), images, labels)
+
+
+def find_labels_beside(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """(image, label) of a folder that holds both, told by a part that is added to the names: img_1.tif and img_1_mask.png.
+
+    Empty unless most of `paths` are such pairs; what is added must hold a letter, for img_1 and img_10 are two images.
+    """
+    of_name = {stem(path): path for path in paths}
+    found: dict[tuple[str, str], list[tuple[Path, Path]]] = defaultdict(list)
+    for name, path in of_name.items():
+        for cut in range(1, len(name)):
+            for part, rest, form in ((name[cut:], name[:cut], "end"), (name[:cut], name[cut:], "start")):
+                if rest in of_name and any(map(str.isalpha, part)):
+                    found[part, form].append((of_name[rest], path))
+    most = max(found.values(), key=len, default=[])
+    return most if len(most) >= BESIDE * len(paths) / 2 else []
 
 
 def _best_match(images: Sequence[Path], labels: Sequence[Path]) -> _Match:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from crista.config.data import Data
 from crista.errors import Problem
 from crista.images.dataset import merge_equal
+from crista.images.pairing import find_labels_beside
 from crista.images.scan import ImageScan, Intensity
 from crista.images.split import Split
 from crista.images.wording import LEFT_OUT, list_files, place_of
@@ -30,7 +31,23 @@ def check_pixels(split: Split, data: Data) -> tuple[list[Problem], list[Problem]
             what = f"holds no finite value: all {scan.num_nonfinite} pixels are NaN or infinite"
             problem = Problem(str(pair.image.path), what, "remove it, or export it again", fix=LEFT_OUT)
             problems.append((pair.image.path, problem))
-    return merge_equal(problems), [*_nonfinite(split), *_constant(split), *_saturated(split), *_negative(split, data)]
+    return merge_equal(problems), [
+        *_labels_among(split),
+        *_nonfinite(split),
+        *_constant(split),
+        *_saturated(split),
+        *_negative(split, data),
+    ]
+
+
+def _labels_among(split: Split) -> Iterator[Problem]:
+    """Label images that lie beside the images, told by their names and by what they hold."""
+    values = {pair.image.path: scan.num_values for pair, scan in split.scanned if scan.num_values is not None}
+    beside = [label for _, label in find_labels_beside([pair.image.path for pair in split.pairs])]
+    found = [label for label in beside if values.get(label, MANY_VALUES) <= FEW_VALUES]
+    if found:
+        what = f"label images among the images, as names and few values say: {list_files(found)}"
+        yield Problem(place_of(found), what, "move them to a folder of their own", "they are taken for images like the others")
 
 
 def _nonfinite(split: Split) -> Iterator[Problem]:

@@ -53,7 +53,8 @@ def decide_loss(config: Config, ledger: Ledger) -> tuple[LossTerm, ...]:
 
 def decide_class_weights(config: Config, fingerprint: Fingerprint, ledger: Ledger) -> tuple[float, ...] | None:
     """Weights of the classes in the cross-entropy: none, typed in, or by the inverse square root of the frequency."""
-    if config.loss.class_rebalance == "none":
+    is_idle = config.loss.type is not None and "CE" not in config.loss.type  # then `crista.config.effects` says so
+    if config.loss.class_rebalance == "none" or is_idle:
         return None
     if config.loss.class_rebalance == "manual":
         given = tuple(config.loss.class_weights)

@@ -48,8 +48,7 @@ def make_plan(config: Config, fingerprint: Fingerprint, effort: Effort = FULL) -
     flips_z = decide_flips_of_z(config, fingerprint, model, length.most_steps, ledger)
     loss, class_weights = decide_loss(config, ledger), decide_class_weights(config, fingerprint, ledger)
     sparse, shares = decide_sparse_sampling(config, fingerprint, ledger), decide_class_shares(config, fingerprint, ledger)
-    first_patch = decide_first_patch(config, patch, model, length, ledger)
-    optimizer = decide_optimizer(config.train, ledger)
+    first_patch, optimizer = decide_first_patch(config, patch, model, length, ledger), decide_optimizer(config.train, ledger)
     schedule = decide_schedule(config.train, length.epochs, optimizer.lr, ledger)
     patience = decide_patience(config.train, schedule, length, ledger)
     if not ledger.problems:  # tiles need a patch and a network that fit

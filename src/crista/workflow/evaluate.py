@@ -16,7 +16,7 @@ from crista.geometry.tiles import whole
 from crista.images.coding import CodingDecision, decide_coding
 from crista.images.dataset import as_problem, merge_equal
 from crista.images.image import Image
-from crista.images.label_faults import Summaries
+from crista.images.label_faults import Summaries, numbered_objects_warnings
 from crista.images.labels import LabelCoding, read_label, summarise_label
 from crista.images.listing import list_images
 from crista.images.open import open_image
@@ -258,7 +258,8 @@ def _decide_codings(
         together = decide_coding([*predicted, *true], num_classes=num_classes, ignore_index=ignored, where=where)
         if num_classes is None and _are_apart(together.coding, in_true.difference(ignored), in_predicted):
             return None, [CodingDecision(None, (_nothing_in_common(in_true.difference(ignored), in_predicted, where),))]
-        found = [together]
+        numbered = [] if num_classes is not None or ignored else numbered_objects_warnings(true, where)
+        found = [replace(together, warnings=(*together.warnings, *numbered))]
     elif _are_numbers_of(alone.coding, in_predicted, num_classes):
         numbers = decide_coding(predicted, num_classes=alone.coding.num_classes, ignore_index=None, where=where_predicted)
         said = _say_numbers(alone.coding, in_predicted, where_predicted)
