@@ -314,6 +314,17 @@ def test_numbers_of_a_few_objects_are_told() -> None:
     assert "look like the numbers of objects (instance ids)" in warnings_of(decide(*numbered(3, 5, 2)))
 
 
+def test_where_two_classes_are_asked_for_numbers_may_be_of_objects() -> None:
+    step = "if they number objects of one kind, write 1 for all of them (label > 0)"
+    for labels in (numbered(4, 4), numbered(1, 3)):
+        assert step in only_problem(decide(*labels, num_classes=2))
+    assert step not in only_problem(decide(*numbered(4, 4), num_classes=3))
+    for count, coding in ((4, LabelCoding(2)), (2, LabelCoding(2)), (4, LabelCoding(3))):
+        problem = check_values(Path("a.tif"), summarise_label(image_of(*numbered(count))), coding)
+        assert problem is not None or coding.num_classes > 2
+        assert (step in str(problem)) == (count == 4 and coding.num_classes == 2)
+
+
 def test_classes_of_which_each_image_holds_one_piece_are_no_numbers() -> None:
     pieces = np.pad(objects(1, 2, 3), 10)
     pieces[3:6, 3:9] = 1

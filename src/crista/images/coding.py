@@ -10,6 +10,7 @@ from statistics import median
 
 from crista.errors import Problem
 from crista.images.label_faults import (
+    OBJECTS_STEP,
     Summaries,
     channel_warnings,
     check_summaries,
@@ -308,6 +309,8 @@ def _unexpected(seen: _Seen) -> Problem:
     if seen.values[-1] >= MAX_UNSTATED_CLASSES:
         next_step = f"write the classes {show_values(allowed)}, "
         next_step += f"or set DATA.N_CLASSES to the number of values ({len(seen.values)})"
+    if seen.num_classes == 2 and len(outside) > 1:
+        next_step += f"; {OBJECTS_STEP}"
     if 255 in outside:
         next_step += f"; if 255 means 'not annotated', set LOSS.IGNORE_INDEX: {seen.with_ignored(255)}"
     return Problem(

@@ -22,6 +22,7 @@ MAX_COLOURED_GREYS = 8
 LEAST_NUMBERED = 3
 """Fewer objects are not told from classes."""
 
+OBJECTS_STEP = "if they number objects of one kind, write 1 for all of them (label > 0) and 0 elsewhere"
 COLOURS_FIX = "each colour becomes a class (colours.csv keeps which)"
 
 Summaries = Sequence[tuple[Path, LabelSummary]]
@@ -69,6 +70,8 @@ def check_values(path: Path, summary: LabelSummary, coding: LabelCoding, *, is_t
         return None
     known = show_values(sorted(coding.class_of))
     next_step = "bring the values of all label images into the same form"
+    if coding.num_classes == 2 and len(set(unknown) - {IGNORED}) > 1:
+        next_step += f"; {OBJECTS_STEP}"
     if IGNORED in unknown:
         ignored = sorted({*coding.ignored_values, IGNORED})  # those of the training stay
         key = str(ignored) if len(ignored) > 1 else str(IGNORED)
@@ -217,8 +220,7 @@ def numbered_objects_warnings(summaries: Summaries, where: str) -> list[Problem]
         f"the values 1 to {most} look like the numbers of objects (instance ids): each is one piece wherever it occurs, and each "
         "label image holds those from 1 to as many as it has objects"
     )
-    step = "if they number objects of one kind, write 1 for all of them (label > 0) and 0 elsewhere"
-    return [Problem(where, what, step, "each number is taken for a class of its own")]
+    return [Problem(where, what, OBJECTS_STEP, "each number is taken for a class of its own")]
 
 
 def _these(paths: Sequence[Path]) -> str:
