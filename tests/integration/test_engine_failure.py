@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,12 @@ def of_shard(index: int) -> dict[str, Any]:
 
 
 def test_a_worker_goes_on_with_pytorch_and_tells_what_it_predicts_with(
-    built: list[Failing], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    built: list[Failing], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    log = logging.getLogger("crista")
+    monkeypatch.setattr(log, "disabled", False)  # as tools that set up logging may leave it in the process of these tests
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level(logging.WARNING, logger="crista")
     plan = network_plan()
     inference = plan.inference.model_copy(update={"engine": "openvino"})
     plan = plan.model_copy(update={"inference": inference})
