@@ -221,7 +221,7 @@ def test_of_several_processes_one_makes_the_model(tmp_path: Path, monkeypatch: p
         made.append(1)
         time.sleep(0.5)
         save_record(tmp_path / "net.int8.xml", record_of(source, accepted=False, versions=int8._versions()))
-        record = int8._known(source)
+        record = int8.known_record(source)
         assert record is not None
         return record
 
@@ -231,7 +231,7 @@ def test_of_several_processes_one_makes_the_model(tmp_path: Path, monkeypatch: p
     samples: Any = Samples(2)
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: quantize_engine(source, samples, samples), range(3)))
-    assert found == [int8._known(source)] * 3
+    assert found == [int8.known_record(source)] * 3
     assert len(made) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["net.int8.json"]
 

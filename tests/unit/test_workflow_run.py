@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from tests.conftest import tiny_config
 from tests.jobs import write_data
+from tests.networks import drawn_weights, network_plan, source_of
+from tests.quantised import record_of
 
 from crista.config.load import config_from_dict, parse_config
 from crista.errors import ImageReadError, PredictionError
@@ -22,9 +24,11 @@ from crista.images.dataset import open_pairs
 from crista.images.digest import digest_files
 from crista.images.image import ImagePair
 from crista.images.open import open_image
+from crista.inference.engines import int8, int8_model_path
+from crista.inference.engines.int8_record import save_record
 from crista.patches.prepare import make_split
 from crista.patches.split import Split
-from crista.plan.events import Event, ImageFinished, Warned
+from crista.plan.events import Event, ImageFinished, Said, Warned
 from crista.plan.make import make_plan
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -171,6 +175,7 @@ def test_training_images_that_have_changed_do_not_end_a_prediction(tmp_path: Pat
     def relabelled(*_: object, **__: object) -> None:
         raise ImageReadError("a.tif: holds the value 2, and the classes are 0 and 1")
 
+    monkeypatch.setattr(run, "known_int8_model", lambda *_, **__: None)
     monkeypatch.setattr(run, "make_split", lambda *_: None)
     monkeypatch.setattr(run, "prepare_samples", lambda *_, **__: None)
     monkeypatch.setattr(run, "make_int8_model", relabelled)
@@ -181,6 +186,20 @@ def test_training_images_that_have_changed_do_not_end_a_prediction(tmp_path: Pat
     [told] = run._quantize(request, nothing, report, nothing)
     assert isinstance(told, Warned)
     assert told.text.endswith("any more: a.tif: holds the value 2, and the classes are 0 and 1")
+
+
+def test_an_8_bit_model_that_is_there_needs_no_training_images(tmp_path: Path) -> None:
+    """They are not read again, and nobody hears what is wrong with them now."""
+    plan, checkpoint = network_plan(engine="fastest"), tmp_path / "a-checkpoint-best.pth"
+    trained: Any = SimpleNamespace(weights=drawn_weights(plan))
+    record = record_of(source_of(plan, tmp_path, trained.weights), accepted=False, versions=int8._versions())
+    save_record(int8_model_path(checkpoint), record)
+    config = config_from_dict({"TRAIN": {"ENABLE": False}, "PATHS": {"CHECKPOINT_FILE": str(checkpoint)}}).config
+    request: Any = SimpleNamespace(config=config, folder=RunFolder(tmp_path, "job"))
+    report: Any = SimpleNamespace(train=["pair"], val=[])
+    [told] = run._quantize(request, plan, report, trained)
+    assert isinstance(told, Said)
+    assert told.text == record.summary
 
 
 def test_that_the_network_has_learnt_from_what_is_measured_is_said(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from crista.config.engine import Torch, engine_named
 from crista.errors import EngineError
 from crista.images.image import ImagePair
 from crista.inference.engine import Engine, build_engine
-from crista.inference.engines import ENGINES, EngineSource, choose_engine, int8_model_path, quantize_engine
+from crista.inference.engines import ENGINES, EngineSource, Int8Record, choose_engine, int8_model_path, quantize_engine
 from crista.inference.engines.fallback import ReplaceableEngine
+from crista.inference.engines.int8 import known_record
 from crista.inference.engines.trial import build_or_say
 from crista.inference.orientations import OrientedEngine, beyond, orientations, trained_orientations
 from crista.inference.predictor import Predictor
@@ -77,13 +78,21 @@ def build_chosen_engine(
     return _oriented(ReplaceableEngine(engine, source, log.warning), plan)
 
 
+def known_int8_model(plan: Plan, trained: Checkpoint, *, state: Path, checkpoint: Path) -> Int8Record | None:
+    """What was decided about an 8-bit model of the network before; the training images are not needed any more then."""
+    return known_record(_int8_source(plan, trained, state, checkpoint))
+
+
+def _int8_source(plan: Plan, trained: Checkpoint, state: Path, checkpoint: Path) -> EngineSource:
+    folder, model = state / "engines", int8_model_path(checkpoint)
+    return EngineSource(plan, trained.weights, torch.device("cpu"), folder, torch.get_num_threads(), model)
+
+
 def make_int8_model(
     plan: Plan, trained: Checkpoint, samples: PreparedSamples, *, state: Path, checkpoint: Path
 ) -> Generator[Event, None, None]:
     """For TEST.ENGINE: fastest an 8-bit model beside the checkpoint, if the validation images do not suffer."""
-    source = EngineSource(
-        plan, trained.weights, torch.device("cpu"), state / "engines", torch.get_num_threads(), int8_model_path(checkpoint)
-    )
+    source = _int8_source(plan, trained, state, checkpoint)
     yield Said("making an 8-bit model for TEST.ENGINE: fastest")
     try:
         record = quantize_engine(source, samples.train, samples.validation)

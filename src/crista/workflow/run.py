@@ -60,13 +60,8 @@ from crista.workflow.alone import predict_alone
 from crista.workflow.annotated_share import warn_of_few_annotated
 from crista.workflow.check import check, check_validation
 from crista.workflow.clipped_images import warn_of_clipped_images
-from crista.workflow.engine import choose_predictor, make_int8_model
-from crista.workflow.known_images import (
-    training_files,
-    warn_of_known_images,
-    warn_of_learnt_images,
-    warn_of_other_split,
-)
+from crista.workflow.engine import choose_predictor, known_int8_model, make_int8_model
+from crista.workflow.known_images import training_files, warn_of_known_images, warn_of_learnt_images, warn_of_other_split
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
 from crista.workflow.request import Request, kept_as_trained, only_training
@@ -310,8 +305,12 @@ def test_stage(
 
 
 def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Checkpoint) -> Events:
-    """Make the 8-bit model, if the training images are here: they calibrate it and decide on it."""
-    train, val = report.train, report.val
+    """Make the 8-bit model, unless that was done, if the training images are here: they calibrate it and decide on it."""
+    train, val, checkpoint = report.train, report.val, _checkpoint_of(request.config, request.folder)
+    known = known_int8_model(plan, trained, state=request.folder.state, checkpoint=checkpoint)
+    if known is not None:
+        yield Said(known.summary)
+        return
     if not train:
         folders = plan.config.data.train
         if not folders.path or not folders.gt_path or not Path(folders.path).exists():
@@ -321,7 +320,6 @@ def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Chec
             yield Warned("the training images cannot be used for an 8-bit model any more (crista check says why)")
             return
         train, val = found.train, found.val
-    checkpoint = _checkpoint_of(request.config, request.folder)
     try:
         split, maps = make_split(plan, train, val), request.folder.prob_map
         samples = prepare_samples(plan, split, map_folder=maps, cache_bytes=cache_bytes())

@@ -83,7 +83,7 @@ def quantize_engine(
         If a library is missing, or fails, or the folder cannot be written.
     """
     assert source.int8_model is not None
-    known = _known(source)
+    known = known_record(source)
     if known is not None:
         return known
     folder = source.int8_model.parent
@@ -93,8 +93,8 @@ def quantize_engine(
     check_installed(OpenVINO())
     record = source.int8_model.with_suffix(".json")
     try:
-        with turn_at(record, lambda: _known(source) is not None):  # shards begin at once
-            return _known(source) or _quantize_network(nncf, source, train, validation, recipes)
+        with turn_at(record, lambda: known_record(source) is not None):  # shards begin at once
+            return known_record(source) or _quantize_network(nncf, source, train, validation, recipes)
     except CristaError:
         raise
     except Exception as error:  # whatever a library raises, the network predicts without it
@@ -181,7 +181,7 @@ def _float_model(source: EngineSource) -> Any:
     return load_converted(source, read_model)
 
 
-def _known(source: EngineSource) -> Int8Record | None:
+def known_record(source: EngineSource) -> Int8Record | None:
     """What was decided before, if it still holds."""
     assert source.int8_model is not None
     record = load_record(source.int8_model)
