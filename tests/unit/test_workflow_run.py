@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -247,8 +248,11 @@ def test_that_the_start_of_a_training_has_learnt_from_what_validates_is_said(tmp
     [told] = warn_of_learnt_images(split, report, start)
     assert isinstance(told, Warned)
     assert "3 of 3 images that validate may have been trained on by the network" in told.text
-    _, report, split = data_of(tmp_path / "elsewhere", 8, seed=1)
-    assert list(warn_of_learnt_images(split, report, start)) == []
+    _, elsewhere, split = data_of(tmp_path / "elsewhere", 8, seed=1)
+    assert list(warn_of_learnt_images(split, elsewhere, start)) == []
+    [told] = warn_of_learnt_images(split, replace(elsewhere, test=report.train[:2]), start)
+    assert isinstance(told, Warned)
+    assert "2 of 2 images that are measured lie where the training images were" in told.text
 
 
 def test_the_images_of_a_start_from_another_machine_are_known_by_what_they_hold(tmp_path: Path) -> None:
