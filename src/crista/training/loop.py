@@ -99,6 +99,7 @@ def _train(job: TrainingJob, state: State, claim: Claim) -> Generator[Event, Non
     yield TrainingStarted(tuple(state.history), plan.epochs)
     if finished:
         yield TrainingFinished("already trained", job.best_path)
+        yield from Guards(plan, state).close()  # the report is of this run
         return
     with reused_memory(job.device):
         yield from _train_epochs(job, state, claim)
@@ -113,6 +114,9 @@ def _train_epochs(job: TrainingJob, state: State, claim: Claim) -> Generator[Eve
     guards = Guards(plan, state)
     budget = Budget(plan.epochs, job.budget_seconds, _most_epochs(job)).start(state.history)
     total = _agreed_total(job, state, budget)
+    if len(state.history) >= total and job.processes.is_main:  # resumed when no epoch fits into the time that is left
+        claim.check()
+        yield from _save(job, state, is_best=False, finished=True, goes_on=True)
     while (epoch := len(state.history) + 1) <= total:
         started = time.perf_counter()
         course = Course(schedule, epoch, total, budget)
