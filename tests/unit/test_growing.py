@@ -118,7 +118,7 @@ def test_the_time_is_divided_by_what_steps_of_each_size_take(
     assert (fitted.epochs, fitted.steps_per_epoch, fitted.first_epochs, fitted.first_steps) == (25, 4, 10, 20)
     said = reason(fitted, "steps per epoch")
     assert "260 of them in 25 epochs" in said
-    assert "the first 10 epochs have 20 of 0.10 s, of small patches" in said
+    assert "the first 200 are of small patches and take 0.10 s each" in said
     adopted = adopt(job.plan, fitted)
     assert adopted is not None
     assert (adopted.first_epochs, adopted.first_steps) == (10, 20)

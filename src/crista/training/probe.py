@@ -294,7 +294,7 @@ def fit_to_time(job: TrainingJob) -> Generator[Event, None, Plan]:
         f"{job.budget_seconds / 60:.1f} minutes that are left, with {validated} of {patches} validation patches after each"
     )
     if first_epochs:
-        reason += f"; the first {first_epochs} epochs have {first_steps} of {first:.2f} s, of small patches"
+        reason += f"; the first {first_epochs * first_steps} are of small patches and take {first:.2f} s each"
     yield Said(f"steps per epoch = {steps}: {reason}")
     yield from _patience_notice(plan, epochs)
     update = {
