@@ -55,9 +55,14 @@ def test_a_network_with_a_broken_piece_has_no_objects() -> None:
     y, x = np.indices((120, 120))
     membranes = ((y % 20 < 3) | (x % 20 < 3)).astype(np.uint8)
     membranes[48:54, 48:54] = 1
-    found = dict(measure_diameters(membranes))
+    assert measure_diameters(membranes) == ()
+    found = dict(measure_diameters(np.where(membranes == 1, 1, 2)))
     assert 1 not in found
-    assert len(found[0]) == 25
+    assert len(found[2]) == 25
+
+
+def test_holes_of_the_background_are_no_objects() -> None:
+    assert measure_diameters(1 - discs(10)) == ()
 
 
 def test_the_middle_is_bounded_and_put_together_from_blocks() -> None:

@@ -25,7 +25,7 @@ Diameters = tuple[tuple[int, tuple[float, ...]], ...]
 
 
 def measure_diameters(label: Array) -> Diameters:
-    """Equivalent diameters (of a disc or ball of the same size) of the pieces of each value of (Z)YX, voxels.
+    """Equivalent diameters (of a disc or ball of the same size) of the pieces of each value of (Z)YX but 0, background; voxels.
 
     Pieces that touch the border are left out: they are cut, or they are background. A value of which these hold more than half
     is none of objects, but of a network, and has no diameters.
@@ -33,7 +33,7 @@ def measure_diameters(label: Array) -> Diameters:
     values = np.unique(label)
     if len(values) > MOST_VALUES or not (np.isfinite(values) & (values == np.trunc(values))).all():
         return ()
-    return tuple((int(value), kept) for value in values if (kept := _diameters(label == value)))
+    return tuple((int(value), kept) for value in values if value and (kept := _diameters(label == value)))
 
 
 def _diameters(where: NDArray[np.bool_]) -> tuple[float, ...]:
