@@ -21,6 +21,7 @@ from crista.inference.engine import Engine, Labels
 from crista.inference.engines.base import EngineSource, check_installed, installed
 from crista.inference.engines.conversion import load_converted
 from crista.inference.engines.int8_record import Attempt, Int8Record, Ious, is_intact, load_record, save_model, save_record
+from crista.inference.engines.libraries import import_nncf
 from crista.inference.engines.openvino_engine import compile_engine, read_model
 from crista.inference.turn import turn_at
 from crista.metrics import compute_confusion, iou
@@ -224,9 +225,8 @@ def _failure(who: str, error: Exception) -> str:
 
 
 def _import_nncf() -> Any:
-    os.environ.setdefault("NNCF_CI", "1")  # it would report its use to its makers without asking
     try:
-        import nncf
+        nncf = import_nncf()
     except ImportError as error:
         raise EngineError("NNCF, which makes 8-bit models, is not installed: pip install 'crista[int8]'") from error
     nncf.set_log_level(logging.ERROR)

@@ -12,6 +12,7 @@ from typing import Any
 from crista.errors import EngineError
 from crista.images.atomic import aside, atomic_write
 from crista.inference.engines.base import EngineSource
+from crista.inference.engines.libraries import import_openvino
 
 VERSION = 1
 Ious = tuple[float | None, ...]
@@ -100,12 +101,10 @@ def save_model(path: Path, model: Any) -> str:
 
     Until the new record is there, an old one does not fit: a kill in between leaves no model that could be used.
     """
-    import openvino
-
     with aside(path) as part:
         weights = part.with_suffix(".bin")  # OpenVINO's choice
         try:
-            openvino.save_model(model, part, compress_to_fp16=False)
+            import_openvino().save_model(model, part, compress_to_fp16=False)
             weights.replace(path.with_suffix(".bin"))
         finally:
             weights.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from crista.config.engine import OnnxRuntime
 from crista.inference.engine import Engine
 from crista.inference.engines.base import ENGINES, EngineSource, ScoringEngine, as_input, check_installed
 from crista.inference.engines.conversion import INPUT, OUTPUT, load_converted
+from crista.inference.engines.libraries import import_onnxruntime
 
 
 class OnnxRuntimeEngine(ScoringEngine):
@@ -30,8 +31,7 @@ class OnnxRuntimeEngine(ScoringEngine):
 def build_onnxruntime(config: OnnxRuntime, *, source: EngineSource) -> Engine:
     """ONNX Runtime in float32."""
     check_installed(config)
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = source.num_threads
     options.log_severity_level = 4

@@ -23,6 +23,7 @@ from crista.inference.engines.base import (
 )
 from crista.inference.engines.conversion import load_converted
 from crista.inference.engines.int8_record import accepted_model
+from crista.inference.engines.libraries import import_openvino
 
 
 class OpenVINOEngine(ScoringEngine):
@@ -56,8 +57,7 @@ def compile_engine(name: str, model: Any, *, num_threads: int) -> OpenVINOEngine
     Float32 stays float32 where the processor has bfloat16. Threads are not bound to cores: they share them with those that
     read and write, and several processes on one machine would all be bound to the same ones.
     """
-    import openvino
-
+    openvino = import_openvino()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
@@ -69,9 +69,7 @@ def compile_engine(name: str, model: Any, *, num_threads: int) -> OpenVINOEngine
 
 def read_model(content: bytes) -> Any:
     """An OpenVINO model of an ONNX file."""
-    import openvino
-
-    return openvino.Core().read_model(io.BytesIO(content))
+    return import_openvino().Core().read_model(io.BytesIO(content))
 
 
 @ENGINES.register(OpenVINO)
@@ -86,10 +84,8 @@ def build_openvino(config: OpenVINO, *, source: EngineSource) -> Engine:
 def build_openvino_int8(config: OpenVINOInt8, *, source: EngineSource) -> Engine:
     """OpenVINO with the 8-bit model beside the checkpoint, if there is one that was accepted for these weights."""
     check_installed(config)
-    import openvino
-
     path, _ = accepted_model(source)
-    return compile_engine(config.name, openvino.Core().read_model(path), num_threads=source.num_threads)
+    return compile_engine(config.name, import_openvino().Core().read_model(path), num_threads=source.num_threads)
 
 
 @check_available.register
