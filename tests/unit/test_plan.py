@@ -261,7 +261,7 @@ def test_the_reason_of_the_patch_is_true_of_it() -> None:
 
 def test_images_that_are_smaller_than_the_decided_patch_are_told() -> None:
     """Sets of mixed sizes: the patch follows the typical image, and says which ones are padded."""
-    mixed = plan(facts([(5, 512, 512), (5, 300, 300), (60, 512, 512), (100, 512, 512), (80, 512, 512)]))
+    mixed = plan(facts([(5, 512, 512), (5, 300, 300), (64, 512, 512), (100, 512, 512), (80, 512, 512)]))
     assert mixed.patch_size[0] > 5
     assert reason(mixed, "DATA.PATCH_SIZE").endswith(
         "; 2 of 5 images are smaller (the least 5 × 300 × 300) and padded by reflection"
