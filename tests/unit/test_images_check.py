@@ -22,7 +22,8 @@ from crista.geometry.axes import Array
 from crista.geometry.spacing import Spacing
 from crista.images import check
 from crista.images.check import DatasetReport, check_dataset
-from crista.images.labels import LabelCoding, make_coding, read_label
+from crista.images.labels import LabelCoding, class_counts, make_coding, read_label
+from crista.images.look_cache import look_at_label
 from crista.images.open import open_image
 from crista.images.scan import Intensity, scan_image
 from crista.images.write import write_image
@@ -422,6 +423,8 @@ def test_foreground_of_255_is_understood_where_the_training_has_1(
         again = pickle.loads(pickle.dumps(pair.label))  # as workers get it
         np.testing.assert_array_equal(read_label(again, report.coding), wanted)
         np.testing.assert_array_equal(read_label(pair.label, report.coding, (slice(10, 20), slice(20, 40))), wanted[10:20, 20:40])
+        counted = class_counts([look_at_label(pair.label).counts], report.coding)  # what was seen of the file is not of this
+        assert counted == ((wanted == 0).sum(), wanted.sum())
 
 
 def test_one_of_two_channels_is_no_foreground_in_another_form(folders: Folders) -> None:

@@ -52,7 +52,7 @@ def read_as(pair: ImagePair, given: int, wanted: int) -> ImagePair:
     if pair.label is None:
         return pair
     source = RecodedPixels(pair.label.source, given, wanted, np.promote_types(pair.label.dtype, np.uint8))
-    return replace(pair, label=replace(pair.label, source=source, dtype=source.dtype))
+    return replace(pair, label=replace(pair.label, source=source, dtype=source.dtype, recoded=(given, wanted)))
 
 
 @dataclass(frozen=True)
