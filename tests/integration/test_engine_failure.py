@@ -120,7 +120,7 @@ def test_a_worker_goes_on_with_pytorch_and_tells_what_it_predicts_with(
     for _ in range(6):
         np.testing.assert_allclose(engine.scores(images), expected, atol=1e-6)
     assert engine.name == "torch"
-    assert [record.getMessage() for record in caplog.records] == [SAID]
+    assert [record.getMessage() for record in caplog.records if record.name == "crista"] == [SAID]  # threads of others log too
     assert built[0].asked == 5
 
 

@@ -108,6 +108,9 @@ def test_the_trained_network_is_told_how_frequent_classes_are_once(tmp_path: Pat
     assert untold.class_shares is None
     assert told.class_shares is not None
     assert told.class_shares[1] < 0.5 - 0.05
+    assert told.class_shift is not None
+    moved = float(told.weights["head.bias"]) - float(untold.weights["head.bias"])
+    assert moved == pytest.approx(told.class_shift[1] - told.class_shift[0], abs=1e-5)
     changed = [name for name, value in told.weights.items() if not torch.equal(value, untold.weights[name])]
     assert changed == ["head.bias"]
     assert float(told.weights["head.bias"]) < float(untold.weights["head.bias"])

@@ -173,6 +173,27 @@ def test_labels_of_0_and_255_are_those_of_0_and_1(reference: tuple[Path, Outcome
     assert set(np.unique(labels(outcome.folder.per_image_binarized / "00.tif", 2))) <= {0, 1}
 
 
+def test_a_network_that_learnt_0_and_1_is_validated_and_measured_by_labels_of_0_and_255(
+    reference: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    """The same weights and figures; what validates holds foreground, whatever was seen of the file before."""
+    data, first = reference
+    for path in (data / "test/y").iterdir():
+        write_image(tmp_path / "y" / path.name, labels(path, 2) * 255, "YX")
+    found = predict(best(first), data / "test/x", labels=tmp_path / "y", result_dir=tmp_path / "out")
+    assert found.metrics == first.metrics
+    outcomes, said = [], []
+    for name, folder in (("one", data / "test/y"), ("255", tmp_path / "y")):
+        folders = {"FROM_TRAIN": False, "PATH": str(data / "test/x"), "GT_PATH": str(folder)}
+        config = job(data, ONE, {"DATA": {"VAL": folders}}, NO_TEST)
+        outcome, lines = run_and_listen(config, tmp_path / name)
+        outcomes.append(outcome)
+        said.append([line for line in lines if line.startswith("validation: ")])
+    assert same_weights(*map(best, outcomes))
+    assert [row["val_iou"] for row in log_rows(outcomes[0])] == [row["val_iou"] for row in log_rows(outcomes[1])]
+    assert said[0] == said[1] == ["validation: the 2 images of DATA.VAL.PATH"]
+
+
 def test_reading_from_disk_changes_nothing(reference: tuple[Path, Outcome], tmp_path: Path) -> None:
     data, first = reference
     change = {"DATA": {"TRAIN": {"IN_MEMORY": False}, "VAL": {"IN_MEMORY": False}}}

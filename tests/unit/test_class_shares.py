@@ -8,10 +8,10 @@ import torch
 from tests.unit.test_plan import facts, plan
 
 from crista.errors import PlanError
+from crista.models.initialization import shift_logits
 from crista.training.class_shares import (
     LEAST_SHARE,
     _describe,
-    _shifted,
     choose_strength,
     estimate_shares,
     fit_temperature,
@@ -106,8 +106,8 @@ def test_weights_that_no_term_of_the_loss_knows_are_none() -> None:
 
 
 def test_one_logit_gets_the_difference_of_the_two_classes() -> None:
-    assert _shifted(torch.tensor([0.5]), np.array([0.25, -1.0])).tolist() == [-0.75]
-    assert _shifted(torch.tensor([0.5, 1.0]), np.array([0.25, -1.0])).tolist() == [0.75, 0.0]
+    assert shift_logits(torch.tensor([0.5]), (0.25, -1.0)).tolist() == [-0.75]
+    assert shift_logits(torch.tensor([0.5, 1.0]), (0.25, -1.0)).tolist() == [0.75, 0.0]
 
 
 def test_shares_are_estimated_where_labels_are_sparse_or_where_asked() -> None:

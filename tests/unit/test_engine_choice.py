@@ -90,7 +90,7 @@ class Machine:
         given = {"device": torch.device("cpu"), "cache": self.cache} | settings
         return choose_engine(plan, drawn_weights(plan, seed=seed), sample=sample, num_voxels=num_voxels, **given)
 
-    def measure(self, engines: Any, _part: np.ndarray) -> dict[str, float]:
+    def measure(self, engines: Any, _part: np.ndarray, _failed: Any) -> dict[str, float]:
         """Times as this machine has been told."""
         self.measured.append(sorted(engines))
         return {name: self.milliseconds[name] for name in engines}
@@ -351,14 +351,14 @@ def test_shards_that_choose_at_once_take_the_same_engine(machine: Machine, monke
     """While this one measures, another one has settled: with an engine of its own its blocks would count for nothing."""
     measure = machine.measure
 
-    def meanwhile(engines: Any, part: np.ndarray) -> dict[str, float]:
+    def meanwhile(engines: Any, part: np.ndarray, failed: Any) -> dict[str, float]:
         others = {name: 1.0 if name == first else 100.0 for name in machine.milliseconds}
         machine.milliseconds, own = others, machine.milliseconds
         monkeypatch.setattr(choice, "measure_speeds", measure)
         other = machine.choose()
         assert other.name == first
         machine.milliseconds = own
-        return measure(engines, part)
+        return measure(engines, part, failed)
 
     monkeypatch.setattr(choice, "measure_speeds", meanwhile)
     chosen = machine.choose()
@@ -455,9 +455,49 @@ def test_engines_are_timed_in_turns() -> None:
             return torch.from_numpy(images)
 
     engines = {name: Recorder(name, None, lambda scores: scores) for name in "ab"}  # type: ignore[arg-type]
-    taken = measure_speeds(engines, np.zeros(1, np.float32))
+    taken = measure_speeds(engines, np.zeros(1, np.float32), pytest.fail)
     assert order == ["a", "b"] * 3
     assert set(taken) == {"a", "b"}
+
+
+@pytest.mark.parametrize("good", [1, 2, 3])
+def test_an_engine_that_fails_while_it_is_timed_is_done_without(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, good: int
+) -> None:
+    """Its numbers were right, and it fails in one of the three rounds: another one predicts, and the next run tries again."""
+    monkeypatch.setattr(choice, "measure_speeds", measure_speeds)
+    calls: list[int] = []
+
+    def fails_later(scores: np.ndarray) -> np.ndarray:
+        calls.append(len(calls))
+        if len(calls) > good:
+            raise MemoryError("no room for another round")
+        return scores
+
+    machine.give(OpenVINO, fails_later)
+    chosen = machine.choose()
+    assert chosen.notices == ("OpenVINO failed (MemoryError: no room for another round); predicting without it",)
+    assert set(chosen.milliseconds) == {"torch", "onnxruntime"}
+    assert chosen.name in chosen.milliseconds
+    assert calls == list(range(good + 1))
+    machine.give(OpenVINO, lambda scores: scores)
+    assert "openvino" in machine.choose(seed=1).milliseconds
+
+
+def test_a_failure_of_pytorch_while_it_is_timed_is_its_own(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "measure_speeds", measure_speeds)
+
+    calls: list[int] = []
+
+    def once(scores: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        if len(calls) > 1:  # the first one is what the others are compared with
+            raise RuntimeError("out of something")
+        return scores
+
+    monkeypatch.setitem(ENGINES._builders, Torch, lambda _config, *, source: FakeEngine("torch", source, once))
+    with pytest.raises(RuntimeError, match="out of something"):
+        machine.choose()
 
 
 def test_a_kill_leaves_no_half_of_a_converted_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ def test_a_model_that_does_as_well_is_accepted_and_used(
     assert names == {f"a.b-checkpoint-best.int8.{end}" for end in ("xml", "bin", "json")}
     assert load_record(int8_model_path(checkpoint)) == record
     times = {"torch": 100.0, "openvino": 40.0, "onnxruntime": 60.0, "openvino-int8": 20.0}
-    monkeypatch.setattr(choice, "measure_speeds", lambda engines, _part: {name: times[name] for name in engines})
+    monkeypatch.setattr(choice, "measure_speeds", lambda engines, *_: {name: times[name] for name in engines})
     settings: dict[str, Any] = {"sample": train.images[:1], "num_voxels": 10**12, "cache": tmp_path, "checkpoint": checkpoint}
     chosen = choose_engine(plan, weights, torch.device("cpu"), **settings)
     assert (chosen.name, chosen.notices) == ("openvino-int8", ())

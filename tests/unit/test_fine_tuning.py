@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,6 +128,29 @@ def test_other_classes_and_channels(architecture: str, larger: bool) -> None:
     total = len({name.rpartition(".")[0] for name in loaded})
     stems = 2 if architecture == "resunet" and not larger else 1
     assert said.startswith(f"starting weights: loaded {total - 1 - stems} of {total} layers; ")
+
+
+@pytest.mark.parametrize("names", ["[background, a, b]", "[background, b, c]"])
+def test_class_shares_that_a_network_was_told_are_taken_back_where_they_are_estimated_again(names: str) -> None:
+    """Else they would count twice; whole labels hold such shares themselves, and keep them."""
+    keys = {**SMALL, "DATA__CLASS_NAMES": names, "LOSS__IGNORE_INDEX": 255}
+    old = plan(facts(num_classes=3, counts=(5, 3, 2)), **SMALL, DATA__CLASS_NAMES="[background, a, b]")
+    start, shift = trained(old), (0.5, -1.0, -4.0)
+    bias = start.weights["head.bias"]
+    told = replace(start, weights={**start.weights, "head.bias": bias + torch.tensor(shift)}, class_shift=shift)
+    for new, expected in (
+        (plan(facts(num_classes=3, counts=(500, 300, 200)), **keys), start),
+        (plan(facts(num_classes=3, counts=(500, 300, 200)), **keys, LOSS__ESTIMATE_CLASS_SHARES=False), told),
+    ):
+        assert new.estimates_class_shares == (expected is start)
+        model, reference = network(new), network(new)
+        reference.load_state_dict(model.state_dict())
+        said = start_from(model, new, told)
+        start_from(reference, new, expected if expected is start else replace(told, class_shift=None))
+        torch.testing.assert_close(model.state_dict(), reference.state_dict(), rtol=0, atol=1e-6)
+        assert said.endswith("class shares that it was told are taken back, and estimated again after this training") == (
+            expected is start
+        )
 
 
 def test_a_head_of_the_same_classes_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from crista.geometry.axes import Array
 from crista.geometry.spacing import Spacing
 from crista.images import check
 from crista.images.check import DatasetReport, check_dataset
-from crista.images.labels import LabelCoding, make_coding
+from crista.images.labels import LabelCoding, class_counts, make_coding, read_label
+from crista.images.look_cache import look_at_label
 from crista.images.open import open_image
 from crista.images.scan import Intensity, scan_image
 from crista.images.write import write_image
@@ -370,22 +372,69 @@ def test_validation_and_test_labels_follow_the_training_labels(folders: Folders)
     folders.add("test", "t", picture(), label(value=1))
     folders.data["VAL"]["FROM_TRAIN"] = False
     folders.data["TEST"]["LOAD_GT"] = True
+    folders.add("test", "u", picture(), label(value=7))
     report = folders.check(test=True)
-    assert len(report.problems) == 1
+    assert len(report.problems) == 2
     assert "t.npy: holds {1}; the label values of this training are {0, 255}" in problems_of(report)
-    assert (len(report.train), len(report.val), len(report.test)) == (3, 1, 1)
+    assert (len(report.train), len(report.val), len(report.test)) == (3, 1, 2)
 
 
 def test_a_settled_coding_is_used(folders: Folders) -> None:
     folders.add("test", "t", picture(), label(value=255))
+    folders.add("test", "u", picture(), label(value=1))
     folders.data["TEST"]["LOAD_GT"] = True
     config = Config.model_validate({"DATA": folders.data})
     settled = check_dataset(config, need_train=False, need_test=True, coding=LabelCoding(2))
     assert "holds {255}; the label values of this training are {0, 1}" in problems_of(settled)
     assert "train with LOSS.IGNORE_INDEX: 255, or measure with `crista evaluate … --ignore-index 255`" in problems_of(settled)
+    (folders.root / "test/x/u.npy").unlink()
+    (folders.root / "test/y/u.npy").unlink()
     other = check_dataset(config, need_train=False, need_test=True, coding=make_coding(2, [254]))
     assert "with LOSS.IGNORE_INDEX: [254, 255], or measure with `crista evaluate … --ignore-index 254,255`" in problems_of(other)
     assert check_dataset(config, need_train=False, need_test=True).problems == ()
+
+
+@pytest.mark.parametrize(("learnt", "tested", "fix"), [(1, 255, "255 becomes class 1"), (255, 1, "")])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, bool, np.float32, np.int64])
+def test_foreground_of_255_is_understood_where_the_training_has_1(
+    folders: Folders, learnt: int, tested: int, fix: str, dtype: Any
+) -> None:
+    """As it is in a training, and in `crista evaluate`; the other way round too."""
+    dtype = np.uint8 if tested == 255 and dtype in (np.int8, bool) else dtype
+    for name in "abc":
+        folders.add("train", name, picture(), label(value=learnt))
+    for split in ("val", "test"):
+        folders.add(split, f"{split}1", picture(), label(value=tested, dtype=dtype))
+        folders.add(split, f"{split}2", picture(), label(value=0, dtype=dtype))
+    folders.data["VAL"]["FROM_TRAIN"] = False
+    folders.data["TEST"]["LOAD_GT"] = True
+    report = folders.check(test=True)
+    assert report.problems == ()
+    assert report.coding is not None
+    found = [finding for finding in report.findings if f"label values {{0, {tested}}}, those of the training" in finding.seen]
+    assert [finding.files for finding in found] == [str(folders.root / "val/y"), str(folders.root / "test/y")]
+    assert all(f"{tested} is read as the foreground" in finding.effect for finding in found)
+    assert {finding.problem.fix for finding in found} == {fix}
+    assert "no foreground in this label image" in warnings_of(report)
+    assert "val1" not in warnings_of(report).replace(str(folders.root), "")
+    for pair in (*report.val, *report.test):
+        assert pair.label is not None
+        wanted = label() if pair.name.endswith("1") else label(value=0)
+        again = pickle.loads(pickle.dumps(pair.label))  # as workers get it
+        np.testing.assert_array_equal(read_label(again, report.coding), wanted)
+        np.testing.assert_array_equal(read_label(pair.label, report.coding, (slice(10, 20), slice(20, 40))), wanted[10:20, 20:40])
+        counted = class_counts([look_at_label(pair.label).counts], report.coding)  # what was seen of the file is not of this
+        assert counted == ((wanted == 0).sum(), wanted.sum())
+
+
+def test_one_of_two_channels_is_no_foreground_in_another_form(folders: Folders) -> None:
+    """The index of a channel is a class, and 255 is none there."""
+    hot = np.stack([label() == 0, label() == 1]).astype(np.uint8)
+    for name in "abc":
+        folders.add("train", name, picture(), label(value=255))
+    folders.add("test", "t", picture(), hot)
+    folders.data["TEST"] |= {"LOAD_GT": True, "INPUT_MASK_AXES_ORDER": "CYX"}
+    assert "holds {1}; the label values of this training are {0, 255}" in problems_of(folders.check(test=True))
 
 
 def test_the_mapping_is_one_for_all_training_files(folders: Folders) -> None:
@@ -649,11 +698,11 @@ def test_files_without_a_partner_do_not_hide_what_is_wrong_with_the_others(tmp_p
 
 def test_the_same_values_of_many_test_labels_are_one_problem(folders: Folders) -> None:
     for name in "def":
-        folders.add("test", name, picture(), label(value=255))
+        folders.add("test", name, picture(), label(value=7))
     folders.data["TEST"]["LOAD_GT"] = True
     (problem,) = folders.check(test=True).problems
     assert "3 files: d.npy, e.npy, f.npy" in problem.where
-    assert problem.fix == "255 becomes class 1"
+    assert problem.fix == "7 becomes class 1"
 
 
 def test_the_home_of_a_user_who_is_not_there_is_told(folders: Folders) -> None:

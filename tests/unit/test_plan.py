@@ -259,6 +259,20 @@ def test_the_reason_of_the_patch_is_true_of_it() -> None:
     assert "of about equal sides in micrometres where the image allows it" in known
 
 
+def test_images_that_are_smaller_than_the_decided_patch_are_told() -> None:
+    """Sets of mixed sizes: the patch follows the typical image, and says which ones are padded."""
+    mixed = plan(facts([(5, 512, 512), (5, 300, 300), (64, 512, 512), (100, 512, 512), (80, 512, 512)]))
+    assert mixed.patch_size[0] > 5
+    assert reason(mixed, "DATA.PATCH_SIZE").endswith(
+        "; 2 of 5 images are smaller (the least 5 × 300 × 300) and padded by reflection"
+    )
+    plane = plan(facts([(256, 256), (2048, 2048), (128, 300)]))
+    assert plane.patch_size == (256, 256)
+    assert reason(plane, "DATA.PATCH_SIZE").endswith("; 1 of 3 images are smaller (the least 128 × 300) and padded by reflection")
+    for shapes in ([(250, 250)] * 3, [(256, 256), (2048, 2048)]):
+        assert "smaller" not in reason(plan(facts(shapes)), "DATA.PATCH_SIZE")
+
+
 @pytest.mark.parametrize("shape", [(n, m) for n in (1, 2, 7, 31, 32, 33, 64, 72, 100, 257) for m in (5, 40, 96, 300)])
 def test_the_decided_network_fits_the_decided_patch(shape: tuple[int, int]) -> None:
     made = plan(facts([shape]))

@@ -26,11 +26,9 @@ HEADERS = ("File", "What was seen", "What will happen", "The fix")
 
 def check(
     data: Annotated[
-        Path | None, typer.Argument(metavar="[YAML | IMAGES]", help="The configuration, or a folder of training images.")
+        Path | None, typer.Argument(metavar="YAML|IMAGES", help="The configuration; or the folder of the training images.")
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Argument(metavar="[LABELS]", help="Their label images, with a folder of images.")
-    ] = None,
+    labels: Annotated[Path | None, typer.Argument(metavar="LABELS", help="With IMAGES: the folder of their labels.")] = None,
     config: options.ConfigOption = None,
     override: options.Overrides = None,
     fix: Annotated[

@@ -45,7 +45,9 @@ def plan(
 def evaluate(
     labels: Annotated[Path, typer.Argument(metavar="LABELS", help="The true label images: a folder, or one file.")],
     predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="The predicted ones.")],
-    classes: Annotated[int | None, typer.Option(min=2, help="Classes, background included. Default: counted.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Classes, background included. Default: counted.")
+    ] = None,
     ignore_index: Annotated[
         list[str] | None,
         typer.Option(
@@ -83,7 +85,7 @@ def evaluate(
 
 
 def explain(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="e.g. TRAIN.EPOCHS, or a section. None: all sections.")] = "",
+    key: Annotated[str, typer.Argument(metavar="KEY", help="e.g. TRAIN.EPOCHS, or a section. Left out: all sections.")] = "",
 ) -> None:
     """Tell what a key of the configuration means."""
     from crista.config.explain import explain_key

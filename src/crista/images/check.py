@@ -26,6 +26,7 @@ from crista.images.consistency import (
 from crista.images.copies import check_copies
 from crista.images.dataset import OpenedPairs, Pairing, Role, as_problem, merge_equal, open_pairs
 from crista.images.fingerprint import Fingerprint, build_fingerprint
+from crista.images.foreground import in_other_form, other_form, other_form_warning, read_as
 from crista.images.image import ImagePair
 from crista.images.label_faults import (
     COLOURS_FIX,
@@ -42,7 +43,7 @@ from crista.images.object_size import median_diameter
 from crista.images.pairing import pair_files
 from crista.images.pixel_faults import check_pixels, check_swapped, check_unlike
 from crista.images.split import Split, read_split
-from crista.images.wording import LEFT_OUT, list_files
+from crista.images.wording import LEFT_OUT, list_files, place_of
 
 ONE_IMAGE = (
     "one training image: a part of it validates and is not trained on, unless it is too small for that or annotated in one place "
@@ -150,7 +151,7 @@ def check_dataset(
     train = splits.get("train")
     if train is not None and train.scanned and decision is not None and not findings.problems:
         fingerprint = _fingerprint(config, train, decision)
-    by_role = {role: split.pairs for role, split in splits.items()}
+    by_role = {role: _as_trained(split, decision) for role, split in splits.items()}
     return DatasetReport(
         ndim=pairs[0].image.ndim if pairs else None,
         train=by_role.get("train", ()),
@@ -321,14 +322,24 @@ def _check_against(split: Split, coding: LabelCoding | None, findings: _Findings
     if coding is None:
         findings.problems.extend(check_summaries(split.labelled))
         return
+    labelled = split.labelled
+    if (form := other_form(labelled, coding)) is not None:
+        findings.warnings.append(other_form_warning(place_of([path for path, _ in labelled]), *form))
+        labelled = [(path, in_other_form(summary, *form)) for path, summary in labelled]
     found = [
         (path, problem)
-        for path, summary in split.labelled
+        for path, summary in labelled
         if (problem := check_values(path, summary, coding, is_trained=is_trained)) is not None
     ]
     findings.problems.extend(merge_equal(found))
     if not found:
-        findings.warnings.extend(empty_label_warnings(split.labelled, coding))
+        findings.warnings.extend(empty_label_warnings(labelled, coding))
+
+
+def _as_trained(split: Split, coding: LabelCoding | None) -> tuple[ImagePair, ...]:
+    """The pairs, with the foreground read as the value that it has in the training."""
+    form = None if coding is None else other_form(split.labelled, coding)
+    return split.pairs if form is None else tuple(read_as(pair, *form) for pair in split.pairs)
 
 
 def _fingerprint(config: Config, train: Split, coding: LabelCoding) -> Fingerprint:

@@ -54,6 +54,8 @@ class Image:
     """The whole image, where this is a part of one."""
     cut_at: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
     """Where in the whole image the part begins, (Z)YX voxels."""
+    recoded: tuple[int, int] | None = None
+    """(stored value, what it is read as), where a label image writes the foreground otherwise than those of the training."""
 
     @property
     def name(self) -> str:

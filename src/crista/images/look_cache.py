@@ -87,6 +87,7 @@ def _key(kind: str, image: Image) -> str | None:
     if not files or max(changed for *_, changed, _ in files) > time.time_ns() - SETTLED_NS:
         return None
     settings = [VERSION, kind, image.axes, image.shape, image.dtype.str, image.ndim, image.inner]
+    settings += [] if image.recoded is None else [image.recoded]
     return sha256(json.dumps([str(image.path.resolve()), settings, files]).encode()).hexdigest()[:40]
 
 

@@ -57,6 +57,12 @@ def expect_frequencies(head: nn.Module, frequencies: Sequence[float]) -> None:
     head.bias.copy_((shares[1:] / (1 - shares[1:])).log() if len(frequencies) == 2 else (shares / shares.sum()).log())
 
 
+def shift_logits(bias: torch.Tensor, shift: Sequence[float]) -> torch.Tensor:
+    """The bias (L,) of the last convolution with `shift` (K,) added to the classes; of one logit their difference is added."""
+    added = list(shift) if len(bias) == len(shift) else [shift[1] - shift[0]]
+    return bias + torch.tensor(added, dtype=bias.dtype, device=bias.device)
+
+
 def _draw(conv: nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d, *, is_rectified: bool) -> None:
     if is_rectified:
         nn.init.normal_(conv.weight, std=(2.0 / _fan_in(conv)) ** 0.5)

@@ -43,9 +43,19 @@ def decide_patch_size(config: Config, fingerprint: Fingerprint, effort: Effort, 
     ledger.note(
         "DATA.PATCH_SIZE",
         (*size, fingerprint.num_channels),
-        f"{shown}; about {effort.patch_voxels[ndim]:,} voxels per patch at most{sides}, {rounded} that can be halved",
+        f"{shown}; about {effort.patch_voxels[ndim]:,} voxels per patch at most{sides}, {rounded} that can be halved"
+        f"{_padded(fingerprint.shapes, size)}",
     )
     return size
+
+
+def _padded(shapes: Sequence[Sequence[int]], patch: Sequence[int]) -> str:
+    """What is said of images that are smaller than a patch where others are not; empty where all are alike."""
+    small = [shape for shape in shapes if any(side < size for side, size in zip(shape, patch, strict=True))]
+    if not small or len(small) == len(shapes):
+        return ""
+    least = " × ".join(map(str, min(small, key=prod)))
+    return f"; {len(small)} of {len(shapes)} images are smaller (the least {least}) and padded by reflection"
 
 
 def _fit_voxels(typical: Sequence[int], spacing: tuple[float, ...] | None, budget: int, most: Sequence[int]) -> tuple[int, ...]:

@@ -16,6 +16,11 @@ LATEST = 0.25
 """Share of an epoch by which the last one may end too late."""
 
 
+def usual_seconds(rows: Rows) -> float:
+    """How long the last epochs took, the median of `WINDOW`."""
+    return median([row["seconds"] for row in rows[-WINDOW:]])
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long to train."""
@@ -54,6 +59,5 @@ class RunningBudget:
         if budget.seconds is None or not rows:
             return int(min(budget.epochs, most))
         left = budget.seconds - (budget.clock() - self.started)
-        length = median([row["seconds"] for row in rows[-WINDOW:]])
-        total = len(rows) + max(0, math.floor(left / max(length, 1e-3) + LATEST))
+        total = len(rows) + max(0, math.floor(left / max(usual_seconds(rows), 1e-3) + LATEST))
         return int(min(total, most))

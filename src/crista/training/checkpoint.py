@@ -63,6 +63,8 @@ class Checkpoint:
     """Of the epochs so far."""
     class_shares: tuple[float, ...] | None = None
     """How frequent the network was told that the classes are (`crista.training.class_shares`); None if it was not."""
+    class_shift: tuple[float, ...] | None = None
+    """What was added to the logit of each class for that; who trains on from here on sparse labels takes it back."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -81,6 +83,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "data_key": checkpoint.data_key,
         "guards": {name: list(values) for name, values in vars(checkpoint.guards).items()},
         "class_shares": None if checkpoint.class_shares is None else list(checkpoint.class_shares),
+        "class_shift": None if checkpoint.class_shift is None else list(checkpoint.class_shift),
     }
     with aside(path) as part, part.open("wb") as file:
         _save(content, file, path)
@@ -157,6 +160,7 @@ def _checkpoint_of(content: Mapping[str, Any]) -> Checkpoint:
         data_key=content.get("data_key", ""),
         guards=GuardRecord(**{name: tuple(values) for name, values in content.get("guards", {}).items()}),
         class_shares=None if content.get("class_shares") is None else tuple(content["class_shares"]),
+        class_shift=None if content.get("class_shift") is None else tuple(content["class_shift"]),
     )
 
 

@@ -24,6 +24,7 @@ from torch import nn
 from crista.metrics.confusion import compute_confusion
 from crista.metrics.overlap import recall
 from crista.models import build_model
+from crista.models.initialization import shift_logits
 from crista.models.placement import to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import iter_batches
@@ -67,8 +68,9 @@ def tell_class_shares(job: TrainingJob) -> Generator[Event, None, None]:
     shares = estimate_shares(_all_pixels(job, model), learnt, temperature=temperature)
     shift = temperature * np.log(shares / learnt)
     strength = choose_strength(shift, labelled, classes)
-    weights = {**checkpoint.weights, "head.bias": _shifted(checkpoint.weights["head.bias"], strength * shift)}
-    save_checkpoint(job.best_path, replace(checkpoint, weights=weights, class_shares=tuple(shares.tolist())))
+    told = tuple((strength * shift).tolist())
+    weights = {**checkpoint.weights, "head.bias": shift_logits(checkpoint.weights["head.bias"], told)}
+    save_checkpoint(job.best_path, replace(checkpoint, weights=weights, class_shares=tuple(shares.tolist()), class_shift=told))
     yield CheckpointSaved(job.best_path)
     yield Said(_describe(job.plan.classes.names, drawn, shares, strength))
 
@@ -174,12 +176,6 @@ def _look(job: TrainingJob, model: nn.Module, samples: PatchSamples) -> tuple[Lo
     if not logits:
         return np.zeros((0, job.plan.classes.num_classes)), np.zeros(0, np.intp)
     return np.concatenate(logits), np.concatenate(classes)
-
-
-def _shifted(bias: torch.Tensor, shift: NDArray[np.float64]) -> torch.Tensor:
-    """The bias of the last layer; of one logit it is the difference of the two classes."""
-    added = shift if len(bias) == len(shift) else shift[1:] - shift[:1]
-    return bias + torch.as_tensor(added, dtype=bias.dtype, device=bias.device)
 
 
 def _recalls(logits: Logits, classes: NDArray[np.intp]) -> NDArray[np.float64]:

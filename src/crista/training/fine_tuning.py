@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crista.images.wording import list_names
+from crista.models.initialization import shift_logits
 from crista.plan.plan import Classes, Plan
 from crista.training.checkpoint import Checkpoint, load_weights
 
@@ -35,19 +36,29 @@ def start_from(model: nn.Module, plan: Plan, start: Checkpoint) -> str:
     CheckpointError
         If other layers do not fit, listing them.
     """
-    own = model.state_dict()
+    own, (weights, said) = model.state_dict(), _as_learnt(start, plan)
     adapted = [
         one
         for one in (
-            adapt_head(start.weights, own, start.plan.classes, plan.classes),
-            adapt_stem(start.weights, own, start.plan.num_channels, plan.num_channels),
+            adapt_head(weights, own, start.plan.classes, plan.classes),
+            adapt_stem(weights, own, start.plan.num_channels, plan.num_channels),
         )
         if one is not None
     ]
     changed = {name: tensor for one in adapted for name, tensor in one.tensors.items()}
     skip = plan.config.model.skip_unmatched_layers
-    left_out = load_weights(model, {**start.weights, **changed}, skip_unmatched=skip, where="starting weights")
-    return _report(own, changed, left_out, [one.said for one in adapted])
+    left_out = load_weights(model, {**weights, **changed}, skip_unmatched=skip, where="starting weights")
+    return _report(own, changed, left_out, [*(one.said for one in adapted), *said])
+
+
+def _as_learnt(start: Checkpoint, plan: Plan) -> tuple[Mapping[str, Tensor], list[str]]:
+    """The weights of `start`, and what to say of them: those from before it was told how frequent the classes are, if `plan`
+    estimates that again; its training shows all classes alike often, and the network would count them as rare twice."""
+    if start.class_shift is None or not plan.estimates_class_shares:
+        return start.weights, []
+    bias = shift_logits(start.weights[HEAD[1]], [-value for value in start.class_shift])
+    said = "the class shares that it was told are taken back, and estimated again after this training"
+    return {**start.weights, HEAD[1]: bias}, [said]
 
 
 def adapt_head(given: Mapping[str, Tensor], own: Mapping[str, Tensor], old: Classes, new: Classes) -> Adapted | None:

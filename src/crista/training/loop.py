@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from crista.errors import UnstableTrainingError
 from crista.metrics.overlap import foreground_iou
 from crista.patches.loader import Batch, epoch_order, full_batches, iter_batches, rank_share
+from crista.plan.budget import EPOCHS_OF_BUDGET
 from crista.plan.events import (
     CheckpointSaved,
     EpochFinished,
@@ -35,7 +36,7 @@ from crista.plan.events import (
     Warned,
 )
 from crista.plan.plan import Plan
-from crista.training.budget import Budget, RunningBudget
+from crista.training.budget import Budget, RunningBudget, usual_seconds
 from crista.training.checkpoint import load_checkpoint, save_checkpoint
 from crista.training.claim import Claim
 from crista.training.distributed import share_buffers, sum_over_processes
@@ -48,6 +49,10 @@ from crista.training.step import Steps
 from crista.training.validation import ValidationPatches, some_of, validate, validation_batches
 
 __all__ = ["TrainingJob", "previous_of", "train", "training_key"]
+
+
+MOST_EPOCHS = 4 * EPOCHS_OF_BUDGET
+"""Epochs in all beyond which a training that goes on with more time is told that it keeps the short ones of its beginning."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,8 @@ def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
     state.resume(checkpoint, job.last_path)
     if checkpoint.finished and not _has_more_time(job.plan, checkpoint.plan):
         return True
+    if checkpoint.finished:
+        yield from warn_of_short_epochs(job, state)
     of = f" of {job.plan.epochs}" if job.plan.minutes is None else "; how many there are is up to the clock"
     yield Said(f"resuming after epoch {checkpoint.epoch}{of}")
     return False
@@ -210,6 +217,21 @@ def _resume(job: TrainingJob, state: State) -> Generator[Event, None, bool]:
 def _has_more_time(plan: Plan, trained: Plan) -> bool:
     """Whether a training that is finished is given more minutes than it had."""
     return plan.minutes is not None and trained.minutes is not None and plan.minutes > trained.minutes
+
+
+def warn_of_short_epochs(job: TrainingJob, state: State) -> Iterator[Event]:
+    """A warning if a training that is given more time has so many epochs then that much of it goes into their ends."""
+    budget = Budget(job.plan.epochs, job.budget_seconds, _most_epochs(job)).start(state.history)
+    foreseen, length = budget.total_epochs(state.history), usual_seconds(state.history)
+    if foreseen <= MOST_EPOCHS:
+        return
+    few = job.plan.validation_patches
+    patches = f"{few} of {len(job.validation)}" if few is not None else f"all {len(job.validation)}"
+    yield Warned(
+        f"this training was begun with less time and keeps its epochs, of {length:.1f} s: about {foreseen} in all, after each of "
+        f"which {patches} validation patches are predicted and the network is written. The same command with another --run_id or "
+        f"--name trains anew, in at most {EPOCHS_OF_BUDGET} epochs that fit the time"
+    )
 
 
 def previous_of(best: Path) -> Path:

@@ -192,10 +192,16 @@ class _Search:
         """Time PyTorch and every rival whose numbers are right."""
         tried = {config.name: self._trial.attempt(config) for config in rivals}
         right = {name: engine for name, engine in tried.items() if engine is not None}
-        speeds = measure_speeds({self._trial.pytorch.name: self._trial.pytorch} | right, self._trial.part)
+        speeds = measure_speeds({self._trial.pytorch.name: self._trial.pytorch} | right, self._trial.part, self._fail)
         self._speeds |= speeds
-        if len(right) == len(tried):  # what went wrong is to be said in the next run too
+        if len(speeds) == 1 + len(tried):  # what went wrong is to be said in the next run too
             save_speeds(key, speeds)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """Do without an engine that fails while it is timed; a failure of PyTorch is that of the prediction."""
+        if name not in self._found:
+            raise error
+        self._trial.give_up(self._found[name], error)
 
     def _faster_than_pytorch(self, speeds: Speeds) -> list[str]:
         limit = (1 - LEAST_GAIN) * speeds[self._trial.pytorch.name]

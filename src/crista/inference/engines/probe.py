@@ -46,13 +46,19 @@ def seconds_per_voxel(engine: Engine, sample: NDArray[np.float32], multiple: Seq
     return min(seconds_of(lambda: engine.scores(part)) for _ in range(2)) / prod(part.shape[2:])
 
 
-def measure_speeds(engines: Mapping[str, Engine], part: NDArray[np.float32]) -> dict[str, float]:
+def measure_speeds(
+    engines: Mapping[str, Engine], part: NDArray[np.float32], failed: Callable[[str, Exception], None]
+) -> dict[str, float]:
     """Milliseconds per engine, all of which have run before: medians of rounds in which each runs once.
 
-    So what else the machine does meets all of them.
+    So what else the machine does meets all of them. One that raises is told to `failed` and left out, unless that raises too.
     """
     taken: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
-        for name, engine in engines.items():
-            taken[name].append(seconds_of(lambda engine=engine: engine.scores(part)))  # type: ignore[misc]
+        for name in list(taken):
+            try:
+                taken[name].append(seconds_of(lambda name=name: engines[name].scores(part)))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001 - whatever a library raises
+                failed(name, error)
+                del taken[name]
     return {name: round(1000 * median(values), 3) for name, values in taken.items()}

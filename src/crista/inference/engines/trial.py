@@ -42,6 +42,11 @@ class Trial:
                 self.notices.append(f"{wrong}; predicting without it")
         return self._engines[config.name]
 
+    def give_up(self, config: EngineConfig, error: Exception) -> None:
+        """Do without an engine that failed after its numbers were found right."""
+        self._engines[config.name] = None
+        self.notices.append(f"{describe_failure(config, error)}; predicting without it")
+
     def fresh(self, config: EngineConfig) -> Engine:
         """An engine whose numbers are right, made anew: it holds no memory of the trial, so that its own can be measured."""
         engine, _ = build_or_say(config, self.source)
