@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,3 +45,10 @@ def show_shape(shape: Sequence[int]) -> str:
 def plural(count: int, word: str) -> str:
     """``1 channel``, ``3 channels``."""
     return f"{count} {word}{'s' if count != 1 else ''}"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as they are typed: the shells of Windows know double quotes, cmd no single ones, and a backslash needs none."""
+    if sys.platform != "win32":
+        return shlex.join(words)
+    return " ".join(f'"{word}"' if not word or set(word) & set(" \t&|<>^();,%'[]{}") else word for word in words)

@@ -1,0 +1,69 @@
+"""Windows, which no test machine has: how commands are written, and which programs a Ctrl-C reaches."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from crista.images.wording import command_line
+from crista.inference import turn
+from crista.inference.distribution import processes
+from crista.results.tensorboard import ScalarLog
+from crista.training.claim import Claim
+
+WORDS = ["crista", "check", r"C:\my data\x", r"D:\data\y", "", "--set", "DATA.CLASSES=[0,1]"]
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError("another process has it open")
+
+
+@pytest.mark.usefixtures("windows")
+def test_paths_are_quoted_as_cmd_and_powershell_understand_it() -> None:
+    assert command_line(WORDS) == r'crista check "C:\my data\x" D:\data\y "" --set "DATA.CLASSES=[0,1]"'
+
+
+def test_elsewhere_they_are_quoted_as_usual() -> None:
+    assert shlex.split(command_line(WORDS)) == WORDS
+
+
+@pytest.mark.usefixtures("windows")
+def test_workers_do_not_hear_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`start_new_session` has no effect there."""
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    assert processes._deaf_to_ctrl_c() == {"creationflags": 512}
+
+
+def test_a_file_that_another_process_looks_at_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks that others look at, and an event file that TensorBoard shows, cannot be removed just then."""
+    (tmp_path / "events.out.tfevents.1").write_bytes(b"")
+    claim = Claim(tmp_path / "last.pth")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with claim.held(), turn.turn_at(tmp_path / "finding.json", lambda: False):
+        pass
+    ScalarLog(tmp_path).close()
+
+
+def test_what_only_some_systems_need_is_installed_there() -> None:
+    """NumPy 1 has whole numbers of 32 bits on Windows, where a product of sides overflows; free memory is in /proc on Linux."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [Requirement(line) for line in project["dependencies"]]
+
+    def of(name: str, system: str) -> list[Requirement]:
+        found = [one for one in asked if one.name == name]
+        return [one for one in found if one.marker is None or one.marker.evaluate({"sys_platform": system})]
+
+    for system in ("linux", "darwin", "win32"):
+        assert all("1.26.4" in one.specifier for one in of("numpy", system)) == (system != "win32")
+        assert len(of("psutil", system)) == (system != "linux")
