@@ -169,6 +169,7 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
 
 def _budget(plan: Plan, device: torch.device) -> int:
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what a training before it held, which counts as used
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * GPU_SHARE) // max(1, ceil(_processes_here(plan) / max(1, torch.cuda.device_count())))
     return bytes_for_tiles(_max_memory(plan), _processes_here(plan))
