@@ -6,18 +6,25 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from crista.config.root import Paths
+from crista.images import atomic
 from crista.images.wording import command_line
 from crista.inference import turn
 from crista.inference.distribution import processes
+from crista.plan.events import EpochFinished, Event, TrainingStarted, Warned
+from crista.results.recorder import record_training
+from crista.results.run_folder import RunFolder
 from crista.results.tensorboard import ScalarLog
+from crista.results.train_log import read_train_log
 from crista.training.claim import Claim
 
-WORDS = ["crista", "check", r"C:\my data\x", r"D:\data\y", "", "--set", "DATA.CLASSES=[0,1]"]
+WORDS = ["crista", "check", r"C:\my data\x", r"D:\data\y", "", "--set", "DATA.CLASSES=[0,1]", 'A="b"']
 
 
 @pytest.fixture
@@ -31,7 +38,7 @@ def refuse(*_: object, **__: object) -> None:
 
 @pytest.mark.usefixtures("windows")
 def test_paths_are_quoted_as_cmd_and_powershell_understand_it() -> None:
-    assert command_line(WORDS) == r'crista check "C:\my data\x" D:\data\y "" --set "DATA.CLASSES=[0,1]"'
+    assert command_line(WORDS) == r'crista check "C:\my data\x" D:\data\y "" --set "DATA.CLASSES=[0,1]" "A=\"b\""'
 
 
 def test_elsewhere_they_are_quoted_as_usual() -> None:
@@ -67,3 +74,34 @@ def test_what_only_some_systems_need_is_installed_there() -> None:
     for system in ("linux", "darwin", "win32"):
         assert all("1.26.4" in one.specifier for one in of("numpy", system)) == (system != "win32")
         assert len(of("psutil", system)) == (system != "linux")
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_log_that_is_open_in_excel_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, replace = RunFolder(tmp_path, "job", 1, Paths()), Path.replace
+    opened = [True]
+
+    def rename(part: Path, path: Path) -> Path:
+        if opened and path == folder.train_log:
+            raise PermissionError("Excel has it open")
+        return replace(part, path)
+
+    def train() -> Iterator[Event]:
+        yield TrainingStarted((), 3)
+        for epoch in (1, 2, 3):
+            if epoch == 3:
+                opened.clear()
+            yield EpochFinished(epoch, 3, {"epoch": epoch, "loss": 1.0, "val_loss": 1.0, "val_iou": 0.5}, True)
+
+    monkeypatch.setattr(Path, "replace", rename)
+    monkeypatch.setattr(atomic.time, "sleep", lambda _: None)
+    seen = list(record_training(train(), folder))
+    assert [type(event) for event in seen] == [TrainingStarted, Warned, *3 * [EpochFinished]]
+    assert [row["epoch"] for row in read_train_log(folder.train_log)] == [1, 2, 3]
+
+
+def test_elsewhere_a_log_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "replace", refuse)
+    row = {"epoch": 1.0, "loss": 1.0, "val_loss": 1.0, "val_iou": 0.5}
+    with pytest.raises(PermissionError):
+        list(record_training([EpochFinished(1, 1, row, True)], RunFolder(tmp_path, "job", 1, Paths())))

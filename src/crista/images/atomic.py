@@ -18,7 +18,7 @@ from crista.images.open_files import FILES
 LONGEST_STEM = 200
 """Bytes of the name of a file, without its extension, that its hidden name repeats."""
 
-WAITS = (0.0, 0.1, 0.3, 0.6, 1.0, 2.0)
+WAITS = (0.0, 0.1, 0.3, 0.6, 1.0)
 """Seconds before a file that is open somewhere is tried again, on Windows."""
 
 

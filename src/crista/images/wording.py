@@ -9,6 +9,9 @@ from pathlib import Path
 
 LISTED = 10
 
+SPECIAL = frozenset(" \t&|<>^();,%'[]{}\"")
+"""Signs that mean something to the shells of Windows outside of double quotes."""
+
 LEFT_OUT = "image and label are left out"
 """What the fix does about files that cannot be used."""
 
@@ -51,4 +54,5 @@ def command_line(words: Sequence[str]) -> str:
     """Words as they are typed: the shells of Windows know double quotes, cmd no single ones, and a backslash needs none."""
     if sys.platform != "win32":
         return shlex.join(words)
-    return " ".join(f'"{word}"' if not word or set(word) & set(" \t&|<>^();,%'[]{}") else word for word in words)
+    quoted = ('"' + word.replace('"', '\\"') + '"' for word in words)
+    return " ".join(q if not word or set(word) & SPECIAL else word for word, q in zip(words, quoted, strict=True))
