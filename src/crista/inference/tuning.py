@@ -29,6 +29,7 @@ from crista.inference.memory import (
     bytes_for_tiles,
     bytes_for_whole_image,
     estimated_bytes_per_voxel,
+    most_voxels_on_gpu,
     peak_bytes,
     pipeline_bytes_per_voxel,
     rounded_up,
@@ -154,6 +155,7 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
     per_voxel = network + pipeline_bytes_per_voxel(channels, logits, AHEAD)
     budget = _budget(plan, device)
     most = max(prod(predictor.multiple), int(budget / per_voxel))
+    most = most if device.type == "cpu" else min(most, most_voxels_on_gpu(plan.model))
     how = "measured" if measured else "estimated"
     reason = f"a tile takes {per_voxel} bytes per voxel ({how}), {budget / 1e6:.0f} MB are left for it"
     reason += "" if device.type == "cuda" else f" of TEST.MAX_MEMORY {_max_memory(plan):g} GB"
