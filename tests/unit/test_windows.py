@@ -18,6 +18,7 @@ from crista.images.wording import command_line
 from crista.inference import turn
 from crista.inference.distribution import processes
 from crista.plan.events import EpochFinished, Event, TrainingStarted, Warned
+from crista.results import recorder
 from crista.results.recorder import record_training
 from crista.results.run_folder import RunFolder
 from crista.results.tensorboard import ScalarLog
@@ -94,6 +95,7 @@ def test_a_log_that_is_open_in_excel_ends_no_training(tmp_path: Path, monkeypatc
             yield EpochFinished(epoch, 3, {"epoch": epoch, "loss": 1.0, "val_loss": 1.0, "val_iou": 0.5}, True)
 
     monkeypatch.setattr(Path, "replace", rename)
+    monkeypatch.setattr(recorder, "draw_charts", lambda *_, **__: None)  # Matplotlib asks Windows for its fonts
     monkeypatch.setattr(atomic.time, "sleep", lambda _: None)
     seen = list(record_training(train(), folder))
     assert [type(event) for event in seen] == [TrainingStarted, Warned, *3 * [EpochFinished]]
