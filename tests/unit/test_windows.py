@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -18,7 +21,7 @@ from crista.images.wording import command_line
 from crista.inference import turn
 from crista.inference.distribution import processes
 from crista.plan.events import EpochFinished, Event, TrainingStarted, Warned
-from crista.results import recorder
+from crista.results import provenance, recorder
 from crista.results.recorder import record_training
 from crista.results.run_folder import RunFolder
 from crista.results.tensorboard import ScalarLog
@@ -107,3 +110,21 @@ def test_elsewhere_a_log_that_cannot_be_written_is_an_error(tmp_path: Path, monk
     row = {"epoch": 1.0, "loss": 1.0, "val_loss": 1.0, "val_iou": 0.5}
     with pytest.raises(PermissionError):
         list(record_training([EpochFinished(1, 1, row, True)], RunFolder(tmp_path, "job", 1, Paths())))
+
+
+def test_a_file_from_before_1970_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some archives and cameras leave such times; Windows makes no date of them."""
+
+    class OfWindows(datetime):
+        @classmethod
+        def fromtimestamp(cls, timestamp: float, tz: Any = None) -> OfWindows:
+            if timestamp < 0:
+                raise OSError(22, "Invalid argument")
+            return super().fromtimestamp(timestamp, tz)
+
+    monkeypatch.setattr(provenance, "datetime", OfWindows)
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"x")
+    for seconds, date in ((-2_082_844_800, "1904-01-01T00:00:00+00:00"), (86_400, "1970-01-02T00:00:00+00:00")):
+        os.utime(path, (seconds, seconds))
+        assert provenance.describe_input(path).modified == date
