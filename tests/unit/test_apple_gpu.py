@@ -40,7 +40,7 @@ class _Batch:
     def __init__(self) -> None:
         self.done: list[Any] = []
 
-    def to(self, device: torch.device, *, non_blocking: bool) -> _Batch:
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> _Batch:
         self.done.append((device.type, non_blocking))
         return self
 
@@ -57,7 +57,7 @@ def test_images_are_contiguous_there_and_are_waited_for() -> None:
         to_device(moved[name], torch.device(name))  # type: ignore[arg-type]
     assert moved["cpu"].done == [("cpu", False)]
     assert moved["cuda"].done == [("cuda", True)]
-    assert moved["mps"].done == [("mps", False), "contiguous"]
+    assert moved["mps"].done == ["contiguous", ("mps", False)]
     for ndim in (2, 3):
         assert memory_layout(ndim, MPS) is torch.contiguous_format
         assert memory_layout(ndim, torch.device("cuda")) is memory_layout(ndim)

@@ -26,8 +26,9 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
     Apple's GPUs are waited for: they may read memory that has been released by then (github.com/pytorch/pytorch/issues/189690).
     """
-    moved = tensor.to(device, non_blocking=device.type == "cuda")
-    return moved.contiguous() if device.type == "mps" else moved
+    if device.type == "mps":
+        return tensor.contiguous().to(device)
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def to_layout(model: nn.Module, device: torch.device, ndim: int) -> nn.Module:
