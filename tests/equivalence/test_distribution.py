@@ -337,7 +337,7 @@ def test_no_scheduler_there() -> None:
 
 def test_without_dask_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ConfigError, match=r"SYSTEM.CLUSTER: (.|\n)*pip install 'crista\[cluster\]'"):
+    with pytest.raises(ConfigError, match=r'SYSTEM.CLUSTER: (.|\n)*pip install "crista\[cluster\]"'):
         build_executor(System(cluster=Cluster(workers=2)))
     assert isinstance(build_executor(System()), SerialExecutor)
 

@@ -84,6 +84,9 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nmore"), "lower TRAIN.BATCH_SIZE"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), "to train, the processor (SYSTEM.DEVICE: cpu) to predict"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), "memory is full: [enf"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), "memory is full: Default"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"), "the processor (SYSTEM.DEVICE: cpu) to predict"),
+        (RuntimeError("CUDA error: out of memory"), "the memory is full: CUDA error: out of memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory is full: [Errno 12] Cannot allocate memory"),
         (RuntimeError("std::bad_alloc"), "the memory is full: std::bad_alloc"),
         (MemoryError(), "TEST.MAX_MEMORY to predict"),
@@ -93,6 +96,32 @@ def test_full_disks_and_memories_are_said_in_words(
     error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(self: object, text: str, style: str = "") -> None:
+        raise error
+
+    monkeypatch.setattr(inspection.Screen, "line", fail)
+    code, _, err = run(capsys, "explain", "TRAIN.EPOCHS")
+    assert code == 1
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            PermissionError(errno.EACCES, "Access is denied", "C:\\r\\.a.part.csv", 5, "C:\\r\\a.csv"),
+            "C:\\r\\a.csv: Access is denied\n    -> close the programs that have it open (Excel, Fiji, a preview); or",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "C:\\" + 300 * "a"),
+            "the path has 303 characters, and Windows takes 260 as a rule\n    -> put results and images in folders with shorter",
+        ),
+    ],
+)
+def test_what_only_windows_refuses_is_said_in_words(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: object, text: str, style: str = "") -> None:
+        monkeypatch.setattr(sys, "platform", "win32")
         raise error
 
     monkeypatch.setattr(inspection.Screen, "line", fail)

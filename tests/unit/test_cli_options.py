@@ -32,6 +32,19 @@ def test_on_a_machine_without_gpus_nothing_is_chosen(monkeypatch: pytest.MonkeyP
     assert options.select_gpus("0", ["TRAIN.EPOCHS=2"]) == ("TRAIN.EPOCHS=2",)
 
 
+@pytest.mark.parametrize(
+    ("system", "words"), [("linux", "no GPU, the processor is used"), ("darwin", "no GPU with a number; Apple's")]
+)
+def test_what_is_used_instead_is_said(
+    system: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a Mac that is its own GPU, unless the processor is asked for."""
+    monkeypatch.setattr(options, "machine_has_gpus", lambda: False)
+    monkeypatch.setattr(options.sys, "platform", system)
+    options.require_gpus("0", Screen())
+    assert f"warning: --gpu 0: this machine has {words}" in capsys.readouterr().out
+
+
 def test_without_gpu_nothing_is_changed() -> None:
     assert options.select_gpus(None, ["TRAIN.EPOCHS=2"]) == ("TRAIN.EPOCHS=2",)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
 from crista.errors import ConfigError
-from crista.training.distributed import choose_device
+from crista.training.distributed import Processes, choose_device, join_processes
 
 
 @pytest.fixture
@@ -35,6 +37,29 @@ def test_so_does_a_process_by_itself(current: list[torch.device]) -> None:
     choose_device("cuda:1")
     choose_device(None)
     assert current == [torch.device("cuda", 1), torch.device("cuda", 0)]
+
+
+def test_a_pytorch_without_gpus_beside_a_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip's usual one for Windows."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    for driver, words in ((None, "(no GPU found)"), ("C:/nvidia-smi.exe", "this PyTorch was built without support for GPUs")):
+        monkeypatch.setattr("shutil.which", lambda _, driver=driver: driver)
+        assert words in choose_device(None)[1]
+
+
+@pytest.mark.parametrize(("has", "backend"), [(True, "nccl"), (False, "gloo")])
+def test_processes_with_gpus_join_without_nccl_on_windows(has: bool, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[str] = []
+    monkeypatch.setattr(warnings, "filterwarnings", lambda *_, **__: None)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: has)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda name, **_: joined.append(name))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    assert join_processes(torch.device("cuda", 1)) == Processes(1, 2, 1)
+    assert joined == [backend]
 
 
 @pytest.mark.parametrize("wanted", ["cpu", "cuda"])

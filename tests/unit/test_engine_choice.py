@@ -181,20 +181,20 @@ def test_a_missing_engine_that_was_named_says_what_to_install(machine: Machine) 
     chosen = machine.choose("openvino")
     assert chosen.name == "torch"
     assert chosen.notices == (
-        "OpenVINO needs openvino, onnx, which are not installed: pip install 'crista[openvino]'; predicting without it",
+        'OpenVINO needs openvino, onnx, which are not installed: pip install "crista[openvino]"; predicting without it',
     )
     assert (
         machine.choose("onnxruntime").notices[0].startswith("ONNX Runtime needs onnxruntime, onnx, which are not installed: pip")
     )
     machine.missing = {"onnx"}
-    assert "needs onnx, which is not installed: pip install 'crista[onnx]'" in machine.choose("onnxruntime").notices[0]
+    assert 'needs onnx, which is not installed: pip install "crista[onnx]"' in machine.choose("onnxruntime").notices[0]
 
 
 def test_auto_is_silent_about_what_is_missing_but_says_how_to_be_faster(machine: Machine) -> None:
     machine.missing = {"openvino", "onnxruntime"}
     chosen = machine.choose()
     assert (chosen.name, chosen.notices) == ("torch", ())
-    assert chosen.reason.startswith("no other engine is installed; pip install 'crista[openvino]' makes processors")
+    assert chosen.reason.startswith('no other engine is installed; pip install "crista[openvino]" makes processors')
     machine.missing = {"openvino"}
     assert machine.choose().name == "onnxruntime"
     assert machine.choose().notices == ()

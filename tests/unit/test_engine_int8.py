@@ -359,7 +359,7 @@ def test_without_nncf_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "nncf", None)
     source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
     samples: Any = Samples(2)
-    with pytest.raises(EngineError, match=r"NNCF, which makes 8-bit models, is not installed: pip install 'crista\[int8\]'"):
+    with pytest.raises(EngineError, match=r'NNCF, which makes 8-bit models, is not installed: pip install "crista\[int8\]"'):
         quantize_engine(source, samples, samples)
 
 
@@ -368,7 +368,7 @@ def test_without_openvino_it_says_what_to_install(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("crista.inference.engines.base.installed", lambda package: None if package == "openvino" else "1")
     source = source_of(network_plan(), tmp_path, int8_model=tmp_path / "net.int8.xml")
     samples: Any = Samples(2)
-    with pytest.raises(EngineError, match=r"openvino, which is not installed: pip install 'crista\[openvino\]'"):
+    with pytest.raises(EngineError, match=r'openvino, which is not installed: pip install "crista\[openvino\]"'):
         quantize_engine(source, samples, samples)
 
 

@@ -23,6 +23,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 def test_half_precision_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert half_precision(torch.device("cpu")) is None
     assert half_precision(torch.device("mps")) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
         # a T4 has none, and emulates it
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=has: has or including_emulation)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from crista.images.digest import digest_files, files_of
+from crista.inference.record import state_of
 
 
 def test_copies_elsewhere_have_the_same_digest_and_other_contents_another(tmp_path: Path) -> None:
@@ -69,3 +70,19 @@ def test_arrays_that_are_links_to_folders_elsewhere_count(tmp_path: Path) -> Non
     (elsewhere / "0.0").write_bytes(b"other pixels")
 
     assert digest_files([store]) != before
+
+
+def test_a_look_at_a_store_with_a_file_manager_is_no_change(tmp_path: Path) -> None:
+    """Finder leaves `.DS_Store` in each folder that it shows; a training would begin anew, a prediction too."""
+    store = tmp_path / "a.zarr"
+    (store / "0").mkdir(parents=True)
+    for name in (".zgroup", "0/.zarray", "0/0.0"):
+        (store / name).write_bytes(b"x")
+    digest, state, files = digest_files([store]), state_of(store), files_of(store)
+    assert len(files) == 3
+    for name in (".DS_Store", "0/.DS_Store", "0/._0.0", "Thumbs.db"):
+        (store / name).write_bytes(b"of a file manager")
+    assert (digest_files([store]), state_of(store), files_of(store)) == (digest, state, files)
+    (store / "0/0.1").write_bytes(b"x")
+    assert digest_files([store]) != digest
+    assert state_of(store) != state

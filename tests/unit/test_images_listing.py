@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
 
 from crista.errors import DataError, ImageReadError
+from crista.images import listing
 from crista.images.listing import list_images
 from crista.images.open import open_image
 
@@ -206,3 +207,20 @@ def test_a_missing_folder_below_one_that_cannot_be_listed(tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert f"does not exist; the nearest existing folder is {tmp_path}" in message_of(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("path", ["E:\\images\\x", "\\\\server\\share\\x"])
+def test_a_drive_that_is_not_there_is_told(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is not connected, on Windows: not even the top of the path exists."""
+
+    class Absent(PureWindowsPath):
+        def absolute(self) -> Absent:
+            return self
+
+        def is_symlink(self) -> bool:
+            return False
+
+        is_dir = exists = is_symlink
+
+    problem = listing._missing(Absent(path))  # type: ignore[arg-type]
+    assert str(problem) == f"{path}: does not exist: there is no {PureWindowsPath(path).anchor} here\n    -> connect that drive"

@@ -103,7 +103,7 @@ def test_without_tensorstore_the_message_says_what_to_install(tmp_path: Path, mo
     _write(tmp_path / "a.n5", "raw")
     monkeypatch.setitem(sys.modules, "tensorstore", None)
 
-    with pytest.raises(ImageReadError, match=r"the library that reads N5 is not installed\n    -> pip install 'crista\[n5\]'"):
+    with pytest.raises(ImageReadError, match=r'the library that reads N5 is not installed\n    -> pip install "crista\[n5\]"'):
         open_image(tmp_path / "a.n5")
 
 

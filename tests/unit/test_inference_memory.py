@@ -110,6 +110,15 @@ def test_workers_on_one_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch, wo
     assert tuning._budget(plan, tuning.torch.device("cuda")) == 18_000 * MB // share
 
 
+def test_what_a_training_held_on_the_gpu_is_given_back_before_tiles_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch keeps it, and it counts as used: the tiles after a training would be far smaller than without one."""
+    free = [1_000 * MB]
+    monkeypatch.setattr(tuning.torch.cuda, "empty_cache", lambda: free.append(4_000 * MB))
+    monkeypatch.setattr(tuning.torch.cuda, "mem_get_info", lambda _: (free[-1], 5_000 * MB))
+    monkeypatch.setattr(tuning.torch.cuda, "device_count", lambda: 1)
+    assert tuning._budget(network_plan(), tuning.torch.device("cuda")) == 2_400 * MB
+
+
 def with_cluster(plan: Plan, cluster: dict[str, Any]) -> Plan:
     """The plan with a SYSTEM.CLUSTER."""
     system = plan.config.system.model_copy(update={"cluster": Cluster(**cluster)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,3 +36,12 @@ def test_a_group_without_a_limit_limits_nothing(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("5\n")
     assert machine._cgroup_limits() == []
+
+
+def test_windows_and_macos_are_asked_for_the_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no /proc; without a limit a batch or an image in one piece of any size would be taken for one that fits."""
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3 * GIB))
+    assert machine.free_bytes() <= 3 * GIB
+    assert machine._available_bytes() == 3 * GIB

@@ -46,11 +46,40 @@ def test_an_older_pytorch_that_cannot_tell_trains_in_float32(monkeypatch: pytest
 
 
 def test_gpus_take_what_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
         # a T4 has none, and emulates it
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=has: has or including_emulation)
         assert training_half_precision(torch.device("cuda")) is expected
     assert training_half_precision(torch.device("mps")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "expected"),
+    [
+        ("NVIDIA GeForce GTX 1650", (7, 5), None),
+        ("NVIDIA GeForce GTX 1660 Ti", (7, 5), None),
+        ("NVIDIA GeForce MX450", (7, 5), None),
+        ("NVIDIA T1000 8GB", (7, 5), None),
+        ("Quadro T2000 with Max-Q Design", (7, 5), None),
+        ("NVIDIA GeForce GTX 1080 Ti", (6, 1), None),
+        ("Tesla P100-PCIE-16GB", (6, 0), None),
+        ("Tesla T4", (7, 5), torch.float16),
+        ("Tesla V100-SXM2-16GB", (7, 0), torch.float16),
+        ("NVIDIA GeForce RTX 2060", (7, 5), torch.float16),
+        ("Quadro RTX 4000", (7, 5), torch.float16),
+        ("NVIDIA TITAN RTX", (7, 5), torch.float16),
+    ],
+)
+def test_float16_is_for_tensor_cores(
+    name: str, capability: tuple[int, int], expected: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older GPUs are slower with it than with float32, and those of the GTX 16 series give NaN."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert training_half_precision(torch.device("cuda")) is expected
 
 
 def test_weights_gradients_and_updates_are_float32(monkeypatch: pytest.MonkeyPatch) -> None:

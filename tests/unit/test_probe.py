@@ -146,8 +146,29 @@ def test_a_given_batch_is_kept_with_a_warning(make_data: MakeData, tmp_path: Pat
     assert events == [Warned("TRAIN.BATCH_SIZE 4 may not fit into the memory; 2 would")]
 
 
+@pytest.fixture
+def fractions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+    """A GPU of 4 GB, 2.5 of which are free and 0.5 are held by PyTorch, and what a process may take of it."""
+    given: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2_500, 4_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 500)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *what: given.append(what))
+    return given
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_what_a_gpu_borrows_from_the_machine_does_not_count_as_its_memory(
+    device: str, fractions: list[tuple[float, int]]
+) -> None:
+    """On Windows the driver does so instead of refusing, and a step takes many times as long."""
+    with probe._own_memory_of_gpu(torch.device(device)):
+        assert fractions == [(0.75, 0)]
+    assert fractions == [(0.75, 0), (1.0, 0)]
+
+
 def test_a_gpu_that_bears_one_step_and_not_the_next_bears_a_smaller_batch(
-    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fractions: list[tuple[float, int]]
 ) -> None:
     """The optimizer has a state from the first update on: 32 patches fit beside the network alone, 8 beside all of it."""
     job, seen = job_of(make_data(test=0), tmp_path, FREE), []
@@ -155,6 +176,7 @@ def test_a_gpu_that_bears_one_step_and_not_the_next_bears_a_smaller_batch(
     def take(_: object, state: State, batches: list[Batch]) -> None:
         has_state = bool(seen) and seen[-1][1] is state
         seen.append((len(batches[0].names), state))
+        assert fractions == [(0.75, 0)]
         if seen[-1][0] > (8 if has_state else 32):
             raise torch.OutOfMemoryError
 
@@ -162,6 +184,24 @@ def test_a_gpu_that_bears_one_step_and_not_the_next_bears_a_smaller_batch(
     assert job.plan.batch_size == 32
     assert probe._fit_cuda(job) == 8
     assert [size for size, _ in seen] == [32, 32, 16, 16, 8, 8]
+    assert fractions[1:] == [(1.0, 0)]
+
+
+@pytest.mark.usefixtures("fractions")
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"])
+def test_libraries_that_find_no_memory_make_the_batch_smaller_too(
+    words: str, make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(_: object, __: State, batches: list[Batch]) -> None:
+        if len(batches[0].names) > 8:
+            raise RuntimeError(words)
+
+    job = job_of(make_data(test=0), tmp_path, FREE)
+    monkeypatch.setattr(probe, "_take", take)
+    assert probe._fit_cuda(job) == 8
+    words = "another error"
+    with pytest.raises(RuntimeError, match="another error"):
+        probe._fit_cuda(job)
 
 
 @pytest.mark.parametrize("batch", [FREE, "TRAIN.BATCH_SIZE=4"])

@@ -140,3 +140,19 @@ def test_an_image_for_which_there_is_memory_is_one_tile(
     assert found.max_tile_voxels is not None
     assert found.max_tile_voxels >= padded
     assert found.batch_size == 1
+
+
+@pytest.mark.parametrize(("device", "limited"), [("cpu", False), ("cuda", True)])
+def test_no_tile_is_larger_than_convolutions_on_gpus_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, limited: bool
+) -> None:
+    """A GPU of 140 GB has memory for a tile of 200 million voxels, whose largest layer has more numbers than 32 bits count."""
+    write_image(tmp_path / "a.tif", np.zeros((53, 61), np.uint8), "YX")
+    image, plan = open_image(tmp_path / "a.tif", ndim=2), network_plan(**DEEP)
+    monkeypatch.setattr(tuning, "peak_bytes", lambda *_: None)
+    monkeypatch.setattr(tuning, "_budget", lambda *_: 10**13)
+    statistics = compute_statistics(image, plan.config.data.normalization)
+    found = tuning._fit_memory(Predictor(plan, Undecided()), image, statistics, torch.device(device)).inference
+    assert plan.model.feature_maps is not None
+    assert found.max_tile_voxels is not None
+    assert (2 * plan.model.feature_maps[0] * found.max_tile_voxels < 2**31) is limited

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from crista.cli import options
 from crista.cli.inspection import load_settings, tell
 from crista.cli.progress import listener
 from crista.cli.screen import Screen, one_line
+from crista.images.wording import command_line
 
 if TYPE_CHECKING:
     from crista.config.root import Config
@@ -72,7 +72,7 @@ def check(
     elif any(finding.problem.fix for finding in found.findings):
         words = [str(word) for word in (source, labels) if word is not None]
         changes = [word for change in override or () for word in ("--set", change)]
-        screen.line(f"to mend what can be: {shlex.join(['crista', 'check', *words, *changes])} --fix NEW_FOLDER")
+        screen.line(f"to mend what can be: {command_line(['crista', 'check', *words, *changes])} --fix NEW_FOLDER")
     if found.problems and not mended:
         raise typer.Exit(1)
 
@@ -133,7 +133,7 @@ def _show_fix(screen: Screen, done: FixReport, with_page: bool) -> None:
         _show_findings(screen, done.after)
     if with_page:
         _write_page(screen, done.after, done.folder / "check.html")
-    screen.line(f"next: crista check {shlex.quote(str(done.config))}")
+    screen.line(f"next: {command_line(['crista', 'check', str(done.config)])}")
 
 
 def _write_page(screen: Screen, found: DatasetReport, path: Path) -> None:

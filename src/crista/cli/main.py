@@ -28,8 +28,10 @@ USERS_ERRNO = {
     *(errno.EFBIG, errno.ENAMETOOLONG, errno.ESTALE),
 }
 """Failures of the file system that are no fault of the program."""
-NO_MEMORY = re.compile(r"can't allocate memory|bad[_ ]alloc|[Ff]ailed to allocate memory")
-"""What PyTorch, OpenVINO and ONNX Runtime say on a processor: errors of no kind of their own."""
+NO_MEMORY = re.compile(r"can't allocate memory|not enough memory: you|out of memory|bad[_ ]alloc|[Ff]ailed to allocate memory")
+"""What PyTorch (on Windows and on an Apple GPU in other words), OpenVINO and ONNX Runtime say: errors of no kind of their own."""
+LONG_PATH = 240
+"""Characters from which on a file that Windows does not find may have too long a path."""
 LAUNCHER_FLAGS = ("--world_size", "--local_rank", "--dist_url", "--dist_backend", "--dist_on_itp")
 """Flags of BiaPy for several processes."""
 SPINS = "10000"
@@ -131,19 +133,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain_machine(error: Exception) -> str:
     """Words for a full disk, missing rights, or a full memory; empty for anything else."""
     if isinstance(error, OSError) and error.errno in USERS_ERRNO:
-        where = f"{error.filename}: " if error.filename else ""
+        named = error.filename2 or error.filename  # a file is written aside and renamed: to the second
+        where = f"{named}: " if named else ""
         small = " (disks formatted as FAT32 hold files of up to 4 GB)" if error.errno == errno.EFBIG else ""
-        return f"{where}{error.strerror}\n    -> check the folder, its rights, and the room on the disk{small}"
+        busy = "close the programs that have it open (Excel, Fiji, a preview); or " if _may_be_open(error) else ""
+        return f"{where}{error.strerror}\n    -> {busy}check the folder, its rights, and the room on the disk{small}"
+    if isinstance(error, FileNotFoundError) and sys.platform == "win32" and len(str(error.filename)) > LONG_PATH:
+        what = f"{error.filename}: the path has {len(str(error.filename))} characters, and Windows takes 260 as a rule"
+        return f"{what}\n    -> put results and images in folders with shorter names (--result_dir C:\\results)"
     if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):  # NumPy keeps why to itself
         return f"an array could not be written whole ({error})\n    -> check the room on the disk of the results"
-    on_gpu = type(error).__name__ == "OutOfMemoryError"
-    if isinstance(error, MemoryError) or on_gpu or _has_no_memory(error):
+    on_gpu = type(error).__name__ == "OutOfMemoryError" or str(error).startswith(("CUDA", "MPS"))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _has_no_memory(error):
         what = str(error).partition("\n")[0] or "no more memory"
         # Tiles on a GPU go by what is free there.
         to_predict = "the processor (SYSTEM.DEVICE: cpu)" if on_gpu else "TEST.MAX_MEMORY"
         step = f"lower TRAIN.BATCH_SIZE or DATA.PATCH_SIZE to train, {to_predict} to predict, or close other programs"
         return f"the memory is full: {what}\n    -> {step}"
     return ""
+
+
+def _may_be_open(error: OSError) -> bool:
+    """Whether another program may be in the way: Windows replaces and removes no file that is open."""
+    return sys.platform == "win32" and isinstance(error, PermissionError)
 
 
 def _has_no_memory(error: Exception) -> bool:

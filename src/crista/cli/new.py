@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Make a configuration; without flags in a terminal it asks."""
+    from crista.images.wording import command_line
     from crista.workflow.new import Folders
     from crista.workflow.new import new as write_new
 
@@ -52,9 +52,9 @@ def new(
     screen.line(f"written: {written}", "green")
     if not any(vars(folders).values()):
         screen.line("fill in the folders: every /path/to/… in it stands for one of yours")
-    file = shlex.quote(str(written))
-    screen.line(f"next: crista check {file}")
-    screen.line(f"then: crista --config {file} --result_dir crista_results --name {shlex.quote(written.stem)}")
+    then = ["crista", "--config", str(written), "--result_dir", "crista_results", "--name", written.stem]
+    screen.line(f"next: {command_line(['crista', 'check', str(written)])}")
+    screen.line(f"then: {command_line(then)}")
 
 
 def ask(path: Path | None, screen: Screen, *, force: bool) -> tuple[Path, Folders, int, int | Sequence[str]]:

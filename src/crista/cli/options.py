@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,7 +208,8 @@ def require_gpus(gpu: str | None, screen: Screen) -> None:
     if gpu is None:
         return
     if not machine_has_gpus():
-        screen.warn(f"--gpu {gpu}: this machine has no GPU, the processor is used")
+        apple = " with a number; Apple's is used if there is one (--set SYSTEM.DEVICE=cpu for the processor)"
+        screen.warn(f"--gpu {gpu}: this machine has no GPU{apple if sys.platform == 'darwin' else ', the processor is used'}")
         return
     import torch  # slow, and only after CUDA_VISIBLE_DEVICES is set
 

@@ -157,7 +157,7 @@ class Train(Section):
     """Measured on the validation patches at each epoch; both names mean intersection over union."""
 
     amp: bool | None = None
-    """Mixed precision. Left out: on a GPU, and in bfloat16 on a processor with instructions for it (AVX512-BF16, AMX)."""
+    """Mixed precision. Left out: on a GPU with tensor cores, and on a processor with bfloat16 (AVX512-BF16, AMX)."""
 
     verbose: bool = False
     """Accepted; log.txt always holds every line."""

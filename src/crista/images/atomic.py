@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from crista.images.open_files import FILES
+
 LONGEST_STEM = 200
 """Bytes of the name of a file, without its extension, that its hidden name repeats."""
+
+WAITS = (0.0, 0.1, 0.3, 0.6, 1.0)
+"""Seconds before a file that is open somewhere is tried again, on Windows."""
 
 
 @contextmanager
@@ -28,9 +35,25 @@ def aside(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{beginning}.{uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield part
-        part.replace(path)
+        _rename(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(PermissionError):  # on Windows, if who failed to write it has it open: the failure is what is to be told
+            part.unlink(missing_ok=True)
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Give `part` the name `path`, in place of what is there.
+
+    Windows refuses that while either is open: what this process keeps open is closed, and scanners of viruses are waited for.
+    """
+    for wait in WAITS if sys.platform == "win32" else ():
+        try:
+            part.replace(path)
+            return
+        except PermissionError:
+            FILES.close()
+            time.sleep(wait)
+    part.replace(path)
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -54,7 +77,7 @@ def write_first(path: Path, content: str) -> None:
         with suppress(OSError):
             os.link(own, path)
         if read_json(path) is None:
-            own.replace(path)
+            _rename(own, path)
     finally:
         own.unlink(missing_ok=True)
 
@@ -94,8 +117,8 @@ def publish_folder(part: Path, path: Path) -> None:
     if not part.is_dir():
         raise FileNotFoundError(f"{part} does not exist: nothing to publish as {path}")
     if path.is_symlink() or path.exists():
-        path.replace(old)
-    part.replace(path)
+        _rename(path, old)
+    _rename(part, path)
     remove_folder(old)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+from crista.images.listing import is_of_file_manager
+
 WHOLE_BYTES = 2**30
 """Larger files are known by their size, their time of change, their first and their last bytes: reading them whole at each start
 would take seconds to minutes."""
@@ -14,7 +16,10 @@ PIECE_BYTES = 2**20
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or every file of a store (Zarr, N5) in order, also of arrays that are links to folders elsewhere."""
+    """The file itself, or every file of a store (Zarr, N5) in order, also of arrays that are links to folders elsewhere.
+
+    Not what a file manager leaves in it: a look at the folder is no change of the data.
+    """
     return sorted(file for file in _iter_files(path) if file.is_file()) if path.is_dir() else [path]
 
 
@@ -22,7 +27,7 @@ def _iter_files(path: Path, seen: set[str] | None = None) -> Iterator[Path]:
     """Everything below `path` but folders; what links lead to once, for they may lead in a circle."""
     seen = {os.path.realpath(path)} if seen is None else seen
     for inside, folders, names in os.walk(path):
-        yield from (Path(inside) / name for name in names)
+        yield from (Path(inside) / name for name in names if not is_of_file_manager(name))
         for folder in (Path(inside) / name for name in folders):
             if folder.is_symlink() and (real := os.path.realpath(folder)) not in seen:
                 seen.add(real)

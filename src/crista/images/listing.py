@@ -40,6 +40,11 @@ def is_hidden(path: Path) -> bool:
     return name.startswith((".", "thumbs.db:")) or name in SYSTEM_FILES or name.endswith(":zone.identifier")
 
 
+def is_of_file_manager(name: str) -> bool:
+    """Whether Finder or Explorer leaves a file of this name in a folder that it shows; hidden files of a Zarr store are none."""
+    return name.startswith("._") or name.lower() == ".ds_store" or name.lower() in SYSTEM_FILES
+
+
 def is_store(path: Path) -> bool:
     """Whether the folder is one Zarr or N5 store: by its suffix, or by the metadata in it."""
     if not _is_folder(path):
@@ -118,7 +123,9 @@ def _is_named_like_an_image(path: Path) -> bool:
 def _missing(folder: Path) -> Problem:
     if folder.is_symlink():
         return Problem(str(folder), f"is a link to {folder.readlink()}, which does not exist", "mend the link")
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    parent = next((parent for parent in folder.absolute().parents if parent.exists()), None)
+    if parent is None:
+        return Problem(str(folder), f"does not exist: there is no {folder.absolute().anchor} here", "connect that drive")
     if not parent.is_dir():
         return Problem(str(folder), f"does not exist: {parent} is a file, not a folder", "correct the path")
     wanted = folder.absolute().relative_to(parent).parts[0]

@@ -87,7 +87,7 @@ def _require_tensorstore(path: Path) -> Any:
         import tensorstore
     except ImportError:
         what = "an N5 store, and the library that reads N5 is not installed"
-        raise read_error(path, what, "pip install 'crista[n5]' (tensorstore), or convert it to OME-Zarr") from None
+        raise read_error(path, what, 'pip install "crista[n5]" (tensorstore), or convert it to OME-Zarr') from None
     return tensorstore
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 LISTED = 10
+
+SPECIAL = frozenset(" \t&|<>^();,%'[]{}\"")
+"""Signs that mean something to the shells of Windows outside of double quotes."""
 
 LEFT_OUT = "image and label are left out"
 """What the fix does about files that cannot be used."""
@@ -43,3 +48,11 @@ def show_shape(shape: Sequence[int]) -> str:
 def plural(count: int, word: str) -> str:
     """``1 channel``, ``3 channels``."""
     return f"{count} {word}{'s' if count != 1 else ''}"
+
+
+def command_line(words: Sequence[str]) -> str:
+    """Words as they are typed: the shells of Windows know double quotes, cmd no single ones, and a backslash needs none."""
+    if sys.platform != "win32":
+        return shlex.join(words)
+    quoted = ('"' + word.replace('"', '\\"') + '"' for word in words)
+    return " ".join(q if not word or set(word) & SPECIAL else word for word, q in zip(words, quoted, strict=True))

@@ -30,7 +30,7 @@ class Engine(Protocol):
         ...
 
     def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
-        """Scores (N, L, [Z,] Y, X), float32, where they were computed: those of a GPU stay there."""
+        """Scores (N, L, [Z,] Y, X), float32, where they were computed: those of a CUDA GPU stay there."""
         ...
 
     def __call__(self, images: NDArray[np.float32]) -> Scores:

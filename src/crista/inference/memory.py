@@ -82,6 +82,12 @@ def estimated_bytes_per_voxel(model: Model, num_channels: int, num_logits: int) 
     return 4 * (10 * channels + num_channels + 3 * num_logits)
 
 
+def most_voxels_on_gpu(model: Model) -> int:
+    """Voxels of a tile up to which 32 bits count the numbers of the largest layer, the skip connection joined to the upsampled
+    features: PyTorch's convolutions on GPUs refuse more, or take far more memory for it."""
+    return (2**31 - 1) // (2 * (model.feature_maps or (16,))[0])
+
+
 def pipeline_bytes_per_voxel(num_channels: int, num_logits: int, ahead: int) -> int:
     """Bytes per voxel of the tiles that are read ahead, and of the scores that are not yet labels, `ahead` of each."""
     return 4 * ((ahead + 2) * num_channels + (ahead + 1) * num_logits)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from crista.images.atomic import atomic_write, read_json
+from crista.images.digest import files_of
 from crista.images.image import Image, ImagePair
 from crista.plan.plan import InferencePlan, Plan
 
@@ -133,6 +134,6 @@ def state_of_image(image: Image) -> tuple[Any, ...]:
 
 def state_of(path: Path) -> tuple[str, int, int, int]:
     """Path, number of files (a Zarr folder has many), bytes, and time of the last change."""
-    stats = [file.stat() for file in (path.rglob("*") if path.is_dir() else [path]) if not file.is_dir()]
+    stats = [file.stat() for file in files_of(path)]
     changed = max((stat.st_mtime_ns for stat in stats), default=0)
     return str(path), len(stats), sum(stat.st_size for stat in stats), changed

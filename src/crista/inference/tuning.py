@@ -29,6 +29,7 @@ from crista.inference.memory import (
     bytes_for_tiles,
     bytes_for_whole_image,
     estimated_bytes_per_voxel,
+    most_voxels_on_gpu,
     peak_bytes,
     pipeline_bytes_per_voxel,
     rounded_up,
@@ -154,6 +155,7 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
     per_voxel = network + pipeline_bytes_per_voxel(channels, logits, AHEAD)
     budget = _budget(plan, device)
     most = max(prod(predictor.multiple), int(budget / per_voxel))
+    most = most if device.type == "cpu" else min(most, most_voxels_on_gpu(plan.model))
     how = "measured" if measured else "estimated"
     reason = f"a tile takes {per_voxel} bytes per voxel ({how}), {budget / 1e6:.0f} MB are left for it"
     reason += "" if device.type == "cuda" else f" of TEST.MAX_MEMORY {_max_memory(plan):g} GB"
@@ -169,6 +171,7 @@ def _fit_memory(predictor: Predictor, largest: Image, statistics: ImageStatistic
 
 def _budget(plan: Plan, device: torch.device) -> int:
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # what a training before it held, which counts as used
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * GPU_SHARE) // max(1, ceil(_processes_here(plan) / max(1, torch.cuda.device_count())))
     return bytes_for_tiles(_max_memory(plan), _processes_here(plan))

@@ -35,7 +35,7 @@ def turn_at(path: Path, is_there: Callable[[], bool]) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        mark.unlink(missing_ok=True)
+        _remove(mark)
 
 
 def _wait_for(mark: Path, is_there: Callable[[], bool]) -> bool:
@@ -53,12 +53,17 @@ def _wait_for(mark: Path, is_there: Callable[[], bool]) -> bool:
             changed = _changed(mark)
             seen, since = (seen, since) if changed == seen else (changed, time.monotonic())
             if _is_dead(mark) or time.monotonic() - since > GONE_SECONDS:
-                mark.unlink(missing_ok=True)
-                continue
+                _remove(mark)
             time.sleep(LOOK_SECONDS)
         except OSError:
             return False
     return False
+
+
+def _remove(mark: Path) -> None:
+    """On Windows it stays for now if another process looks at it just then; one that nobody shows any more is old in a while."""
+    with suppress(PermissionError):
+        mark.unlink(missing_ok=True)
 
 
 def _own_text(pid: int) -> bytes:

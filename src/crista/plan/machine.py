@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -17,15 +18,23 @@ def resident_bytes() -> int:
 
 def free_bytes() -> int:
     """Bytes that this process could still get: the least of what machine, control group and address space leave."""
-    free = [sys.maxsize]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        free.append(_kilobytes(meminfo.read_text(), "MemAvailable"))
+    free = [_available_bytes()]
     free += [limit - used for limit, used in _cgroup_limits()]
     limit = address_limit()
     if limit is not None:
         free.append(limit - status_bytes("VmSize"))
     return max(0, min(free))
+
+
+def _available_bytes() -> int:
+    """Bytes that the machine has to give without swapping; without limit where nobody says."""
+    if MEMINFO.is_file():
+        return _kilobytes(MEMINFO.read_text(), "MemAvailable")
+    with suppress(ImportError):
+        import psutil  # installed on Windows and macOS
+
+        return int(psutil.virtual_memory().available)
+    return sys.maxsize
 
 
 def address_limit() -> int | None:

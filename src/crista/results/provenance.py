@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,6 +30,7 @@ PACKAGES = (
     "onnxruntime",
 )
 HASHED_BYTES = 1_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def describe_input(path: Path) -> InputFile:
     facts = file.stat()
     with Path(file if file.is_file() else os.devnull).open("rb") as stream:
         digest = hashlib.sha1(stream.read(HASHED_BYTES), usedforsecurity=False).hexdigest()
-    return InputFile(str(path), facts.st_size, _iso(datetime.fromtimestamp(facts.st_mtime, UTC)), digest)
+    modified = EPOCH + timedelta(seconds=facts.st_mtime)  # Windows makes no date of a time before it, which some files have
+    return InputFile(str(path), facts.st_size, _iso(modified), digest)
 
 
 def _metadata_file(folder: Path) -> Path:

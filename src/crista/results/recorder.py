@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
-from crista.plan.events import EpochFinished, Event, TrainingStarted
+from crista.plan.events import EpochFinished, Event, TrainingStarted, Warned
 from crista.results.charts import draw_charts
 from crista.results.run_folder import RunFolder
 from crista.results.tensorboard import ScalarLog
 from crista.results.train_log import TrainLog
 from crista.training.selection import best_epoch, scores
+
+OPEN_ELSEWHERE = (
+    "{}, or a chart in {}, is open in another program (Excel, say), so that nothing can be written there; the training goes on, "
+    "and what is missing follows once it is closed"
+)
 
 
 def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Event]:
@@ -21,6 +28,7 @@ def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Even
     """
     log = TrainLog(folder.train_log)
     scalars: ScalarLog | None = None
+    is_open = is_told = False
     charts = _Charts(folder)
     try:
         for event in events:
@@ -28,16 +36,32 @@ def record_training(events: Iterable[Event], folder: RunFolder) -> Iterator[Even
                 log = TrainLog(folder.train_log, event.history)
                 scalars = ScalarLog(folder.tensorboard, last_epoch=len(event.history))
             elif isinstance(event, EpochFinished):
-                log.append(event.epoch, event.metrics)
+                is_open = not _written(partial(log.append, event.epoch, event.metrics))
                 if scalars is not None:
                     scalars.write(event.epoch, event.metrics)
-                charts.draw(log.rows)
+                is_open |= not _written(partial(charts.draw, log.rows))
+                if is_open and not is_told:
+                    yield Warned(OPEN_ELSEWHERE.format(folder.train_log, folder.charts))
+                is_told |= is_open
             yield event
     finally:
         if scalars is not None:
             scalars.close()
+        if is_open:
+            _written(log.write)
         if log.rows:
-            draw_training(log.rows, folder)
+            _written(partial(draw_training, log.rows, folder))
+
+
+def _written(write: Callable[[], object]) -> bool:
+    """Whether `write` did: Windows lets nobody replace a file that another program has open, and a training goes on without."""
+    try:
+        write()
+    except PermissionError:
+        if sys.platform != "win32":
+            raise
+        return False
+    return True
 
 
 def draw_training(rows: Sequence[Mapping[str, float]], folder: RunFolder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from crista.geometry.spacing import common_spacing
 from crista.images.image import ImagePair
-from crista.images.wording import plural
+from crista.images.wording import command_line, plural
 from crista.inference.record import ImageRecord
 from crista.metrics import (
     ABSENT_CLASS_RULE,
@@ -149,7 +148,7 @@ def class_colours(names: Sequence[str], confusion: NDArray[np.int64] | None) -> 
 def _facts(plan: Plan, run: Circumstances) -> dict[str, str]:
     return {
         "finished": f"{datetime.now().astimezone():%Y-%m-%d %H:%M}",
-        "command": shlex.join(sys.argv),
+        "command": command_line(sys.argv),
         "seed": str(plan.config.system.seed),
         "device": run.device,
     }

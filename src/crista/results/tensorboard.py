@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 
@@ -23,7 +24,8 @@ class ScalarLog:
         folder.mkdir(parents=True, exist_ok=True)
         if last_epoch == 0:
             for stale in folder.glob("events.out.tfevents.*"):
-                stale.unlink()
+                with suppress(PermissionError):  # on Windows, while TensorBoard shows it
+                    stale.unlink()
         purge_step = last_epoch + 1 if last_epoch else None
         # The name of an event file has seconds only; the suffix keeps a quick restart from overwriting the file before it.
         suffix = f".{last_epoch:06d}"

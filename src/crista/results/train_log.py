@@ -28,14 +28,15 @@ class TrainLog:
         self.path = path
         self.rows = list(rows)
         if rows:
-            self._write()
+            self.write()
 
     def append(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Add the row of `epoch`, in place of it and later ones after a training went back, and write the file."""
         self.rows = [*(row for row in self.rows if row["epoch"] < epoch), {"epoch": epoch, **metrics}]
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write the file."""
         write_rows(self.path, self.rows, format_number)
 
 

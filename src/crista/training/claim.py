@@ -27,7 +27,8 @@ class Claim:
             yield
         finally:
             if self._is_own():
-                self._file.unlink(missing_ok=True)
+                with suppress(PermissionError):  # on Windows, while another training looks at it; without one it says nothing
+                    self._file.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise TrainingError if another training has begun here since."""

@@ -25,7 +25,7 @@ from crista.metrics.confusion import compute_confusion
 from crista.metrics.overlap import recall
 from crista.models import build_model
 from crista.models.initialization import shift_logits
-from crista.models.placement import to_layout
+from crista.models.placement import to_device, to_layout
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import iter_batches
 from crista.patches.placing import GridPlacer
@@ -168,7 +168,7 @@ def _look(job: TrainingJob, model: nn.Module, samples: PatchSamples) -> tuple[Lo
     voxels = sum(map(len, batches)) * int(np.prod(job.plan.patch_size))
     step = max(1, ceil(voxels / MOST_PIXELS))
     for batch in iter_batches(samples, batches, epoch=0, num_threads=job.num_threads, prepare=preparation(job)):
-        scores = model(batch.images.to(job.device)).float().movedim(1, -1).flatten(0, -2)[::step]
+        scores = model(to_device(batch.images, job.device)).float().movedim(1, -1).flatten(0, -2)[::step]
         if scores.shape[1] == 1:
             scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
         logits.append(scores.cpu().numpy().astype(np.float64))

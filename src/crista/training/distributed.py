@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,14 +41,15 @@ class Processes:
 
 
 def join_processes(device: torch.device) -> Processes:
-    """Join the peers named by torchrun's environment (NCCL on GPUs, gloo on CPUs); alone if there are none."""
+    """Join the peers named by torchrun's environment (NCCL on GPUs where it is, else gloo); alone if there are none."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1 or "RANK" not in os.environ:
         return Processes()
     # a first layer of one channel has the same strides in both layouts; it is a few numbers
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+        nccl = device.type == "cuda" and dist.is_nccl_available()  # not on Windows
+        dist.init_process_group("nccl" if nccl else "gloo", timeout=LONGEST_WAIT)
     return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
 
@@ -126,9 +128,9 @@ def _find_device(wanted: str | None) -> tuple[torch.device, str]:
         if torch.cuda.is_available():
             device = torch.device("cuda", local % torch.cuda.device_count())
             return device, f"device: {torch.cuda.get_device_name(device)} (use --gpu or SYSTEM.DEVICE to choose another)"
-        if torch.backends.mps.is_available():
+        if torch.backends.mps.is_available() and "LOCAL_RANK" not in os.environ:  # PyTorch cannot join processes on it
             return torch.device("mps"), "device: Apple GPU (use SYSTEM.DEVICE: cpu to choose the processor)"
-        return torch.device("cpu"), f"device: CPU, {torch.get_num_threads()} threads (no GPU found)"
+        return torch.device("cpu"), f"device: CPU, {torch.get_num_threads()} threads ({_why_no_gpu()})"
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
@@ -141,6 +143,13 @@ def _find_device(wanted: str | None) -> tuple[torch.device, str]:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise _refusal(wanted, "was asked for, but there is no Apple GPU here")
     return device, f"device: {device}"
+
+
+def _why_no_gpu() -> str:
+    """That there is none, or that this PyTorch cannot use it: pip's usual one for Windows is built without support for GPUs."""
+    if torch.version.cuda or torch.version.hip or shutil.which("nvidia-smi") is None:
+        return "no GPU found"
+    return "there is an NVIDIA driver, but this PyTorch was built without support for GPUs: see pytorch.org/get-started/locally"
 
 
 def _refusal(wanted: str, what: str) -> ConfigError:

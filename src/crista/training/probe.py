@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import inf, prod
@@ -21,7 +22,7 @@ from crista.images.fingerprint import Fingerprint
 from crista.images.wording import plural
 from crista.losses import build_loss
 from crista.models import build_model
-from crista.models.placement import memory_layout, to_layout
+from crista.models.placement import memory_layout, to_device, to_layout
 from crista.patches.loader import Batch, full_batches, iter_batches, shuffled_order
 from crista.plan.alternatives import changes_of, plans_by_effort, steps_of_epochs, wanted_steps
 from crista.plan.budget import divide_time
@@ -125,7 +126,9 @@ def _time_noise(plan: Plan, device: torch.device, seconds: float) -> float:
                 taken, voxels, timed = untrained.step_seconds(part), _voxels_of_a_batch(part), part
         else:
             taken = untrained.step_seconds(plan)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not _is_of_memory(error):
+            raise
         torch.cuda.empty_cache()
         return float("inf")
     return max(taken / voxels * _voxels_of_a_batch(plan), 1e-6)
@@ -367,13 +370,28 @@ def _activation_bytes(job: TrainingJob, size: int) -> int:
 def _fit_cuda(job: TrainingJob) -> int:
     """The largest halving of the batch with which a real step fits into the GPU."""
     size = job.plan.batch_size
-    while size >= _fewest_patches(job.plan):
-        fits = _bears_steps(job, size)
-        torch.cuda.empty_cache()
-        if fits:
-            return size
-        size //= 2
+    torch.cuda.empty_cache()
+    with _own_memory_of_gpu(job.device):
+        while size >= _fewest_patches(job.plan):
+            fits = _bears_steps(job, size)
+            torch.cuda.empty_cache()
+            if fits:
+                return size
+            size //= 2
     return 0
+
+
+@contextmanager
+def _own_memory_of_gpu(device: torch.device) -> Iterator[None]:
+    """While it lasts more than what is free on the GPU is refused: on Windows its driver would take memory of the machine, which
+    never runs out and makes a step many times slower."""
+    index = device.index if device.index is not None else torch.cuda.current_device()
+    free, total = torch.cuda.mem_get_info(index)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (free + torch.cuda.memory_reserved(index)) / total), index)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
 
 
 def _bears_steps(job: TrainingJob, size: int) -> bool:
@@ -385,15 +403,22 @@ def _bears_steps(job: TrainingJob, size: int) -> bool:
         held = deepcopy((state.model.state_dict(), state.optimizer.state_dict()))  # as by the guards, to go back to
         _take(job, state, [_noise(job.plan, size, job.device)])  # the first one is made before the optimizer has a state
         del held
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not _is_of_memory(error):
+            raise
         return False
     return True
+
+
+def _is_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU has no memory left; what PyTorch does not allocate itself (cuDNN, kernels) says so in other words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in ("out of memory", "ALLOC_FAILED"))
 
 
 def _noise(plan: Plan, size: int, device: torch.device) -> Batch:
     """A batch of random pixels and classes."""
     images = torch.randn(size, *plan.patch_size, plan.num_channels, device=device).movedim(-1, 1)
-    images = images.contiguous(memory_format=memory_layout(plan.ndim))
+    images = images.contiguous(memory_format=memory_layout(plan.ndim, device))
     targets = torch.randint(0, plan.classes.num_classes, (size, *plan.patch_size), dtype=torch.uint8, device=device)
     return Batch(images, targets, ("noise",) * size)
 
@@ -427,7 +452,7 @@ def _time_steps(job: TrainingJob) -> tuple[float, float]:
             break
     state.model.eval()
     with torch.inference_mode():
-        images = batch.images.to(job.device)
+        images = to_device(batch.images, job.device)
         started = time.perf_counter()
         state.model(images).sum().item()
     return accumulated * median(times[1:] or times), time.perf_counter() - started

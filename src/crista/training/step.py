@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from crista.models.placement import to_device
 from crista.patches.loader import Batch
 from crista.training.finite import FiniteWatch, refuse_explosion, updates_to_watch
 from crista.training.state import State, TrainingJob
@@ -54,8 +55,7 @@ class Steps:
 
     def _accumulate(self, batch: Batch, parts: int) -> torch.Tensor:
         """Add the gradient of one of `parts` batches of a step; returns its part of the loss."""
-        images = batch.images.to(self._job.device, non_blocking=True)
-        targets = batch.targets.to(self._job.device, non_blocking=True)
+        images, targets = to_device(batch.images, self._job.device), to_device(batch.targets, self._job.device)
         with self._state.precision.autocast():
             logits = self._state.network(images)
         loss: torch.Tensor = self._state.loss(logits.float(), targets) / parts

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from crista.models.placement import to_device
 from crista.patches.dataset import PatchSamples
 from crista.patches.loader import Prepare, as_it_is, iter_batches, uniform_batches
 from crista.plan.plan import Classes
@@ -61,8 +62,8 @@ def validate(
     share = patches.batches[processes.rank :: processes.world_size]
     threads, prepare = patches.num_threads, patches.prepare
     for batch in iter_batches(patches.samples, share, epoch=0, num_threads=threads, prepare=prepare):
-        logits = model(batch.images.to(device, non_blocking=True)).float()
-        targets = batch.targets.to(device, non_blocking=True)
+        logits = model(to_device(batch.images, device)).float()
+        targets = to_device(batch.targets, device)
         tally.add(loss(logits, targets), logits, targets, weight=len(batch.names))
     total, count, confusion = tally.read()
     values = sum_over_processes(np.concatenate([[total, count], confusion.ravel()]), processes, device)

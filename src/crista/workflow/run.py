@@ -60,6 +60,7 @@ from crista.workflow.alone import predict_alone
 from crista.workflow.annotated_share import warn_of_few_annotated
 from crista.workflow.check import check, check_validation
 from crista.workflow.clipped_images import warn_of_clipped_images
+from crista.workflow.device import trusted_device
 from crista.workflow.engine import choose_predictor, known_int8_model, make_int8_model
 from crista.workflow.known_images import training_files, warn_of_known_images, warn_of_learnt_images, warn_of_other_split
 from crista.workflow.object_size import warn_of_object_size
@@ -106,6 +107,8 @@ def _run(request: Request, device: torch.device, processes: Processes, why_devic
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
     report.raise_if_problems()
+    request, device = yield from trusted_device(request, device, report, trained)
+    config = request.config
     data_key = _data_key(config, folder, report) if config.train.enable else ""
     if config.train.enable:
         assert report.fingerprint is not None

@@ -16,6 +16,6 @@ def import_dask(name: str) -> ModuleType:
         problem = Problem(
             "SYSTEM.CLUSTER",
             f"work is to be shared among processes, and the package {error.name} for it is not installed",
-            "install it: pip install 'crista[cluster]' (SHARD and torchrun need nothing)",
+            'install it: pip install "crista[cluster]" (SHARD and torchrun need nothing)',
         )
         raise ConfigError("with the workers", [problem]) from error

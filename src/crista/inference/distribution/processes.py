@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crista.errors import ClusterError
 from crista.inference.distribution.call import THREADS_OF
@@ -75,13 +76,20 @@ def worker_processes(scheduler: str, count: int, threads: int) -> Iterator[Worke
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,
+                **_deaf_to_ctrl_c(),
             )
         processes = WorkerProcesses(program, log)
         try:
             yield processes
         finally:
             processes.end()
+
+
+def _deaf_to_ctrl_c() -> dict[str, Any]:
+    """Settings of a program that a Ctrl-C in this terminal does not reach."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
 
 
 def _path() -> str:

@@ -63,9 +63,8 @@ def check_installed(config: EngineConfig) -> None:
     missing = [package for package in config.packages if installed(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise EngineError(
-            f"{config.title} needs {', '.join(missing)}, which {verb} not installed: pip install 'crista[{config.extra}]'"
-        )
+        install = f'pip install "crista[{config.extra}]"'  # as all shells understand it; cmd knows no single quotes
+        raise EngineError(f"{config.title} needs {', '.join(missing)}, which {verb} not installed: {install}")
 
 
 @singledispatch

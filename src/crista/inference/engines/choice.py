@@ -144,7 +144,7 @@ class _Search:
         """What this job took before; PyTorch if the job is too small; else the fastest by measurement, now or earlier."""
         pytorch = self._trial.pytorch.name
         if not self._found:
-            why = "no other engine is installed; pip install 'crista[openvino]' makes processors about twice as fast"
+            why = 'no other engine is installed; pip install "crista[openvino]" makes processors about twice as fast'
             return self._settle(pytorch, why)
         before = _load_choice(self._file)
         if before in (pytorch, *self._found):

@@ -228,6 +228,6 @@ def _import_nncf() -> Any:
     try:
         nncf = import_nncf()
     except ImportError as error:
-        raise EngineError("NNCF, which makes 8-bit models, is not installed: pip install 'crista[int8]'") from error
+        raise EngineError('NNCF, which makes 8-bit models, is not installed: pip install "crista[int8]"') from error
     nncf.set_log_level(logging.ERROR)
     return nncf

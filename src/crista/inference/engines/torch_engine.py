@@ -37,7 +37,7 @@ class TorchEngine(ScoringEngine):
     name = "torch"
 
     def __init__(self, model: nn.Module, plan: Plan, device: torch.device, *, half: torch.dtype | None = None) -> None:
-        self._layout = memory_layout(plan.ndim)
+        self._layout = memory_layout(plan.ndim, device)
         self._model = to_layout(fold_batch_norm(model), device, plan.ndim)
         self._device = device
         self._half = half or (half_precision(device) if plan.amp is not False else None)
@@ -45,13 +45,15 @@ class TorchEngine(ScoringEngine):
 
     @torch.no_grad()
     def scores(self, images: NDArray[np.float32]) -> torch.Tensor:
-        """Scores of one batch, on the device."""
+        """Scores of one batch, on the device; from an Apple GPU they are fetched, as it serves one thread at a time, and another
+        one puts the scores together."""
         tensor = torch.from_numpy(as_input(images))
         sent = self._staging.send(tensor) if self._staging is not None else tensor.to(self._device)
         placed = sent.contiguous(memory_format=self._layout)
         with self._precision():
             logits = self._model(placed)
-        return scores_of(logits.float())
+        scores = scores_of(logits.float())
+        return scores.cpu() if self._device.type == "mps" else scores
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device.type, dtype=self._half) if self._half is not None else nullcontext()
