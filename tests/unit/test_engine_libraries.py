@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import crista
+from crista.inference.engines import int8
 
 IMPORTING = """
 import sys
@@ -35,3 +37,15 @@ def test_they_are_imported_nowhere_else() -> None:
     source = Path(crista.__file__).parent
     found = re.compile(r"^\s*(import|from) (openvino|nncf|onnxruntime)\b", re.MULTILINE)
     assert [path.name for path in source.rglob("*.py") if found.search(path.read_text(encoding="utf-8"))] == ["libraries.py"]
+
+
+def test_nncf_is_quiet_and_handlers_of_others_are_as_they_were() -> None:
+    """Pytest, for one, hands it the handler that shows what all programs log."""
+    pytest.importorskip("nncf")
+    log, handler = logging.getLogger("nncf"), logging.StreamHandler()
+    log.addHandler(handler)
+    try:
+        int8._import_nncf()
+        assert (log.level, handler.level) == (logging.ERROR, logging.NOTSET)
+    finally:
+        log.removeHandler(handler)

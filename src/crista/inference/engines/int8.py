@@ -229,5 +229,5 @@ def _import_nncf() -> Any:
         nncf = import_nncf()
     except ImportError as error:
         raise EngineError('NNCF, which makes 8-bit models, is not installed: pip install "crista[int8]"') from error
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function sets handlers too, which may be those of others
     return nncf
