@@ -162,7 +162,9 @@ def make_results_folder(result_dir: Path | None, screen: Screen) -> None:
     """Make the folder of the results, and say which it is if none was given; raises a `ConfigError` if it cannot be made."""
     if result_dir is None:
         screen.notice(f"results go to {DEFAULT_RESULTS.resolve()} (--result_dir chooses another folder)")
-    folder = result_dir or DEFAULT_RESULTS
+    from crista.images.listing import expand_home
+
+    folder = expand_home(result_dir or DEFAULT_RESULTS)  # the shell leaves the ~ of --result_dir=~/results
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

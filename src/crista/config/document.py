@@ -145,6 +145,8 @@ def read_mapping(tree: Mapping[str, Any]) -> tuple[Document, list[Problem]]:
 
 def read_overrides(overrides: Sequence[str]) -> tuple[Document, list[Problem]]:
     """Read ``TRAIN.EPOCHS=20``; the value is YAML. The last one of a key wins."""
+    if isinstance(overrides, str):  # a sequence of letters, to Python
+        raise TypeError(f"overrides takes a list of KEY=VALUE, here [{str(overrides)!r}], not one text")
     document, problems = Document(), []
     for override in overrides:
         key, equals, text = override.partition("=")

@@ -119,7 +119,7 @@ def evaluate_folders(
         for predicted, true in opened
         if predicted.spatial_shape != true.spatial_shape
     ]
-    given = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else ignore_index
+    given = () if ignore_index is None else np.ravel(ignore_index).tolist()  # whole numbers of NumPy too
     ignored = tuple(sorted({value for value in given if value >= 0}))
     codings, found = _decide_codings(opened, num_classes, ignored, str(labels))
     said = [problem for decision in found for problem in _in_own_words(decision.problems)]

@@ -12,7 +12,7 @@ from crista.config.new import new_config_text
 from crista.errors import ConfigError, DataError, Problem
 from crista.images.atomic import atomic_write
 from crista.images.check import DatasetReport, check_dataset
-from crista.images.listing import list_images
+from crista.images.listing import expand_home, list_images
 from crista.images.wording import plural
 from crista.workflow.check import check_names
 from crista.workflow.targets import obstacle
@@ -31,10 +31,10 @@ WORDS = {
 class Folders:
     """Where the images and labels of a job are; None for those it does without."""
 
-    train_images: Path | None = None
-    train_labels: Path | None = None
-    test_images: Path | None = None
-    test_labels: Path | None = None
+    train_images: Path | str | None = None
+    train_labels: Path | str | None = None
+    test_images: Path | str | None = None
+    test_labels: Path | str | None = None
 
 
 def new(
@@ -61,7 +61,7 @@ def new(
     DataError
         A folder is missing or without images, or the data cannot be used.
     """
-    path, folders = Path(path), folders or Folders()
+    path, folders = expand_home(path), folders or Folders()
     check_target(path, force=force)
     check_folders(folders)
     if ndim is None or classes is None:
@@ -100,7 +100,7 @@ def check_folders(folders: Folders) -> None:
     for name, folder in vars(folders).items():
         try:
             if folder is not None:
-                list_images(folder)
+                list_images(expand_home(folder))
         except DataError as error:
             problems.extend(error.problems)
         if folder is not None and name.endswith("labels") and getattr(folders, name.replace("labels", "images")) is None:

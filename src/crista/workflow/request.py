@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from crista.config.document import read_overrides
 from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
 from crista.config.overridden import overridden_text
 from crista.config.root import Config
+from crista.images.listing import expand_home
 from crista.plan.budget import MINUTES
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -62,13 +64,21 @@ class Request:
         object.__setattr__(self, "folder", folder)
 
 
+def as_path(name: str, value: Path | str) -> Path:
+    """`value` as a path, with the home folder for a ~. Raises a `TypeError` that says what `name` takes for anything else."""
+    if isinstance(value, str | os.PathLike):
+        return expand_home(os.fspath(value))
+    what = f"{name} takes the path of a file or a folder, not {type(value).__name__}"
+    raise TypeError(f"{what}: save arrays to files (numpy.save, tifffile.imwrite), put several into a folder, and give its path")
+
+
 def load_any(config: ConfigLike, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Load a configuration of any form; `overrides` are ``TRAIN.EPOCHS=20``."""
     if isinstance(config, Config):
         config = config.given()
     if isinstance(config, Mapping):
         return config_from_dict(config, overrides)
-    return load_config(Path(config), overrides)
+    return load_config(as_path("config", config), overrides)
 
 
 def request_run(
@@ -83,7 +93,7 @@ def request_run(
     loaded = load_any(config, overrides)
     default = Path(config).stem if isinstance(config, str | Path) else "crista"
     text = _with_changes(loaded.text, overrides)
-    return Request(loaded.config, Path(result_dir), name or default, run_id, text, loaded.notices)
+    return Request(loaded.config, as_path("result_dir", result_dir), name or default, run_id, text, loaded.notices)
 
 
 def _with_changes(text: str, overrides: Sequence[str]) -> str:
@@ -118,7 +128,7 @@ def request_automatic(
 
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
     """
-    images, labels = Path(images).absolute(), Path(labels).absolute()
+    images, labels = (as_path(name, path).absolute() for name, path in (("images", images), ("labels", labels)))
 
     def load(limit: float | None) -> tuple[LoadedConfig, dict[str, str]]:
         made = make_automatic_config(images, labels, minutes=limit, quality=quality)
@@ -134,7 +144,8 @@ def request_automatic(
             reasons["TRAIN.MAX_MINUTES"] = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
     text = _with_changes(overridden_text(loaded.text, overrides), overrides)
     own = _not_overridden(reasons, overrides)
-    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, own)
+    where = as_path("result_dir", result_dir)
+    return Request(loaded.config, where, name or _name_of(images), run_id, text, loaded.notices, own)
 
 
 def _not_overridden(reasons: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
@@ -145,7 +156,7 @@ def _not_overridden(reasons: Mapping[str, str], overrides: Sequence[str]) -> dic
 
 def start_changes(checkpoint: Path | str) -> tuple[str, ...]:
     """The changes of keys by which a training starts from the network of `checkpoint`."""
-    return "MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={json.dumps(str(Path(checkpoint).absolute()))}"
+    return "MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={json.dumps(str(as_path('start_from', checkpoint).absolute()))}"
 
 
 def _name_of(images: Path) -> str:
@@ -170,7 +181,7 @@ def request_prediction(
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
-    path = Path(checkpoint)
+    path, images = as_path("checkpoint", checkpoint), as_path("images", images)
     plan: Plan = load_checkpoint(path).plan
     tree = plan.config.given()
     tree.setdefault("TRAIN", {})["ENABLE"] = False
@@ -180,7 +191,7 @@ def request_prediction(
     test = tree.setdefault("DATA", {}).setdefault("TEST", {})
     test.update(PATH=str(images), LOAD_GT=labels is not None)
     if labels is not None:  # those count, wherever the labels of the training lay
-        test.update(GT_PATH=str(labels), INPUT_ZARR_MULTIPLE_DATA=False)
+        test.update(GT_PATH=str(as_path("labels", labels)), INPUT_ZARR_MULTIPLE_DATA=False)
     test.pop("USE_VAL_AS_TEST", None)
     for key in OF_THE_MACHINE:
         tree.get("SYSTEM", {}).pop(key, None)
@@ -193,7 +204,8 @@ def request_prediction(
         notices.append(kept_as_trained(idle))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
     text = _with_changes(overridden_text(loaded.text, overrides), overrides)
-    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, text, tuple(notices))
+    where = as_path("result_dir", result_dir)
+    return Request(loaded.config, where, name or f"{default}_prediction", run_id, text, tuple(notices))
 
 
 def kept_as_trained(keys: Sequence[str]) -> str:
