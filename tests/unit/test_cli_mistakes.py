@@ -13,6 +13,7 @@ from tests.conftest import MakeData, tiny_config
 
 import crista
 from crista.cli.main import main
+from crista.cli.note import note
 from crista.config.load import load_config
 from crista.errors import ConfigError, DataError
 from crista.images.write import write_image
@@ -264,3 +265,16 @@ def test_the_log_has_the_error_that_ends_a_run(tmp_path: Path) -> None:
     next(closed)
     closed.close()  # type: ignore[attr-defined]
     assert (tmp_path / "closed.txt").read_text().endswith(" a\n")
+
+
+def test_a_run_after_a_failure_has_a_log_of_its_own(tmp_path: Path) -> None:
+    """Who catches an error and tries again does so while Python still holds the first one."""
+    first = OSError("of the first try")
+    try:
+        raise first
+    except OSError:
+        list(record_log(iter([Said("second try")]), tmp_path / "log.txt"))
+        with note(lambda: "a note"):
+            pass
+    assert (tmp_path / "log.txt").read_text().endswith(" second try\n")
+    assert not hasattr(first, "__notes__")

@@ -14,7 +14,7 @@ from tests.jobs import job, predict_only, write_data
 
 import crista
 from crista.config.load import config_from_dict
-from crista.errors import ConfigError
+from crista.errors import CheckpointError, ConfigError, DataError
 from crista.plan.events import Event, Said
 from crista.results.run_folder import RunFolder
 from crista.workflow import run
@@ -46,7 +46,7 @@ def test_the_home_folder_is_found_in_every_path(home: Path) -> None:
     where = {"result_dir": "~/results"}
     made = request_automatic("~/data/train/x", "~/data/train/y", **where)
     assert made.config.data.train.path == str(home / "data/train/x")
-    assert made.folder.root == home / "results" / "data"
+    assert made.folder.result_dir == home / "results"
     (home / "job.yaml").write_text("TRAIN: {ENABLE: True}\n")
     assert request_run("~/job.yaml", **where).folder.root == request_training("~/job.yaml", **where).folder.root
     assert start_changes("~/best.pth")[1].endswith(f'"{home / "best.pth"}"')
@@ -100,6 +100,30 @@ def test_pixels_and_lists_of_files_are_no_path(tmp_path: Path, call: Callable[..
         call(wrong, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("data.patch_size", np.array([64, 64, 1]), (64, 64, 1)),
+        ("data.normalization.zero_mean_unit_var.mean_val", np.float32([0.5, 2]), (0.5, 2.0)),
+        ("model.feature_maps", range(8, 32, 8), (8, 16, 24)),
+        ("train.epochs", np.int64(3), 3),
+        ("data.train.path", Path("train/x"), "train/x"),
+        ("data.class_names", np.array(["background", "cell"]), ("background", "cell")),
+    ],
+)
+def test_values_of_keys_are_what_python_computes(key: str, given: Any, expected: Any) -> None:
+    """The mean of the images of a folder is an array."""
+    config: Any = config_from_dict({key: given}).config
+    *sections, last = key.split(".")
+    tree: Any = {last: given}
+    for section in reversed(sections):
+        tree = {section: tree}
+    for found in (config, crista.Config(**tree)):
+        for section in sections:
+            found = getattr(found, section)
+        assert getattr(found, last) == expected
+
+
 def test_one_change_of_a_key_is_given_in_a_list(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"overrides takes a list of KEY=VALUE, here \['TRAIN.EPOCHS=2'\], not one text"):
         crista.run({"TRAIN.ENABLE": True}, result_dir=tmp_path, overrides="TRAIN.EPOCHS=2")
@@ -109,6 +133,31 @@ def test_one_change_of_a_key_is_given_in_a_list(tmp_path: Path) -> None:
 def test_names_and_numbers_of_another_type_are_named(tmp_path: Path, given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         crista.run({"TRAIN.ENABLE": True}, result_dir=tmp_path, **given)
+
+
+def test_runs_may_be_counted_by_numpy(tmp_path: Path) -> None:
+    jobs = [request_run({}, result_dir=tmp_path, name="a", run_id=number).folder.job for number in np.arange(3)]
+    assert jobs == ["a_0", "a_1", "a_2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"ndim": "3D", "classes": 2}, "'3D' is neither 2 .images. nor 3"),
+        ({"ndim": 2, "classes": "abc"}, "'abc' is one text, not a list of names"),
+    ],
+)
+def test_a_new_configuration_is_not_of_what_was_not_meant(tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    """Volumes are no images, and three letters no three classes."""
+    with pytest.raises(ConfigError, match=said):
+        crista.new(tmp_path / "job.yaml", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_classes_are_a_list(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(40 * 48).reshape(40, 48).astype(np.uint8) % 3)
+    with pytest.raises(DataError, match="class_names: 'abc' is one text, not a list of names"):
+        crista.evaluate(tmp_path, tmp_path, class_names="abc")
 
 
 @pytest.mark.parametrize("ignored", [np.int64(255), np.array([254, 255]), [255], 255])
@@ -152,6 +201,20 @@ def test_cores_are_given_back_to_the_next_run(tmp_path: Path) -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_results_of_a_job_are_a_network_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = SimpleNamespace(plan=SimpleNamespace(config=config_from_dict({}).config))
+    monkeypatch.setattr("crista.training.checkpoint.load_checkpoint", lambda _: trained)
+    with pytest.raises(CheckpointError, match="is a folder without a network"):
+        request_prediction(tmp_path, tmp_path, result_dir=tmp_path)
+    network = tmp_path / "cells/checkpoints/cells_1-checkpoint-best.pth"
+    network.parent.mkdir(parents=True)
+    network.touch()
+    request = request_prediction(tmp_path / "cells", tmp_path, result_dir=tmp_path)
+    assert request.config.paths.checkpoint_file == str(network)
+    assert request.name == "cells_1_prediction"
+    assert str(network) in start_changes(str(tmp_path / "cells"))[1]
 
 
 def test_the_images_of_a_prediction_are_a_path_as_any_other(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

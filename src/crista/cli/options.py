@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from crista.cli.screen import Screen
-from crista.errors import CheckpointError, ConfigError, Problem, ProblemsError
+from crista.errors import ConfigError, Problem, ProblemsError
 
 DEFAULT_RESULTS = Path("crista_results")
 MODEL = "a checkpoint (….pth), or the results folder of a job"
@@ -140,22 +140,6 @@ def one_config(positional: Path | None, option: Path | None) -> Path:
         text = "no configuration was given: name a YAML file, or make one with `crista new job.yaml`"
         raise typer.BadParameter(text, param_hint="'--config'")
     return config
-
-
-def find_checkpoint(path: Path) -> Path:
-    """`path`, or the only best checkpoint below it; raises a `CheckpointError` that names what is near."""
-    if path.is_file():
-        return path
-    folder = path if path.is_dir() else path.parent
-    patterns = ("*.pth", "checkpoints/*.pth", "*/checkpoints/*.pth")
-    near = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    best = [file for file in near if file.name.endswith("checkpoint-best.pth")]
-    if path.is_dir() and len(best) == 1:
-        return best[0]
-    listed = ", ".join(map(str, (best or near)[:3]))
-    hint = f"here are {listed}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
-    many = f"is a folder with {len(best)} networks: name one" if best else "is a folder without a network"
-    raise CheckpointError(f"{path}: {many if path.is_dir() else 'no such checkpoint'}\n    -> {hint}")
 
 
 def make_results_folder(result_dir: Path | None, screen: Screen) -> None:

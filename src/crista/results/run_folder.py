@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path, PurePath
 
 from crista.config.root import Paths
@@ -42,7 +43,7 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         problems = [*_check_name(self.name), *_check_folders(self.paths)]
-        if type(self.run_id) is not int:
+        if not isinstance(self.run_id, Integral):  # also those of NumPy
             problems.append(Problem("--run_id", f"{self.run_id!r} is no whole number", "give a number from 0"))
         elif self.run_id < 0:
             problems.append(Problem("--run_id", f"{self.run_id} is negative", "give a number from 0"))

@@ -131,7 +131,8 @@ def train_on(
     minutes : until the network is trained, reading and planning included; the measurement of the validation images and the
         report come after it. None: as `quality` says
     quality : fast 5, standard 20, best 120 minutes
-    start_from : a checkpoint whose network is trained further; its classes and channels may be others
+    start_from : a checkpoint, or the results folder of a job, whose network is trained further; its classes and channels may be
+        others
     """
     if start_from is not None:
         where["overrides"] = (*start_changes(start_from), *where.get("overrides", ()))
@@ -146,7 +147,10 @@ def predict(
     on_event: OnEvent = silent,
     **where: Unpack[Where],
 ) -> Outcome:
-    """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given."""
+    """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given.
+
+    In place of a checkpoint the results folder of a job with one network will do.
+    """
     return finish(request_prediction(checkpoint, images, labels=labels, **where), on_event)
 
 

@@ -96,6 +96,8 @@ def _given_names(config: Config, report: DatasetReport) -> tuple[str, Sequence[s
 
 def check_names(where: str, names: Sequence[str]) -> list[Problem]:
     """What speaks against names of classes: tables and figures find a class by its name."""
+    if isinstance(names, str):  # a sequence of letters, to Python
+        return [Problem(where, f"{names!r} is one text, not a list of names", "e.g. ['background', 'cell']")]
     problems = [
         Problem(where, f"{name!r} twice; tables could not tell these classes apart", "give each class a name of its own")
         for name, count in Counter(names).items()

@@ -21,7 +21,7 @@ from crista.images.labels import LabelCoding, read_label, summarise_label
 from crista.images.listing import list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
-from crista.images.wording import show_values
+from crista.images.wording import list_files, show_values
 from crista.inference.measure import boundary_in, iter_slabs
 from crista.metrics import (
     Estimate,
@@ -144,11 +144,26 @@ def evaluate_folders(
 def _pair(predictions: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Files of the same name, and notices."""
     predicted, true = list_images(predictions), list_images(labels)
+    predicted, twins = _without_twins(predicted)
     try:
-        return pair_files(predicted, true)
+        pairs, notices = pair_files(predicted, true)
+        return pairs, [*twins, *notices]
     except DataError as error:
         title = f"{error.title}; here the predictions are the images"
         raise DataError(title, _in_own_words(error.problems)) from error
+
+
+def _without_twins(predicted: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The predictions without the TIFFs that stand beside an OME-Zarr of the same name, and a notice.
+
+    With TEST.BY_CHUNKS.SAVE_OUT_TIF crista writes both, of the same pixels.
+    """
+    stores = {path.stem for path in predicted if path.suffix == ".zarr"}
+    twins = [path for path in predicted if path.suffix == ".tif" and path.stem in stores]
+    if not twins:
+        return list(predicted), []
+    said = f"{list_files(twins)}: TEST.BY_CHUNKS.SAVE_OUT_TIF leaves it beside an OME-Zarr of the same name, which is measured"
+    return [path for path in predicted if path not in twins], [said]
 
 
 def _open(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Image, Image]]:
@@ -186,7 +201,7 @@ def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[st
     if given is None:
         return tuple(f"class {number}" for number in range(num_classes))
     problems = check_names("class_names", given)
-    if len(given) != num_classes:
+    if len(given) != num_classes and not isinstance(given, str):
         what = f"has {len(given)} names, the label images have {num_classes} classes"
         problems.append(Problem("class_names", what, "give one for each, background first"))
     if problems:

@@ -57,12 +57,13 @@ def new(
     Raises
     ------
     ConfigError
-        `path` exists, or the dimensions or classes are neither given nor to be seen.
+        `path` exists, or the dimensions or classes are neither given nor to be seen, or are none.
     DataError
         A folder is missing or without images, or the data cannot be used.
     """
     path, folders = expand_home(path), folders or Folders()
     check_target(path, force=force)
+    _check_kinds(ndim, classes)
     check_folders(folders)
     if ndim is None or classes is None:
         counted = classes if classes is None or isinstance(classes, int) else len(classes)
@@ -77,6 +78,17 @@ def new(
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, new_config_text(ndim=3 if ndim == 3 else 2, classes=classes, name=path.stem, **vars(folders)))
     return path
+
+
+def _check_kinds(ndim: object, classes: object) -> None:
+    """Raise a `ConfigError` for dimensions as BiaPy writes them, and for names in one text, to Python a list of letters."""
+    problems = []
+    if ndim not in (None, 2, 3):
+        problems.append(Problem("--ndim", f"{ndim!r} is neither 2 (images) nor 3 (volumes)", "give one of these numbers"))
+    if isinstance(classes, str):
+        problems.extend(check_names("--classes", classes))
+    if problems:
+        raise ConfigError("with the new configuration", problems)
 
 
 def check_target(path: Path, *, force: bool) -> None:

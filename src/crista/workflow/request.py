@@ -17,6 +17,7 @@ from crista.config.document import read_overrides
 from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
 from crista.config.overridden import overridden_text
 from crista.config.root import Config
+from crista.errors import CheckpointError
 from crista.images.listing import expand_home
 from crista.plan.budget import MINUTES
 from crista.plan.plan import Plan
@@ -70,6 +71,22 @@ def as_path(name: str, value: Path | str) -> Path:
         return expand_home(os.fspath(value))
     what = f"{name} takes the path of a file or a folder, not {type(value).__name__}"
     raise TypeError(f"{what}: save arrays to files (numpy.save, tifffile.imwrite), put several into a folder, and give its path")
+
+
+def find_checkpoint(path: Path) -> Path:
+    """`path`, or the only best checkpoint below it; raises a `CheckpointError` that names what is near."""
+    if path.is_file():
+        return path
+    folder = path if path.is_dir() else path.parent
+    patterns = ("*.pth", "checkpoints/*.pth", "*/checkpoints/*.pth")
+    near = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    best = [file for file in near if file.name.endswith("checkpoint-best.pth")]
+    if path.is_dir() and len(best) == 1:
+        return best[0]
+    listed = ", ".join(map(str, (best or near)[:3]))
+    hint = f"here are {listed}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
+    many = f"is a folder with {len(best)} networks: name one" if best else "is a folder without a network"
+    raise CheckpointError(f"{path}: {many if path.is_dir() else 'no such checkpoint'}\n    -> {hint}")
 
 
 def load_any(config: ConfigLike, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -154,9 +171,16 @@ def _not_overridden(reasons: Mapping[str, str], overrides: Sequence[str]) -> dic
     return {key: why for key, why in reasons.items() if not any(one.startswith(f"{key}.") for one in changed)}
 
 
+def _network_at(name: str, checkpoint: Path | str) -> Path:
+    """The file that `checkpoint` names; of the results of a job their only best network, as on the command line."""
+    path = as_path(name, checkpoint)
+    return find_checkpoint(path) if path.is_dir() else path
+
+
 def start_changes(checkpoint: Path | str) -> tuple[str, ...]:
     """The changes of keys by which a training starts from the network of `checkpoint`."""
-    return "MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={json.dumps(str(as_path('start_from', checkpoint).absolute()))}"
+    path = _network_at("start_from", checkpoint).absolute()
+    return "MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={json.dumps(str(path))}"
 
 
 def _name_of(images: Path) -> str:
@@ -181,7 +205,7 @@ def request_prediction(
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
-    path, images = as_path("checkpoint", checkpoint), as_path("images", images)
+    path, images = _network_at("checkpoint", checkpoint), as_path("images", images)
     plan: Plan = load_checkpoint(path).plan
     tree = plan.config.given()
     tree.setdefault("TRAIN", {})["ENABLE"] = False
