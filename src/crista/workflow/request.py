@@ -70,7 +70,9 @@ def as_path(name: str, value: Path | str) -> Path:
     if isinstance(value, str | os.PathLike):
         return expand_home(os.fspath(value))
     what = f"{name} takes the path of a file or a folder, not {type(value).__name__}"
-    raise TypeError(f"{what}: save arrays to files (numpy.save, tifffile.imwrite), put several into a folder, and give its path")
+    if hasattr(value, "__len__"):
+        what += ": save arrays to files (numpy.save, tifffile.imwrite), put several into a folder, and give its path"
+    raise TypeError(what)
 
 
 def find_checkpoint(path: Path) -> Path:
