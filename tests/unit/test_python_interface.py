@@ -102,7 +102,7 @@ def test_pixels_and_lists_of_files_are_no_path(tmp_path: Path, call: Callable[..
 
 def test_results_are_always_files() -> None:
     """In BiaPy a job without a folder leaves nothing behind."""
-    with pytest.raises(TypeError, match="result_dir takes the path of a file or a folder, not NoneType$"):
+    with pytest.raises(TypeError, match=r"result_dir takes the path of a file or a folder, not NoneType$"):
         crista.run({"TRAIN.ENABLE": True}, result_dir=None)
 
 
