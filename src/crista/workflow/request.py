@@ -207,7 +207,7 @@ def request_prediction(
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
-    path, images = _network_at("checkpoint", checkpoint), as_path("images", images)
+    images, path = as_path("images", images), _network_at("checkpoint", checkpoint)
     plan: Plan = load_checkpoint(path).plan
     tree = plan.config.given()
     tree.setdefault("TRAIN", {})["ENABLE"] = False
