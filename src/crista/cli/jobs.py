@@ -91,7 +91,8 @@ def predict(
 
     checkpoint = find_checkpoint(checkpoint)
     make_request = partial(request_prediction, checkpoint, images, labels=labels, name=name, run_id=run_id)
-    start(make_request, result_dir, gpu, override)
+    with options.telling_how_to_set():
+        start(make_request, result_dir, gpu, override)
 
 
 def start(make_request: Callable[..., Request], result_dir: Path | None, gpu: str | None, override: Sequence[str] | None) -> None:
