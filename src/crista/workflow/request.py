@@ -14,6 +14,7 @@ from typing import Any
 
 from crista.config.automatic import Quality, make_automatic_config
 from crista.config.document import read_overrides
+from crista.config.fields import show_value
 from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
 from crista.config.overridden import overridden_text
 from crista.config.root import Config
@@ -37,6 +38,10 @@ OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
 """Keys of SYSTEM that tell of the machines of a training; its network may predict on others, which are given anew."""
 OF_THE_IMAGES = ("Z_START", "Z_END")
 """Keys of TEST.BY_CHUNKS that choose slices of the volumes that were predicted with the training."""
+RESOLUTION_OF_OTHERS = (
+    "DATA.TEST.RESOLUTION = {}, of the test images of the training, is not taken over: these images have the voxel size that their "
+    "files say. Where they do not say it, DATA.TEST.RESOLUTION gives it"
+)
 CHANGEABLE = "TEST, DATA.TEST, PATHS and SYSTEM (but SEED) can be changed"
 
 
@@ -203,7 +208,8 @@ def request_prediction(
 ) -> Request:
     """Prediction of a folder (or one file) with a checkpoint; with `labels` it is measured too.
 
-    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; machines and slices are not.
+    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; machines, slices and the voxel size,
+    which is that of other images, are not.
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
@@ -219,6 +225,7 @@ def request_prediction(
     if labels is not None:  # those count, wherever the labels of the training lay
         test.update(GT_PATH=str(as_path("labels", labels)), INPUT_ZARR_MULTIPLE_DATA=False)
     test.pop("USE_VAL_AS_TEST", None)
+    resolution = test.pop("RESOLUTION", ())
     for key in OF_THE_MACHINE:
         tree.get("SYSTEM", {}).pop(key, None)
     for key in OF_THE_IMAGES:
@@ -228,6 +235,8 @@ def request_prediction(
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
     if idle:
         notices.append(kept_as_trained(idle))
+    if max(resolution, default=-1) > 0 and loaded.config.data.test.resolution is None:
+        notices.append(RESOLUTION_OF_OTHERS.format(show_value(resolution)))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
     text = _with_changes(overridden_text(loaded.text, overrides), overrides)
     where = as_path("result_dir", result_dir)
