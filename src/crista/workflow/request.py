@@ -39,8 +39,8 @@ OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
 OF_THE_IMAGES = ("Z_START", "Z_END")
 """Keys of TEST.BY_CHUNKS that choose slices of the volumes that were predicted with the training."""
 RESOLUTION_OF_OTHERS = (
-    "DATA.TEST.RESOLUTION = {}, of the test images of the training, is not taken over: these images have the voxel size that their "
-    "files say. Where they do not say it, DATA.TEST.RESOLUTION gives it"
+    "DATA.TEST.RESOLUTION = {}, of the test images of the training, is not taken over: these images have the voxel size that "
+    "their files say. Where they do not say it, DATA.TEST.RESOLUTION gives it"
 )
 CHANGEABLE = "TEST, DATA.TEST, PATHS and SYSTEM (but SEED) can be changed"
 
