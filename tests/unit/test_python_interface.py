@@ -195,18 +195,30 @@ def test_cores_are_given_back_to_the_next_run(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        config = job(write_data(tmp_path / "data"), {"SYSTEM": {"NUM_CPUS": 2}}, predict_only(tmp_path / "none.pth"))
+        config = job(write_data(tmp_path / "data"), {"SYSTEM": {"NUM_CPUS": 1}}, predict_only(tmp_path / "none.pth"))
         events = run.run(request_run(config, result_dir=tmp_path))
         next(events)
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 1
         events.close()
         assert torch.get_num_threads() == 3
-        heard: list[Event] = []
         with pytest.raises(crista.CristaError, match="no such checkpoint"):
-            crista.run(config, result_dir=tmp_path, on_event=heard.append)
+            crista.run(config, result_dir=tmp_path)
+        with pytest.raises(crista.CristaError, match="is no device"):
+            crista.run(config, result_dir=tmp_path, overrides=["SYSTEM.DEVICE=abacus"])
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_no_more_cores_are_used_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration comes from a larger machine."""
+    monkeypatch.setattr(run, "usable_cores", lambda: 2)
+    config = job(write_data(tmp_path / "data"), {"SYSTEM": {"NUM_CPUS": 64, "DEVICE": "cpu"}})
+    events = run.run(request_run(config, result_dir=tmp_path))
+    said = [next(events), next(events)]
+    assert torch.get_num_threads() == 2
+    events.close()
+    assert said[1] == Said("SYSTEM.NUM_CPUS: 64, but there are 2 cores: these are used")
 
 
 def test_the_results_of_a_job_are_a_network_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

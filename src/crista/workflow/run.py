@@ -24,6 +24,7 @@ from crista.images.listing import expand_home
 from crista.images.wording import plural
 from crista.inference.adoption import adopt_shards, note_shard
 from crista.inference.distribution import Executor, SerialExecutor, build_executor
+from crista.inference.distribution.build import usable_cores
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.record import weights_digest
 from crista.inference.stage import PredictionJob, predict_images, predict_shard
@@ -85,24 +86,33 @@ def run(request: Request) -> Events:
     require_a_stage(config)
     _require_network_of_shard(config, folder)
     spare_addresses()
-    device, why = choose_device(config.system.device)
+    threads = limit_threads(config)
+    try:
+        yield from _run_as_process(request)
+    finally:
+        torch.set_num_threads(threads)  # the next run of this process asks for its own
+
+
+def _run_as_process(request: Request) -> Events:
+    """The run, in this process alone or together with the others that torchrun started; the first one tells of it."""
+    device, why = choose_device(request.config.system.device)
     processes = join_processes(device)
-    events, threads = _run(request, device, processes, why), limit_threads(config)
+    events = _run(request, device, processes, why)
     try:
         if processes.is_main:
-            yield from record_log(events, folder.log_txt)
+            yield from record_log(events, request.folder.log_txt)
         else:
             for _ in events:
                 pass
     finally:
         events.close()
         leave_processes()
-        torch.set_num_threads(threads)  # the next run of this process asks for its own
 
 
 def _run(request: Request, device: torch.device, processes: Processes, why_device: str) -> Events:
     config, folder, started = request.config, request.folder, datetime.now(UTC)
-    for notice in (why_device, *request.notices):
+    more = f"SYSTEM.NUM_CPUS: {config.system.num_cpus}, but there are {usable_cores()} cores: these are used"
+    for notice in (why_device, *([more] if config.system.num_cpus > usable_cores() else []), *request.notices):
         yield Said(notice)
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
@@ -467,10 +477,10 @@ def _require_network_of_shard(config: Config, folder: RunFolder) -> None:
 
 
 def limit_threads(config: Config) -> int:
-    """Use SYSTEM.NUM_CPUS cores for the network (-1: all); returns how many were used before."""
+    """Use SYSTEM.NUM_CPUS cores for the network (-1: all), no more than there are; returns how many were used before."""
     before = torch.get_num_threads()
-    if config.system.num_cpus > 0:
-        torch.set_num_threads(config.system.num_cpus)
+    if config.system.num_cpus > 0:  # a file from a larger machine: threads without a core of their own hold each other up
+        torch.set_num_threads(min(config.system.num_cpus, usable_cores()))
     return before
 
 
