@@ -41,6 +41,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without charts and report, which take most of the time of a tiny job."""
+    monkeypatch.setattr("crista.results.recorder.draw_charts", lambda *_, **__: [])
+    monkeypatch.setattr("crista.workflow.run.draw_network", lambda folder, _plan: folder.model_plot)
+    monkeypatch.setattr("crista.workflow.run.write_run_report", lambda *_: iter(()))
+
+
 def test_the_home_folder_is_found_in_every_path(home: Path) -> None:
     """A notebook has no shell that writes it out; a folder called ~ would be a trap for whoever removes it."""
     where = {"result_dir": "~/results"}
@@ -208,6 +216,30 @@ def test_cores_are_given_back_to_the_next_run(tmp_path: Path) -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_notebook_may_have_set_numpy_and_pytorch_otherwise(tmp_path: Path) -> None:
+    """No gradients, as for its own predictions, numbers of 64 bits, and every underflow an error: whoever listens keeps that."""
+    seen = set[tuple[Any, ...]]()
+    own = (torch.float64, False, "raise")
+
+    def note(_: Event) -> None:
+        seen.add((torch.get_default_dtype(), torch.is_grad_enabled(), np.geterr()["under"]))
+
+    config = job(write_data(tmp_path / "data", num_classes=3), num_classes=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with np.errstate(all="raise"), torch.inference_mode():
+            outcome = crista.run(config, result_dir=tmp_path, on_event=note)
+            found = crista.evaluate(tmp_path / "data/test/y", outcome.folder.per_image_binarized, on_event=note)
+            note(Event())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert seen == {own}
+    assert found.summary["foreground_iou"] == pytest.approx(
+        outcome.metrics["Foreground IoU, reconstructed image (mean over images)"]
+    )
 
 
 def test_no_more_cores_are_used_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

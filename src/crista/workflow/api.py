@@ -34,6 +34,7 @@ from crista.workflow.request import (
     request_training,
     start_changes,
 )
+from crista.workflow.settings import as_they_come
 
 if TYPE_CHECKING:
     from crista.workflow.evaluate import Evaluation
@@ -67,11 +68,12 @@ def listen(events: Generator[Event, None, Result], on_event: OnEvent) -> Result:
     """Run a generator of events to its end; returns what it returns."""
     with closing(events):
         while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
+            with as_they_come():
+                try:
+                    event = next(events)
+                except StopIteration as stop:
+                    result: Result = stop.value
+                    return result
             on_event(event)
 
 
