@@ -222,13 +222,15 @@ def test_cores_are_given_back_to_the_next_run(tmp_path: Path) -> None:
 def test_a_notebook_may_have_set_numpy_and_pytorch_otherwise(tmp_path: Path) -> None:
     """No gradients, as for its own predictions, numbers of 64 bits, and every underflow an error: whoever listens keeps that."""
     seen = set[tuple[Any, ...]]()
-    own = (torch.float64, False, "raise")
+    own = (torch.float64, "meta", False, "raise")
 
     def note(_: Event) -> None:
-        seen.add((torch.get_default_dtype(), torch.is_grad_enabled(), np.geterr()["under"]))
+        new = torch.empty(1)
+        seen.add((new.dtype, new.device.type, torch.is_grad_enabled(), np.geterr()["under"]))
 
     config = job(write_data(tmp_path / "data", num_classes=3), num_classes=3)
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     try:
         with np.errstate(all="raise"), torch.inference_mode():
             outcome = crista.run(config, result_dir=tmp_path, on_event=note)
@@ -236,6 +238,7 @@ def test_a_notebook_may_have_set_numpy_and_pytorch_otherwise(tmp_path: Path) -> 
             note(Event())
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
     assert seen == {own}
     assert found.summary["foreground_iou"] == pytest.approx(
         outcome.metrics["Foreground IoU, reconstructed image (mean over images)"]
