@@ -307,7 +307,7 @@ def test_probabilities_are_told_from_label_images(axes: str, tmp_path: Path) -> 
 
 
 def test_predictions_that_are_written_twice_are_measured_once(tmp_path: Path) -> None:
-    """TEST.BY_CHUNKS.SAVE_OUT_TIF leaves a TIFF beside each OME-Zarr; which one is to be kept is no question for the user."""
+    """TEST.BY_CHUNKS.SAVE_OUT_TIF leaves a TIFF beside each OME-Zarr; only where they differ the user has to say which is meant."""
     truth = np.zeros((4, 40, 48), np.uint8)
     truth[1:3, 10:30] = 1
     image = open_image(write(tmp_path / "y", **{"v0.a": truth}) / "v0.a.tif")
@@ -315,4 +315,7 @@ def test_predictions_that_are_written_twice_are_measured_once(tmp_path: Path) ->
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["v0.a.tif", "v0.a.zarr"]
     heard: list[Any] = []
     assert crista.evaluate(tmp_path / "y", tmp_path / "p", on_event=heard.append).class_iou == (1.0, 1.0)
-    assert heard[0].text.startswith("v0.a.tif: TEST.BY_CHUNKS.SAVE_OUT_TIF leaves it beside an OME-Zarr of the same name")
+    assert heard[0].text.startswith("v0.a.tif: holds the same as the OME-Zarr of this name")
+    write(tmp_path / "p", **{"v0.a": 0 * truth})
+    with pytest.raises(DataError, match=r'two images with the stem "v0.a": v0.a.tif, v0.a.zarr'):
+        crista.evaluate(tmp_path / "y", tmp_path / "p")

@@ -154,16 +154,24 @@ def _pair(predictions: Path, labels: Path) -> tuple[list[tuple[Path, Path]], lis
 
 
 def _without_twins(predicted: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The predictions without the TIFFs that stand beside an OME-Zarr of the same name, and a notice.
+    """The predictions without the TIFFs that hold the same as the OME-Zarr of their name, and a notice.
 
-    With TEST.BY_CHUNKS.SAVE_OUT_TIF crista writes both, of the same pixels.
+    With TEST.BY_CHUNKS.SAVE_OUT_TIF crista writes both. Where they differ one is of another run, and only the user knows which.
     """
-    stores = {path.stem for path in predicted if path.suffix == ".zarr"}
-    twins = [path for path in predicted if path.suffix == ".tif" and path.stem in stores]
+    stores = {path.stem: path for path in predicted if path.suffix == ".zarr"}
+    twins = [path for path in predicted if path.suffix == ".tif" and path.stem in stores and _is_same(path, stores[path.stem])]
     if not twins:
         return list(predicted), []
-    said = f"{list_files(twins)}: TEST.BY_CHUNKS.SAVE_OUT_TIF leaves it beside an OME-Zarr of the same name, which is measured"
+    said = f"{list_files(twins)}: holds the same as the OME-Zarr of this name (TEST.BY_CHUNKS.SAVE_OUT_TIF), which is measured"
     return [path for path in predicted if path not in twins], [said]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same pixels."""
+    first, second = open_image(one, is_label=True), open_image(other, is_label=True)
+    if first.spatial_shape != second.spatial_shape:
+        return False
+    return all(np.array_equal(first.read(block), second.read(block)) for block in iter_slabs(first.spatial_shape))
 
 
 def _open(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Image, Image]]:
