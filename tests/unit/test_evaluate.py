@@ -307,7 +307,7 @@ def test_probabilities_are_told_from_label_images(axes: str, tmp_path: Path) -> 
 
 
 def test_predictions_that_are_written_twice_are_measured_once(tmp_path: Path) -> None:
-    """TEST.BY_CHUNKS.SAVE_OUT_TIF leaves a TIFF beside each OME-Zarr; only where they differ the user has to say which is meant."""
+    """TEST.BY_CHUNKS.SAVE_OUT_TIF leaves a TIFF beside each OME-Zarr; where they differ the user has to say which is meant."""
     truth = np.zeros((4, 40, 48), np.uint8)
     truth[1:3, 10:30] = 1
     image = open_image(write(tmp_path / "y", **{"v0.a": truth}) / "v0.a.tif")

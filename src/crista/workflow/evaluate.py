@@ -168,7 +168,10 @@ def _without_twins(predicted: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def _is_same(one: Path, other: Path) -> bool:
     """Whether two files hold the same pixels."""
-    first, second = open_image(one, is_label=True), open_image(other, is_label=True)
+    try:
+        first, second = open_image(one, is_label=True), open_image(other, is_label=True)
+    except ImageReadError:
+        return False
     if first.spatial_shape != second.spatial_shape:
         return False
     return all(np.array_equal(first.read(block), second.read(block)) for block in iter_slabs(first.spatial_shape))
