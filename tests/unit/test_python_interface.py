@@ -13,6 +13,7 @@ import torch
 from tests.jobs import job, predict_only, write_data
 
 import crista
+from crista.cli.options import writable_file
 from crista.config.load import config_from_dict
 from crista.errors import CheckpointError, ConfigError, DataError
 from crista.plan.events import Event, Said
@@ -63,6 +64,7 @@ def test_the_home_folder_is_found_in_every_path(home: Path) -> None:
     folders = crista.Folders("~/data/train/x", "~/data/train/y")
     assert crista.new("~/new.yaml", folders=folders) == home / "new.yaml"
     assert crista.check("~/new.yaml").problems == ()
+    assert writable_file(Path("~/check.html")) == home / "check.html"
     paths = config_from_dict({"PATHS": {"PROB_MAP_DIR": "~/maps"}}).config.paths
     assert RunFolder(Path("results"), "a", 1, paths).prob_map == home / "maps"
 

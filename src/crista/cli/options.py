@@ -87,11 +87,15 @@ def telling_how_to_set() -> Iterator[None]:
 
 def writable_file(path: Path | None) -> Path | None:
     """`path`; raises a usage error if no file can be written there. The callback of flags that name one."""
+    from crista.images.listing import expand_home
     from crista.workflow.targets import obstacle
 
-    if path is not None and path.is_dir():
+    if path is None:
+        return None
+    path = expand_home(path)  # the shell leaves the ~ of --report=~/check.html
+    if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder: name a file in it")
-    if path is not None and (why := obstacle(path)):
+    if why := obstacle(path):
         raise typer.BadParameter(f"{path}: {why}")
     return path
 
@@ -148,7 +152,7 @@ def make_results_folder(result_dir: Path | None, screen: Screen) -> None:
         screen.notice(f"results go to {DEFAULT_RESULTS.resolve()} (--result_dir chooses another folder)")
     from crista.images.listing import expand_home
 
-    folder = expand_home(result_dir or DEFAULT_RESULTS)  # the shell leaves the ~ of --result_dir=~/results
+    folder = expand_home(result_dir or DEFAULT_RESULTS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
