@@ -13,7 +13,8 @@ import torch
 from tests.jobs import job, predict_only, write_data
 
 import crista
-from crista.cli.options import writable_file
+from crista.cli.options import make_results_folder, writable_file
+from crista.cli.screen import Screen
 from crista.config.load import config_from_dict
 from crista.errors import CheckpointError, ConfigError, DataError
 from crista.plan.events import Event, Said
@@ -65,6 +66,9 @@ def test_the_home_folder_is_found_in_every_path(home: Path) -> None:
     assert crista.new("~/new.yaml", folders=folders) == home / "new.yaml"
     assert crista.check("~/new.yaml").problems == ()
     assert writable_file(Path("~/check.html")) == home / "check.html"
+    make_results_folder(Path("~/made"), Screen(silent=True))
+    assert (home / "made").is_dir()
+    assert list(Path.cwd().iterdir()) == []
     paths = config_from_dict({"PATHS": {"PROB_MAP_DIR": "~/maps"}}).config.paths
     assert RunFolder(Path("results"), "a", 1, paths).prob_map == home / "maps"
 
