@@ -182,7 +182,7 @@ def test_ctrl_c_leaves_a_network_and_a_report(make_data: MakeData, tmp_path: Pat
 
 
 def test_a_job_folder_is_a_network(make_data: MakeData, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from crista.cli.options import find_checkpoint
+    from crista.workflow.request import find_checkpoint
 
     folder = tmp_path / "job/checkpoints"
     folder.mkdir(parents=True)

@@ -12,9 +12,11 @@ import pytest
 from tests.conftest import MakeData, tiny_config
 
 import crista
+from crista.cli import jobs
 from crista.cli.main import main
+from crista.cli.note import note
 from crista.config.load import load_config
-from crista.errors import ConfigError, DataError
+from crista.errors import ConfigError, DataError, Problem
 from crista.images.write import write_image
 from crista.plan.events import Event, Said
 from crista.results.log import record_log
@@ -264,3 +266,30 @@ def test_the_log_has_the_error_that_ends_a_run(tmp_path: Path) -> None:
     next(closed)
     closed.close()  # type: ignore[attr-defined]
     assert (tmp_path / "closed.txt").read_text().endswith(" a\n")
+
+
+def test_a_run_after_a_failure_has_a_log_of_its_own(tmp_path: Path) -> None:
+    """Who catches an error and tries again does so while Python still holds the first one."""
+    first = OSError("of the first try")
+    try:
+        raise first
+    except OSError:
+        list(record_log(iter([Said("second try")]), tmp_path / "log.txt"))
+        with note(lambda: "a note"):
+            pass
+    assert (tmp_path / "log.txt").read_text().endswith(" second try\n")
+    assert not hasattr(first, "__notes__")
+
+
+def test_keys_that_a_prediction_names_are_set_with_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no file in which to set them: the configuration is that of the network."""
+
+    def start(*_: object) -> None:
+        raise DataError("with the data", [Problem("a.zarr", "holds no array", "correct DATA.TEST.INPUT_IMG_AXES_ORDER")])
+
+    monkeypatch.setattr(jobs, "start", start)
+    monkeypatch.setattr("crista.workflow.request.find_checkpoint", lambda path: path)
+    assert main(["predict", "a.pth", "images"]) == 1
+    assert "with the data; keys are set with --set KEY=VALUE" in capsys.readouterr().err

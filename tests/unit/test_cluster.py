@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import MakeData, tiny_config
 from tests.networks import drawn_weights, network_plan
 
-from crista.cli import jobs, options
+from crista.cli import jobs
 from crista.cli.main import main
 from crista.config.cluster import Cluster, parse_shard
 from crista.config.load import config_from_dict, parse_config
@@ -349,7 +349,7 @@ def test_jobscript_shows_what_would_be_submitted(capsys: pytest.CaptureFixture[s
 def test_flags_are_changes_of_keys(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     monkeypatch.setattr(jobs, "start", lambda *given: seen.append(given[-1]))
-    monkeypatch.setattr(options, "find_checkpoint", lambda path: path)
+    monkeypatch.setattr("crista.workflow.request.find_checkpoint", lambda path: path)
     flags = ["--workers", "4", "--queue", "pbs", "--scheduler", "tcp://h:1", "--shard", "1/3", "--set", "TRAIN.EPOCHS=2"]
     assert main([*words, *flags]) == 0
     assert main(words) == 0

@@ -14,8 +14,10 @@ import crista
 from crista.cli.inspection import definitions_of, score_rows
 from crista.errors import CristaError, DataError
 from crista.geometry.spacing import Spacing
+from crista.images.open import open_image
 from crista.images.wording import show_values
 from crista.images.write import write_image
+from crista.inference.outputs import OutputFile, OutputFormat
 from crista.plan.events import ImageFinished, Warned
 
 
@@ -302,3 +304,18 @@ def test_probabilities_are_told_from_label_images(axes: str, tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         crista.evaluate(tmp_path / "p", true)
     assert "per_image_binarized" not in str(caught.value)
+
+
+def test_predictions_that_are_written_twice_are_measured_once(tmp_path: Path) -> None:
+    """TEST.BY_CHUNKS.SAVE_OUT_TIF leaves a TIFF beside each OME-Zarr; where they differ the user has to say which is meant."""
+    truth = np.zeros((4, 40, 48), np.uint8)
+    truth[1:3, 10:30] = 1
+    image = open_image(write(tmp_path / "y", **{"v0.a": truth}) / "v0.a.tif")
+    OutputFile(tmp_path / "p", "v0.a", "ZYX", image, OutputFormat(tiff=True, zarr=True)).write(truth)
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["v0.a.tif", "v0.a.zarr"]
+    heard: list[Any] = []
+    assert crista.evaluate(tmp_path / "y", tmp_path / "p", on_event=heard.append).class_iou == (1.0, 1.0)
+    assert heard[0].text.startswith("v0.a.tif: holds the same as the OME-Zarr of this name")
+    write(tmp_path / "p", **{"v0.a": 0 * truth})
+    with pytest.raises(DataError, match=r'two images with the stem "v0.a": v0.a.tif, v0.a.zarr'):
+        crista.evaluate(tmp_path / "y", tmp_path / "p")

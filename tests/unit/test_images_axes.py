@@ -117,7 +117,24 @@ def test_a_volume_in_a_2d_task_is_told_how_to_go_on() -> None:
         choose_axes("ZYX", (20, 48, 64), ndim=2, given=None, key="THE_KEY")
 
     assert "train with PROBLEM.NDIM: 3D" in caught.value.next_step
-    assert "THE_KEY" in caught.value.next_step
+    assert caught.value.next_step.endswith("if the 20 are channels, set THE_KEY: CYX")
+
+
+@pytest.mark.parametrize(("found", "shape"), [("????", (5, 1, 48, 64)), ("ZCYX", (5, 1, 48, 64)), ("???", (5, 48, 64))])
+def test_the_axes_that_are_advised_are_taken(found: str, shape: tuple[int, ...]) -> None:
+    """What is advised has a letter for each axis that is meant."""
+    with pytest.raises(AxesError) as caught:
+        choose_axes(found, shape, ndim=2, given=None, key="KEY")
+
+    choice = choose_axes(found, shape, ndim=2, given=caught.value.next_step.rpartition("KEY: ")[2])
+    assert (choice.axes, choice.kept) == ("CYX", (0, 2, 3) if len(shape) == 4 else (0, 1, 2))
+
+
+def test_slices_of_several_channels_are_no_channels() -> None:
+    with pytest.raises(AxesError) as caught:
+        choose_axes("ZCYX", (5, 2, 48, 64), ndim=2, given=None, key="KEY")
+
+    assert "KEY" not in caught.value.next_step
 
 
 @pytest.mark.parametrize(

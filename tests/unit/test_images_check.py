@@ -681,6 +681,21 @@ def test_the_key_that_names_an_array_is_that_of_the_split(tmp_path: Path) -> Non
     assert "DATA.TRAIN" not in text
 
 
+@pytest.mark.parametrize(("name", "found"), [("a.zarr", "the store itself"), ("a.h5", "exported")])
+def test_a_name_that_only_the_files_of_the_training_know_is_told_with_its_key(tmp_path: Path, name: str, found: str) -> None:
+    """Whoever predicts other files with its network has never typed it."""
+    if name == "a.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            file["exported"] = picture()
+    else:
+        zarr.save_array(str(tmp_path / name), picture())
+    made = Folders(tmp_path)
+    made.data["TEST"] = {"PATH": str(tmp_path / name), "INPUT_ZARR_MULTIPLE_DATA_RAW_PATH": "volumes.raw"}
+    text = problems_of(made.check(train=False, test=True))
+    assert f"holds no array 'volumes.raw'; found: {found} {picture().shape}" in text
+    assert "correct DATA.TEST.INPUT_ZARR_MULTIPLE_DATA_RAW_PATH, or leave it empty" in text
+
+
 def test_files_without_a_partner_do_not_hide_what_is_wrong_with_the_others(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     for name in "abc":

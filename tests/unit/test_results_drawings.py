@@ -194,6 +194,25 @@ def test_names_of_any_kind_are_drawn(tmp_path: Path, name: str) -> None:
     assert len(draw_charts(rows(3), tmp_path / "charts", "j$a_$b_1")) == 3
 
 
+def test_drawings_are_the_same_whatever_a_notebook_has_set(tmp_path: Path) -> None:
+    """LaTeX, for the figures of a paper, would fail on the names of jobs and images; a dark style would leave dark letters."""
+    import matplotlib
+
+    label = np.eye(30, dtype=np.uint8)
+
+    def draw(folder: Path) -> list[bytes]:
+        folder.mkdir()
+        draw_overlay(label[np.newaxis], label, label, folder / "o.png", text=OverlayText("image_1", ("a", "b_c")))
+        draw_model(u_net(2), folder / "m.png", "job_1")
+        draw_charts(rows(3), folder, "job_1")
+        return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+    usual = draw(tmp_path / "usual")
+    with matplotlib.rc_context({"text.usetex": True, "axes.facecolor": "black", "font.size": 20}):
+        assert draw(tmp_path / "own") == usual
+        assert matplotlib.rcParams["text.usetex"]
+
+
 def test_dollar_signs_are_shown_as_they_are(tmp_path: Path) -> None:
     from crista.results.style import new_figure, plain
 

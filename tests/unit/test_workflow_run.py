@@ -95,6 +95,20 @@ def test_the_configuration_that_is_kept_of_a_prediction_says_what_was_changed(
     assert parse_config(request.config_text).config == request.config
 
 
+def test_the_voxel_size_of_other_images_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would replace what the files say, and hide that the network was trained on voxels of another size."""
+    trained_with(monkeypatch, {"DATA": {"TEST": {"RESOLUTION": [0.5, 0.5], "PADDING": [8, 8]}}})
+    request = request_prediction("best.pth", tmp_path, result_dir=tmp_path)
+    assert (request.config.data.test.resolution, request.config.data.test.padding) == (None, (8, 8))
+    assert request.notices[0].startswith(
+        "DATA.TEST.RESOLUTION = (0.5, 0.5), of the test images of the training, is not taken over"
+    )
+    given = request_prediction("best.pth", tmp_path, result_dir=tmp_path, overrides=["DATA.TEST.RESOLUTION=(0.2, 0.2)"])
+    assert (given.config.data.test.resolution, given.notices) == ((0.2, 0.2), ())
+    trained_with(monkeypatch, {"DATA": {"TEST": {"RESOLUTION": [-1]}}})
+    assert request_prediction("best.pth", tmp_path, result_dir=tmp_path).notices == ()
+
+
 @pytest.mark.parametrize(
     ("minutes", "overrides", "expected"),
     [(3, (), 3), (None, ("TRAIN.MAX_MINUTES=7",), 7), (None, (), 20), (None, ("TRAIN.EPOCHS=4",), None)],

@@ -53,9 +53,9 @@ def with_start(command: Command) -> Command:
         changes: list[str] = []
         if start_from is not None:
             from crista.config.document import Override
-            from crista.workflow.request import start_changes
+            from crista.workflow.request import find_checkpoint, start_changes
 
-            changes = [Override(change, "--from") for change in start_changes(options.find_checkpoint(start_from))]
+            changes = [Override(change, "--from") for change in start_changes(find_checkpoint(start_from))]
         command(override=[*changes, *(override or ())] or None, **arguments)
 
     return add_flags(command, with_flags)

@@ -87,11 +87,12 @@ def predict(
     override: options.Overrides = None,
 ) -> None:
     """Predict images with a trained network."""
-    from crista.workflow.request import request_prediction
+    from crista.workflow.request import find_checkpoint, request_prediction
 
-    checkpoint = options.find_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint)
     make_request = partial(request_prediction, checkpoint, images, labels=labels, name=name, run_id=run_id)
-    start(make_request, result_dir, gpu, override)
+    with options.telling_how_to_set():
+        start(make_request, result_dir, gpu, override)
 
 
 def start(make_request: Callable[..., Request], result_dir: Path | None, gpu: str | None, override: Sequence[str] | None) -> None:

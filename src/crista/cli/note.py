@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,7 +11,7 @@ def note(text: Callable[[], str]) -> Iterator[None]:
     """Add a line to exceptions, if there is one to add; those that are caught and told in words never show it."""
     try:
         yield
-    finally:
-        error = sys.exception()
-        if isinstance(error, Exception) and (line := text()):
+    except Exception as error:
+        if line := text():
             error.add_note(line)
+        raise

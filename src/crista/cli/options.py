@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from crista.cli.screen import Screen
-from crista.errors import CheckpointError, ConfigError, Problem, ProblemsError
+from crista.errors import ConfigError, Problem, ProblemsError
 
 DEFAULT_RESULTS = Path("crista_results")
 MODEL = "a checkpoint (….pth), or the results folder of a job"
@@ -88,11 +88,15 @@ def telling_how_to_set() -> Iterator[None]:
 
 def writable_file(path: Path | None) -> Path | None:
     """`path`; raises a usage error if no file can be written there. The callback of flags that name one."""
+    from crista.images.listing import expand_home
     from crista.workflow.targets import obstacle
 
-    if path is not None and path.is_dir():
+    if path is None:
+        return None
+    path = expand_home(path)  # the shell leaves the ~ of --report=~/check.html
+    if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder: name a file in it")
-    if path is not None and (why := obstacle(path)):
+    if why := obstacle(path):
         raise typer.BadParameter(f"{path}: {why}")
     return path
 
@@ -143,27 +147,13 @@ def one_config(positional: Path | None, option: Path | None) -> Path:
     return config
 
 
-def find_checkpoint(path: Path) -> Path:
-    """`path`, or the only best checkpoint below it; raises a `CheckpointError` that names what is near."""
-    if path.is_file():
-        return path
-    folder = path if path.is_dir() else path.parent
-    patterns = ("*.pth", "checkpoints/*.pth", "*/checkpoints/*.pth")
-    near = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
-    best = [file for file in near if file.name.endswith("checkpoint-best.pth")]
-    if path.is_dir() and len(best) == 1:
-        return best[0]
-    listed = ", ".join(map(str, (best or near)[:3]))
-    hint = f"here are {listed}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
-    many = f"is a folder with {len(best)} networks: name one" if best else "is a folder without a network"
-    raise CheckpointError(f"{path}: {many if path.is_dir() else 'no such checkpoint'}\n    -> {hint}")
-
-
 def make_results_folder(result_dir: Path | None, screen: Screen) -> None:
     """Make the folder of the results, and say which it is if none was given; raises a `ConfigError` if it cannot be made."""
     if result_dir is None:
         screen.notice(f"results go to {DEFAULT_RESULTS.resolve()} (--result_dir chooses another folder)")
-    folder = result_dir or DEFAULT_RESULTS
+    from crista.images.listing import expand_home
+
+    folder = expand_home(result_dir or DEFAULT_RESULTS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import types
+from pathlib import PurePath
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -41,8 +42,18 @@ class Section(BaseModel):
         }
 
 
+def plain(value: Any) -> Any:
+    """`value` as YAML would give it: paths as text, numbers and arrays of NumPy as those of Python, a range as a list."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, list | tuple | range):
+        return [plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def coerce(value: Any, annotation: Any) -> Any:
     """Bring `value` as people write it in YAML nearer to `annotation`; what does not fit is left for validation."""
+    value = plain(value)
     options = _options(annotation)
     if any(isinstance(option, type) and issubclass(option, BaseModel) for option in options):
         return value

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from crista.config.base import plain
 from crista.errors import Problem
 
 MOST_VALUES = 20_000
@@ -145,6 +145,8 @@ def read_mapping(tree: Mapping[str, Any]) -> tuple[Document, list[Problem]]:
 
 def read_overrides(overrides: Sequence[str]) -> tuple[Document, list[Problem]]:
     """Read ``TRAIN.EPOCHS=20``; the value is YAML. The last one of a key wins."""
+    if isinstance(overrides, str):  # a sequence of letters, to Python
+        raise TypeError(f"overrides takes a list of KEY=VALUE, here [{str(overrides)!r}], not one text")
     document, problems = Document(), []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -184,13 +186,9 @@ def _nested(value: Any) -> Any:
 
 
 def _pairs(tree: Mapping[Any, Any]) -> _Pairs:
-    return _Pairs([(str(key), None, _plain(value)) for key, value in tree.items()])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return _pairs(value)
-    return str(value) if isinstance(value, PurePath) else value
+    return _Pairs(
+        [(str(key), None, _pairs(value) if isinstance(value, Mapping) else plain(value)) for key, value in tree.items()]
+    )
 
 
 def _flatten(pairs: _Pairs, prefix: str, document: Document, given_by: str = "") -> list[Problem]:

@@ -21,7 +21,7 @@ class System(Section):
     """SYSTEM: the machine."""
 
     num_cpus: Annotated[int, Field(ge=-1)] = -1
-    """Processor cores to use. -1 and 0: all."""
+    """Processor cores to use, as far as there are so many. -1 and 0: all."""
 
     num_workers: Annotated[int, Field(ge=-1)] = -1
     """Threads that prepare patches beside the network. -1: one per four cores, at least one and at most eight."""

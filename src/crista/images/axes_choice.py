@@ -209,10 +209,11 @@ def _check_task(naming: _Naming, ndim: int | None, key: str, *, to_predict: bool
         raise AxesError(f"not an image: shape {naming.shape} has no y and x", "export it with at least two axes")
     naming = naming.drop({i for i, letter in enumerate(naming.letters) if letter not in "CZYX"})
     if ndim == 2 and naming["Z"] > 1:
-        raise AxesError(
-            f"3D ({naming['Z']} slices, shape {naming.shape}) but the task is 2D",
-            f"{VOLUME_TO_A_2D_NETWORK if to_predict else VOLUME_IN_2D}; if the {naming['Z']} are channels, set {key}",
-        )
+        next_step = VOLUME_TO_A_2D_NETWORK if to_predict else VOLUME_IN_2D
+        if naming["C"] == 1:
+            meant = naming.letters.replace("C", "").replace("Z", "C")
+            next_step += f"; if the {naming['Z']} are channels, set {key}: {meant}"
+        raise AxesError(f"3D ({naming['Z']} slices, shape {naming.shape}) but the task is 2D", next_step)
     if ndim == 3 and "Z" not in naming.letters:
         raise AxesError(
             f"2D (axes {naming.letters}, shape {naming.shape}) but the task is 3D and wants volumes",

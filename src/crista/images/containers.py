@@ -39,15 +39,20 @@ def choose_only_array(path: Path, found: Found, is_label: bool) -> str:
 def _several_arrays_error(path: Path, found: Found, is_label: bool) -> ImageReadError:
     """Several arrays and none named: list them and the key that names one."""
     listed = list_names([f"{name} {tuple(shape)}" for name, shape in found])
-    key = "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_" + ("GT_PATH" if is_label else "RAW_PATH")
     other = "…_RAW_PATH for the images" if is_label else "…_GT_PATH for the labels"
-    return read_error(path, f"holds several arrays: {listed}", f"name one with {key} ({other})")
+    return read_error(path, f"holds several arrays: {listed}", f"name one with {inner_key(is_label)} ({other})")
 
 
-def missing_array_error(path: Path, inner: str, found: Found) -> ImageReadError:
-    """The named array is not there: list those that are."""
-    listed = list_names([f"{name} {tuple(shape)}" for name, shape in found]) or "none"
-    return read_error(path, f"holds no array {inner!r}; found: {listed}", "correct …_RAW_PATH or …_GT_PATH")
+def inner_key(is_label: bool) -> str:
+    """The key of the inner path; who opens test images puts TEST in the place of TRAIN."""
+    return "DATA.TRAIN.INPUT_ZARR_MULTIPLE_DATA_" + ("GT_PATH" if is_label else "RAW_PATH")
+
+
+def missing_array_error(path: Path, inner: str, found: Found, is_label: bool) -> ImageReadError:
+    """The named array is not there: list those that are. The name of a store that is an array itself is empty."""
+    listed = list_names([f"{name or 'the store itself'} {tuple(shape)}" for name, shape in found]) or "none"
+    step = f"correct {inner_key(is_label)}" + (", or leave it empty, for there is one array only" if len(found) == 1 else "")
+    return read_error(path, f"holds no array {inner!r}; found: {listed}", step)
 
 
 def axes_from_attributes(attributes: Mapping[str, Any], num_axes: int) -> str | None:

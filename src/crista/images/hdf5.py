@@ -113,7 +113,7 @@ def _choose_dataset(path: Path, file: Any, inner: str | None, is_label: bool) ->
         for name in spellings_of(inner):
             if getattr(file.get(name), "shape", None):
                 return name
-        raise missing_array_error(path, inner, found)
+        raise missing_array_error(path, inner, found, is_label)
     return choose_only_array(path, found, is_label)
 
 

@@ -64,7 +64,7 @@ def _is_folder(path: Path) -> bool:
         return False  # a link to where nobody may look
 
 
-def expand_home(path: str) -> Path:
+def expand_home(path: Path | str) -> Path:
     """`path` with the home folder for a ~; that of a user who is not there stays as it is, to be told as missing."""
     try:
         return Path(path).expanduser()

@@ -118,7 +118,7 @@ def _choose(path: Path, inner: str | None, is_label: bool) -> str:
             for candidate in (name, f"{name}/{FINEST}"):
                 if candidate in dict(found):
                     return candidate
-        raise missing_array_error(path, inner, found)
+        raise missing_array_error(path, inner, found, is_label)
     # Of a pyramid only the finest level counts; a dataset of any other name stands for itself.
     pyramids = {name.rpartition("/")[0] for name, _ in found if _is_finest(name)}
     images = [

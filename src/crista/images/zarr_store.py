@@ -72,10 +72,10 @@ def _read_header(path: Path, inner: str | None, is_label: bool) -> Stored:
     root = _open_node(path, "")
     if isinstance(root, zarr.Array):
         if inner:
-            raise read_error(path, f"is one array and holds no {inner!r}", "leave the inner path out")
+            raise missing_array_error(path, inner, [("", root.shape)], is_label)
         return _describe(path, root, "", {}, (), "")
     notes: tuple[str, ...] = ()
-    name, node = _named_node(path, root, inner) if inner else ("", root)
+    name, node = _named_node(path, root, inner, is_label) if inner else ("", root)
     if isinstance(node, zarr.Group) and "bioformats2raw.layout" in _ome(node) and not _multiscale_of(node) and "0" in node:
         name, node = _join(name, "0"), node["0"]
         notes = ("several images may lie in this store: the first is used",)
@@ -94,11 +94,11 @@ def _open_node(path: Path, name: str) -> Any:
         raise read_error(path, f"not a zarr array or group ({error})", "copy the store again") from error
 
 
-def _named_node(path: Path, root: Any, inner: str) -> tuple[str, Any]:
+def _named_node(path: Path, root: Any, inner: str, is_label: bool) -> tuple[str, Any]:
     for name in spellings_of(inner):
         if name in root:
             return name, root[name]
-    raise missing_array_error(path, inner, _list_arrays(path, root))
+    raise missing_array_error(path, inner, _list_arrays(path, root), is_label)
 
 
 def _join(*parts: str) -> str:

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crista.results.style import AMBER, BLUE, FAINT, INK, ORANGE, dress, new_figure, plain, save_figure
+from crista.results.style import AMBER, BLUE, FAINT, INK, ORANGE, dress, in_own_style, new_figure, plain, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,7 @@ FILE_NAMES = {"iou": "IoU", "dice": "Dice"}
 """File name of a metric where it is not its key."""
 
 
+@in_own_style
 def draw_charts(rows: Sequence[Mapping[str, float]], folder: Path, job: str, *, best_epoch: int | None = None) -> list[Path]:
     """Draw ``<job>_loss.png`` and ``<job>_<metric>.png`` for every metric of the training log; returns the files.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -44,11 +43,10 @@ def record_log(events: Iterable[Event], path: Path) -> Iterator[Event]:
                     file.write(f"{datetime.now().astimezone():%H:%M:%S} {text}\n")
                     file.flush()
                 yield event
-        finally:
-            error = sys.exception()
-            if isinstance(error, Exception):
-                name = "error" if isinstance(error, CristaError) else type(error).__name__
-                file.write(f"{datetime.now().astimezone():%H:%M:%S} {name}: {error}\n")
+        except Exception as error:
+            name = "error" if isinstance(error, CristaError) else type(error).__name__
+            file.write(f"{datetime.now().astimezone():%H:%M:%S} {name}: {error}\n")
+            raise
 
 
 def _is_cut_short(path: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crista.results.style import AMBER, BLUE, FAINT, GREEN, INK, MUTED, PURPLE, new_figure, plain, save_figure
+from crista.results.style import AMBER, BLUE, FAINT, GREEN, INK, MUTED, PURPLE, in_own_style, new_figure, plain, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ Spot = tuple[float, float]
 """Centre of a box in inches."""
 
 
+@in_own_style
 def draw_model(layers: Sequence[LayerSummary], path: Path, title: str) -> None:
     """Draw `layers` (in forward order) as a U and write the PNG `path`.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crista.geometry.axes import Array
-from crista.results.style import BLUE, CLASS_COLOURS, GREEN, INK, ORANGE, PURPLE, new_figure, plain, save_figure
+from crista.results.style import BLUE, CLASS_COLOURS, GREEN, INK, ORANGE, PURPLE, in_own_style, new_figure, plain, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +50,7 @@ class OverlayText:
     """Number of the first slice that is handed over, in the whole volume."""
 
 
+@in_own_style
 def draw_overlay(image: Array, prediction: Array, label: Array | None, path: Path, *, text: OverlayText | None = None) -> None:
     """Write the panel image | label | prediction | errors; without a label, image | prediction.
 

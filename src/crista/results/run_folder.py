@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path, PurePath
 
 from crista.config.root import Paths
 from crista.errors import ConfigError, Problem
 from crista.images.image import short_name, stem
+from crista.images.listing import expand_home
 
 FORBIDDEN = '/\\:*?"<>|'
 """Signs that some operating system does not allow in the name of a file."""
@@ -41,7 +43,9 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         problems = [*_check_name(self.name), *_check_folders(self.paths)]
-        if self.run_id < 0:
+        if not isinstance(self.run_id, Integral):  # also those of NumPy
+            problems.append(Problem("--run_id", f"{self.run_id!r} is no whole number", "give a number from 0"))
+        elif self.run_id < 0:
             problems.append(Problem("--run_id", f"{self.run_id} is negative", "give a number from 0"))
         if problems:
             raise ConfigError("with the names of the results", problems)
@@ -79,7 +83,7 @@ class RunFolder:
     @property
     def prob_map(self) -> Path:
         """Folder of the probability maps; an absolute PATHS.PROB_MAP_DIR is taken as it is."""
-        return self.root / (self.paths.prob_map_dir or "prob_map")
+        return self.root / expand_home(self.paths.prob_map_dir or "prob_map")
 
     @property
     def all_results(self) -> Path:
@@ -233,7 +237,9 @@ def output_names(paths: Sequence[PurePath]) -> list[str]:
     return names
 
 
-def _check_name(name: str) -> list[Problem]:
+def _check_name(name: object) -> list[Problem]:
+    if not isinstance(name, str):
+        return [Problem("--name", f"{name!r} is no text", "e.g. 'my_job'")]
     bad = sorted({sign for sign in name if sign in FORBIDDEN or not sign.isprintable()})
     if bad:
         shown = " ".join(sign if sign.isprintable() else repr(sign) for sign in bad)

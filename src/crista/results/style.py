@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from crista.images.atomic import aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 INK = "#22303c"
 MUTED = "#5b6a77"
@@ -26,6 +31,23 @@ YELLOW = "#f0e442"
 
 CLASS_COLOURS = (AMBER, SKY, YELLOW, "#b2df8a", "#e31a1c", "#80cdc1", "#bf812d", "#c2a5cf", "#fddbc7")
 """Colours of the classes 1, 2, …; they repeat after the last."""
+
+
+def in_own_style(draw: Callable[Given, Result]) -> Callable[Given, Result]:
+    """`draw` with the settings that Matplotlib comes with, whatever those of the process are.
+
+    A notebook may have LaTeX set its text, which fails on the `_` of a name and would end the run, or a dark style.
+    """
+
+    @wraps(draw)
+    def drawn(*given: Given.args, **named: Given.kwargs) -> Result:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            return draw(*given, **named)
+
+    return drawn
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -26,6 +26,7 @@ from crista.workflow.fix import fix as fix_events
 from crista.workflow.request import (
     ConfigLike,
     Request,
+    as_path,
     load_any,
     request_automatic,
     request_prediction,
@@ -33,6 +34,7 @@ from crista.workflow.request import (
     request_training,
     start_changes,
 )
+from crista.workflow.settings import as_they_come
 
 if TYPE_CHECKING:
     from crista.workflow.evaluate import Evaluation
@@ -66,11 +68,12 @@ def listen(events: Generator[Event, None, Result], on_event: OnEvent) -> Result:
     """Run a generator of events to its end; returns what it returns."""
     with closing(events):
         while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
+            with as_they_come():
+                try:
+                    event = next(events)
+                except StopIteration as stop:
+                    result: Result = stop.value
+                    return result
             on_event(event)
 
 
@@ -130,7 +133,8 @@ def train_on(
     minutes : until the network is trained, reading and planning included; the measurement of the validation images and the
         report come after it. None: as `quality` says
     quality : fast 5, standard 20, best 120 minutes
-    start_from : a checkpoint whose network is trained further; its classes and channels may be others
+    start_from : a checkpoint, or the results folder of a job, whose network is trained further; its classes and channels may be
+        others
     """
     if start_from is not None:
         where["overrides"] = (*start_changes(start_from), *where.get("overrides", ()))
@@ -145,7 +149,10 @@ def predict(
     on_event: OnEvent = silent,
     **where: Unpack[Where],
 ) -> Outcome:
-    """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given."""
+    """Predict a folder of images (or one) with a checkpoint, and measure against `labels` where they are given.
+
+    In place of a checkpoint the results folder of a job with one network will do.
+    """
     return finish(request_prediction(checkpoint, images, labels=labels, **where), on_event)
 
 
@@ -162,7 +169,8 @@ def evaluate(
     from crista.workflow.evaluate import evaluate_folders  # torch is slow to import
 
     counted = {"num_classes": num_classes, "ignore_index": ignore_index, "class_names": class_names}
-    events = evaluate_folders(Path(labels), Path(predictions), **counted)  # type: ignore[arg-type]
+    true, predicted = as_path("labels", labels), as_path("predictions", predictions)
+    events = evaluate_folders(true, predicted, **counted)  # type: ignore[arg-type]
     return listen(events, on_event)
 
 
@@ -186,7 +194,7 @@ def fix(
     on_event: OnEvent = silent,
 ) -> FixReport:
     """Write corrected copies of the data to the folder `out`; see `crista.workflow.fix.fix`."""
-    return listen(fix_events(_settings_of(data, labels, overrides, on_event)[0], Path(out)), on_event)
+    return listen(fix_events(_settings_of(data, labels, overrides, on_event)[0], as_path("out", out)), on_event)
 
 
 def _settings_of(
@@ -229,7 +237,7 @@ def _plan_of(config: Config, fingerprint: Fingerprint, on_event: OnEvent) -> Pla
     if start and path:
         from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
-        trained = load_checkpoint(Path(path).expanduser()).plan
+        trained = load_checkpoint(as_path("PATHS.CHECKPOINT_FILE", path)).plan
         made = plan_fine_tuning(config, fingerprint, trained, where=path)
         return tell_what_is_open(made, fingerprint, from_scratch=False)
     if start:
@@ -252,10 +260,10 @@ def demo(folder: Path | str, *, sample: str = "cells_2d", on_event: OnEvent = si
     from crista.samples import write_sample
     from crista.workflow import demo as demo_job
 
-    settings = demo_job.settings_of(sample)
-    data = Path(folder) / "data" / sample
+    settings, folder = demo_job.settings_of(sample), as_path("folder", folder)
+    data = folder / "data" / sample
     write_sample(sample, data, num_train=settings.num_train, num_test=settings.num_test, shape=settings.shape, seed=0)
-    request = demo_job.request_demo(Path(folder), data, sample)
+    request = demo_job.request_demo(folder, data, sample)
     return finish(request, on_event)
 
 

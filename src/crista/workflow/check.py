@@ -20,6 +20,14 @@ from crista.metrics import FOREGROUND
 from crista.plan.events import Event, Said, StageStarted, Warned
 from crista.plan.plan import Plan
 
+NOTHING_TO_DO = Problem("TRAIN.ENABLE", "and TEST.ENABLE are both False: there is nothing to do", "set one of them to True")
+
+
+def require_a_stage(config: Config) -> None:
+    """Raise a `ConfigError` if neither training nor prediction is asked for."""
+    if not config.train.enable and not config.test.enable:
+        raise ConfigError("in the configuration", [NOTHING_TO_DO])
+
 
 def check(config: Config, trained: Plan | None = None) -> Generator[Event, None, DatasetReport]:
     """Check the data that the run needs; yields a warning or a line for each finding, returns the report.
@@ -36,6 +44,8 @@ def check(config: Config, trained: Plan | None = None) -> Generator[Event, None,
     )
     tested = (report.train if fold_as_test else report.test) if config.test.enable else ()
     problems = [*report.problems, *check_testing(config, tested)]
+    if not config.train.enable and not config.test.enable:  # or data that nobody has looked at would seem sound
+        problems.append(NOTHING_TO_DO)
     warnings = list(report.warnings)
     if config.problem.ndim is None and report.ndim is not None:
         problems.extend(_check_seen(config, report.ndim))
@@ -86,6 +96,8 @@ def _given_names(config: Config, report: DatasetReport) -> tuple[str, Sequence[s
 
 def check_names(where: str, names: Sequence[str]) -> list[Problem]:
     """What speaks against names of classes: tables and figures find a class by its name."""
+    if isinstance(names, str):  # a sequence of letters, to Python
+        return [Problem(where, f"{names!r} is one text, not a list of names", "e.g. ['background', 'cell']")]
     problems = [
         Problem(where, f"{name!r} twice; tables could not tell these classes apart", "give each class a name of its own")
         for name, count in Counter(names).items()

@@ -21,7 +21,7 @@ from crista.images.labels import LabelCoding, read_label, summarise_label
 from crista.images.listing import list_images
 from crista.images.open import open_image
 from crista.images.pairing import pair_files
-from crista.images.wording import show_values
+from crista.images.wording import list_files, show_values
 from crista.inference.measure import boundary_in, iter_slabs
 from crista.metrics import (
     Estimate,
@@ -119,7 +119,7 @@ def evaluate_folders(
         for predicted, true in opened
         if predicted.spatial_shape != true.spatial_shape
     ]
-    given = () if ignore_index is None else (ignore_index,) if isinstance(ignore_index, int) else ignore_index
+    given = () if ignore_index is None else np.ravel(ignore_index).tolist()  # whole numbers of NumPy too
     ignored = tuple(sorted({value for value in given if value >= 0}))
     codings, found = _decide_codings(opened, num_classes, ignored, str(labels))
     said = [problem for decision in found for problem in _in_own_words(decision.problems)]
@@ -144,11 +144,37 @@ def evaluate_folders(
 def _pair(predictions: Path, labels: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Files of the same name, and notices."""
     predicted, true = list_images(predictions), list_images(labels)
+    predicted, twins = _without_twins(predicted)
     try:
-        return pair_files(predicted, true)
+        pairs, notices = pair_files(predicted, true)
+        return pairs, [*twins, *notices]
     except DataError as error:
         title = f"{error.title}; here the predictions are the images"
         raise DataError(title, _in_own_words(error.problems)) from error
+
+
+def _without_twins(predicted: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The predictions without the TIFFs that hold the same as the OME-Zarr of their name, and a notice.
+
+    With TEST.BY_CHUNKS.SAVE_OUT_TIF crista writes both. Where they differ one is of another run, and only the user knows which.
+    """
+    stores = {path.stem: path for path in predicted if path.suffix == ".zarr"}
+    twins = [path for path in predicted if path.suffix == ".tif" and path.stem in stores and _is_same(path, stores[path.stem])]
+    if not twins:
+        return list(predicted), []
+    said = f"{list_files(twins)}: holds the same as the OME-Zarr of this name (TEST.BY_CHUNKS.SAVE_OUT_TIF), which is measured"
+    return [path for path in predicted if path not in twins], [said]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same pixels."""
+    try:
+        first, second = open_image(one, is_label=True), open_image(other, is_label=True)
+    except ImageReadError:
+        return False
+    if first.spatial_shape != second.spatial_shape:
+        return False
+    return all(np.array_equal(first.read(block), second.read(block)) for block in iter_slabs(first.spatial_shape))
 
 
 def _open(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Image, Image]]:
@@ -186,7 +212,7 @@ def _names_of_classes(num_classes: int, given: Sequence[str] | None) -> tuple[st
     if given is None:
         return tuple(f"class {number}" for number in range(num_classes))
     problems = check_names("class_names", given)
-    if len(given) != num_classes:
+    if len(given) != num_classes and not isinstance(given, str):
         what = f"has {len(given)} names, the label images have {num_classes} classes"
         problems.append(Problem("class_names", what, "give one for each, background first"))
     if problems:

@@ -22,6 +22,7 @@ from crista.images.pixel_faults import check_swapped
 from crista.images.wording import plural
 from crista.plan.events import Event, FileWritten, Said, StageStarted
 from crista.results.tables import write_table
+from crista.workflow.check import require_a_stage
 from crista.workflow.targets import obstacle
 
 HEAD = """\
@@ -51,10 +52,11 @@ def fix(config: Config, out: Path) -> Generator[Event, None, FixReport]:
     Raises
     ------
     ConfigError
-        `out` exists and is not empty.
+        `out` exists and is not empty, or nothing is to be done with the data.
     DataError
         No pair of images and labels is left to copy.
     """
+    require_a_stage(config)
     out = out.expanduser().absolute()
     _require_empty(out)
     yield StageStarted("check")

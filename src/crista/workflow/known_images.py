@@ -8,6 +8,7 @@ from pathlib import Path
 from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
 from crista.images.image import ImagePair
+from crista.images.listing import expand_home
 from crista.images.wording import plural
 from crista.patches.prepare import make_split
 from crista.patches.split import Source, Split
@@ -20,7 +21,7 @@ def warn_of_known_images(pairs: Sequence[ImagePair], plan: Plan) -> Iterator[Eve
     """A warning if images that are measured lie where those of the training lay: the network has seen them."""
     if not plan.config.data.train.path:
         return
-    learnt = Path(plan.config.data.train.path).expanduser().resolve()
+    learnt = expand_home(plan.config.data.train.path).resolve()
     measured = [pair.image.path.resolve() for pair in pairs if pair.label is not None]
     known = sum(learnt in (path, path.parent) for path in measured)
     if known:
@@ -37,7 +38,7 @@ def warn_of_learnt_images(split: Split, report: DatasetReport, start: Checkpoint
     """
     yield from warn_of_known_images(report.test, start.plan)
     learnt, measured = start.plan.config.data, len(split.validation)
-    folder = Path(learnt.train.path or "").expanduser().resolve()
+    folder = expand_home(learnt.train.path or "").resolve()
     if not learnt.train.path:
         return
     inside = [source for source in split.validation if folder in (path := source.pair.image.path.resolve(), path.parent)]
@@ -64,7 +65,7 @@ def _is_data_of(start: Checkpoint, report: DatasetReport) -> bool:
     if digest_files(files) == start.data_key:
         return True
     own = start.plan.config.paths.checkpoint_file  # with which its training began in turn
-    begun = Path(own).expanduser() if start.plan.config.model.load_checkpoint and own else None
+    begun = expand_home(own) if start.plan.config.model.load_checkpoint and own else None
     return begun is not None and begun.is_file() and digest_files([*files, begun]) == start.data_key
 
 

@@ -12,7 +12,7 @@ from crista.config.new import new_config_text
 from crista.errors import ConfigError, DataError, Problem
 from crista.images.atomic import atomic_write
 from crista.images.check import DatasetReport, check_dataset
-from crista.images.listing import list_images
+from crista.images.listing import expand_home, list_images
 from crista.images.wording import plural
 from crista.workflow.check import check_names
 from crista.workflow.targets import obstacle
@@ -31,10 +31,10 @@ WORDS = {
 class Folders:
     """Where the images and labels of a job are; None for those it does without."""
 
-    train_images: Path | None = None
-    train_labels: Path | None = None
-    test_images: Path | None = None
-    test_labels: Path | None = None
+    train_images: Path | str | None = None
+    train_labels: Path | str | None = None
+    test_images: Path | str | None = None
+    test_labels: Path | str | None = None
 
 
 def new(
@@ -57,12 +57,13 @@ def new(
     Raises
     ------
     ConfigError
-        `path` exists, or the dimensions or classes are neither given nor to be seen.
+        `path` exists, or the dimensions or classes are neither given nor to be seen, or are none.
     DataError
         A folder is missing or without images, or the data cannot be used.
     """
-    path, folders = Path(path), folders or Folders()
+    path, folders = expand_home(path), folders or Folders()
     check_target(path, force=force)
+    _check_kinds(ndim, classes)
     check_folders(folders)
     if ndim is None or classes is None:
         counted = classes if classes is None or isinstance(classes, int) else len(classes)
@@ -77,6 +78,17 @@ def new(
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, new_config_text(ndim=3 if ndim == 3 else 2, classes=classes, name=path.stem, **vars(folders)))
     return path
+
+
+def _check_kinds(ndim: object, classes: object) -> None:
+    """Raise a `ConfigError` for dimensions as BiaPy writes them, and for names in one text, to Python a list of letters."""
+    problems = []
+    if ndim not in (None, 2, 3):
+        problems.append(Problem("--ndim", f"{ndim!r} is neither 2 (images) nor 3 (volumes)", "give one of these numbers"))
+    if isinstance(classes, str):
+        problems.extend(check_names("--classes", classes))
+    if problems:
+        raise ConfigError("with the new configuration", problems)
 
 
 def check_target(path: Path, *, force: bool) -> None:
@@ -100,7 +112,7 @@ def check_folders(folders: Folders) -> None:
     for name, folder in vars(folders).items():
         try:
             if folder is not None:
-                list_images(folder)
+                list_images(expand_home(folder))
         except DataError as error:
             problems.extend(error.problems)
         if folder is not None and name.endswith("labels") and getattr(folders, name.replace("labels", "images")) is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,12 @@ from typing import Any
 
 from crista.config.automatic import Quality, make_automatic_config
 from crista.config.document import read_overrides
+from crista.config.fields import show_value
 from crista.config.load import LoadedConfig, config_from_dict, load_config, parse_config
 from crista.config.overridden import overridden_text
 from crista.config.root import Config
+from crista.errors import CheckpointError
+from crista.images.listing import expand_home
 from crista.plan.budget import MINUTES
 from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
@@ -34,6 +38,10 @@ OF_THE_MACHINE = ("DEVICE", "NUM_CPUS", "NUM_WORKERS", "CLUSTER")
 """Keys of SYSTEM that tell of the machines of a training; its network may predict on others, which are given anew."""
 OF_THE_IMAGES = ("Z_START", "Z_END")
 """Keys of TEST.BY_CHUNKS that choose slices of the volumes that were predicted with the training."""
+RESOLUTION_OF_OTHERS = (
+    "DATA.TEST.RESOLUTION = {}, of the test images of the training, is not taken over: these images have the voxel size that "
+    "their files say. Where they do not say it, DATA.TEST.RESOLUTION gives it"
+)
 CHANGEABLE = "TEST, DATA.TEST, PATHS and SYSTEM (but SEED) can be changed"
 
 
@@ -62,13 +70,39 @@ class Request:
         object.__setattr__(self, "folder", folder)
 
 
+def as_path(name: str, value: Path | str) -> Path:
+    """`value` as a path, with the home folder for a ~. Raises a `TypeError` that says what `name` takes for anything else."""
+    if isinstance(value, str | os.PathLike):
+        return expand_home(os.fspath(value))
+    what = f"{name} takes the path of a file or a folder, not {type(value).__name__}"
+    if hasattr(value, "__len__"):
+        what += ": save arrays to files (numpy.save, tifffile.imwrite), put several into a folder, and give its path"
+    raise TypeError(what)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """`path`, or the only best checkpoint below it; raises a `CheckpointError` that names what is near."""
+    if path.is_file():
+        return path
+    folder = path if path.is_dir() else path.parent
+    patterns = ("*.pth", "checkpoints/*.pth", "*/checkpoints/*.pth")
+    near = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    best = [file for file in near if file.name.endswith("checkpoint-best.pth")]
+    if path.is_dir() and len(best) == 1:
+        return best[0]
+    listed = ", ".join(map(str, (best or near)[:3]))
+    hint = f"here are {listed}" if near else "a training leaves it in <result_dir>/<name>/checkpoints"
+    many = f"is a folder with {len(best)} networks: name one" if best else "is a folder without a network"
+    raise CheckpointError(f"{path}: {many if path.is_dir() else 'no such checkpoint'}\n    -> {hint}")
+
+
 def load_any(config: ConfigLike, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Load a configuration of any form; `overrides` are ``TRAIN.EPOCHS=20``."""
     if isinstance(config, Config):
         config = config.given()
     if isinstance(config, Mapping):
         return config_from_dict(config, overrides)
-    return load_config(Path(config), overrides)
+    return load_config(as_path("config", config), overrides)
 
 
 def request_run(
@@ -83,7 +117,7 @@ def request_run(
     loaded = load_any(config, overrides)
     default = Path(config).stem if isinstance(config, str | Path) else "crista"
     text = _with_changes(loaded.text, overrides)
-    return Request(loaded.config, Path(result_dir), name or default, run_id, text, loaded.notices)
+    return Request(loaded.config, as_path("result_dir", result_dir), name or default, run_id, text, loaded.notices)
 
 
 def _with_changes(text: str, overrides: Sequence[str]) -> str:
@@ -118,7 +152,7 @@ def request_automatic(
 
     Without `minutes`, and without TRAIN.MAX_MINUTES or TRAIN.EPOCHS among the `overrides`, it takes as long as its quality says.
     """
-    images, labels = Path(images).absolute(), Path(labels).absolute()
+    images, labels = (as_path(name, path).absolute() for name, path in (("images", images), ("labels", labels)))
 
     def load(limit: float | None) -> tuple[LoadedConfig, dict[str, str]]:
         made = make_automatic_config(images, labels, minutes=limit, quality=quality)
@@ -134,7 +168,8 @@ def request_automatic(
             reasons["TRAIN.MAX_MINUTES"] = f"no time is given, and TRAIN.QUALITY: {train.quality} stands for that many minutes"
     text = _with_changes(overridden_text(loaded.text, overrides), overrides)
     own = _not_overridden(reasons, overrides)
-    return Request(loaded.config, Path(result_dir), name or _name_of(images), run_id, text, loaded.notices, own)
+    where = as_path("result_dir", result_dir)
+    return Request(loaded.config, where, name or _name_of(images), run_id, text, loaded.notices, own)
 
 
 def _not_overridden(reasons: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
@@ -143,9 +178,16 @@ def _not_overridden(reasons: Mapping[str, str], overrides: Sequence[str]) -> dic
     return {key: why for key, why in reasons.items() if not any(one.startswith(f"{key}.") for one in changed)}
 
 
+def _network_at(name: str, checkpoint: Path | str) -> Path:
+    """The file that `checkpoint` names; of the results of a job their only best network, as on the command line."""
+    path = as_path(name, checkpoint)
+    return find_checkpoint(path) if path.is_dir() else path
+
+
 def start_changes(checkpoint: Path | str) -> tuple[str, ...]:
     """The changes of keys by which a training starts from the network of `checkpoint`."""
-    return "MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={json.dumps(str(Path(checkpoint).absolute()))}"
+    path = _network_at("start_from", checkpoint).absolute()
+    return "MODEL.LOAD_CHECKPOINT=True", f"PATHS.CHECKPOINT_FILE={json.dumps(str(path))}"
 
 
 def _name_of(images: Path) -> str:
@@ -166,11 +208,12 @@ def request_prediction(
 ) -> Request:
     """Prediction of a folder (or one file) with a checkpoint; with `labels` it is measured too.
 
-    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; machines and slices are not.
+    The TEST settings are those that the checkpoint was trained with, changed by `overrides`; machines, slices and the voxel size,
+    which is that of other images, are not.
     """
     from crista.training.checkpoint import load_checkpoint  # torch is slow to import
 
-    path = Path(checkpoint)
+    images, path = as_path("images", images), _network_at("checkpoint", checkpoint)
     plan: Plan = load_checkpoint(path).plan
     tree = plan.config.given()
     tree.setdefault("TRAIN", {})["ENABLE"] = False
@@ -180,8 +223,9 @@ def request_prediction(
     test = tree.setdefault("DATA", {}).setdefault("TEST", {})
     test.update(PATH=str(images), LOAD_GT=labels is not None)
     if labels is not None:  # those count, wherever the labels of the training lay
-        test.update(GT_PATH=str(labels), INPUT_ZARR_MULTIPLE_DATA=False)
+        test.update(GT_PATH=str(as_path("labels", labels)), INPUT_ZARR_MULTIPLE_DATA=False)
     test.pop("USE_VAL_AS_TEST", None)
+    resolution = test.pop("RESOLUTION", ())
     for key in OF_THE_MACHINE:
         tree.get("SYSTEM", {}).pop(key, None)
     for key in OF_THE_IMAGES:
@@ -191,9 +235,12 @@ def request_prediction(
     idle = [] if loaded.config.train.enable else _idle_changes(learnt.config, loaded.config)
     if idle:
         notices.append(kept_as_trained(idle))
+    if max(resolution, default=-1) > 0 and loaded.config.data.test.resolution is None:
+        notices.append(RESOLUTION_OF_OTHERS.format(show_value(resolution)))
     default = path.name.removesuffix(".pth").removesuffix("-checkpoint-best").removesuffix("-checkpoint-last")
     text = _with_changes(overridden_text(loaded.text, overrides), overrides)
-    return Request(loaded.config, Path(result_dir), name or f"{default}_prediction", run_id, text, tuple(notices))
+    where = as_path("result_dir", result_dir)
+    return Request(loaded.config, where, name or f"{default}_prediction", run_id, text, tuple(notices))
 
 
 def kept_as_trained(keys: Sequence[str]) -> str:

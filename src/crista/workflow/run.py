@@ -20,9 +20,11 @@ from crista.images.check import DatasetReport
 from crista.images.digest import digest_files
 from crista.images.fingerprint import Fingerprint
 from crista.images.image import ImagePair
+from crista.images.listing import expand_home
 from crista.images.wording import plural
 from crista.inference.adoption import adopt_shards, note_shard
 from crista.inference.distribution import Executor, SerialExecutor, build_executor
+from crista.inference.distribution.build import usable_cores
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.record import weights_digest
 from crista.inference.stage import PredictionJob, predict_images, predict_shard
@@ -58,7 +60,7 @@ from crista.training.loop import TrainingJob, previous_of, train
 from crista.training.probe import adopt, choose_plan, fit_to_memory, fit_to_time, warn_of_memory
 from crista.workflow.alone import predict_alone
 from crista.workflow.annotated_share import warn_of_few_annotated
-from crista.workflow.check import check, check_validation
+from crista.workflow.check import check, check_validation, require_a_stage
 from crista.workflow.clipped_images import warn_of_clipped_images
 from crista.workflow.device import trusted_device
 from crista.workflow.engine import choose_predictor, known_int8_model, make_int8_model
@@ -82,16 +84,24 @@ def run(request: Request) -> Events:
         Before anything is trained or written under a final name, if configuration or data cannot be used.
     """
     config, folder = request.config, request.folder
-    _require_a_stage(config)
+    require_a_stage(config)
     _require_network_of_shard(config, folder)
-    limit_threads(config)
     spare_addresses()
-    device, why = choose_device(config.system.device)
+    threads = limit_threads(config)
+    try:
+        yield from _run_as_process(request)
+    finally:
+        torch.set_num_threads(threads)  # the next run of this process asks for its own
+
+
+def _run_as_process(request: Request) -> Events:
+    """The run, in this process alone or together with the others that torchrun started; the first one tells of it."""
+    device, why = choose_device(request.config.system.device)
     processes = join_processes(device)
     events = _run(request, device, processes, why)
     try:
         if processes.is_main:
-            yield from record_log(events, folder.log_txt)
+            yield from record_log(events, request.folder.log_txt)
         else:
             for _ in events:
                 pass
@@ -102,7 +112,8 @@ def run(request: Request) -> Events:
 
 def _run(request: Request, device: torch.device, processes: Processes, why_device: str) -> Events:
     config, folder, started = request.config, request.folder, datetime.now(UTC)
-    for notice in (why_device, *request.notices):
+    more = f"SYSTEM.NUM_CPUS: {config.system.num_cpus}, but there are {usable_cores()} cores: these are used"
+    for notice in (why_device, *([more] if config.system.num_cpus > usable_cores() else []), *request.notices):
         yield Said(notice)
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
@@ -316,7 +327,7 @@ def _quantize(request: Request, plan: Plan, report: DatasetReport, trained: Chec
         return
     if not train:
         folders = plan.config.data.train
-        if not folders.path or not folders.gt_path or not Path(folders.path).exists():
+        if not folders.path or not folders.gt_path or not expand_home(folders.path).exists():
             return
         found = yield from check(only_training(plan.config), None)
         if found.problems:
@@ -416,7 +427,7 @@ def _checkpoint_of(config: Config, folder: RunFolder) -> Path:
 def _given_checkpoint(config: Config, folder: RunFolder) -> Path:
     """The checkpoint that the configuration names, or the one of this run that it asks for."""
     if config.paths.checkpoint_file:
-        return Path(config.paths.checkpoint_file).expanduser()
+        return expand_home(config.paths.checkpoint_file)
     last = config.model.load_checkpoint_epoch == "last_on_train"
     return folder.checkpoint_last if last else folder.checkpoint_best
 
@@ -457,14 +468,6 @@ def _is_gone(path: Path, folder: RunFolder) -> bool:
     return left.epoch == 1 and not left.finished and left.plan.config.model.load_checkpoint
 
 
-def _require_a_stage(config: Config) -> None:
-    if not config.train.enable and not config.test.enable:
-        raise ConfigError(
-            "in the configuration",
-            [Problem("TRAIN.ENABLE", "and TEST.ENABLE are both False: there is nothing to do", "set one of them to True")],
-        )
-
-
 def _require_network_of_shard(config: Config, folder: RunFolder) -> None:
     """Shards run beside each other: each would train the same network, into the same files."""
     _, count = config.system.cluster.own_shard
@@ -476,10 +479,12 @@ def _require_network_of_shard(config: Config, folder: RunFolder) -> None:
         raise ConfigError("with the shard", [Problem("SYSTEM.CLUSTER.SHARD", what, step)])
 
 
-def limit_threads(config: Config) -> None:
-    """Use SYSTEM.NUM_CPUS cores for the network (-1: all)."""
-    if config.system.num_cpus > 0:
-        torch.set_num_threads(config.system.num_cpus)
+def limit_threads(config: Config) -> int:
+    """Use SYSTEM.NUM_CPUS cores for the network (-1: all), no more than there are; returns how many were used before."""
+    before = torch.get_num_threads()
+    if config.system.num_cpus > 0:  # a file from a larger machine: threads without a core of their own hold each other up
+        torch.set_num_threads(min(config.system.num_cpus, usable_cores()))
+    return before
 
 
 def loader_threads(config: Config) -> int:
