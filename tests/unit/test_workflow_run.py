@@ -35,19 +35,20 @@ from crista.plan.plan import Plan
 from crista.results.run_folder import RunFolder
 from crista.training.checkpoint import Checkpoint
 from crista.training.class_shares import warn_of_untold
-from crista.workflow import run
+from crista.workflow import resources, run
 from crista.workflow.alone import predict_alone
 from crista.workflow.known_images import _overlap, training_files, warn_of_known_images, warn_of_learnt_images
 from crista.workflow.request import request_automatic, request_prediction
 
 
 def test_the_cache_fits_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container with a limit has less than the machine; Windows does not tell what it has."""
-    monkeypatch.setattr(run, "free_bytes", lambda: 10**9)
-    assert run.cache_bytes() == 10**9 // 2
-    monkeypatch.setattr(run, "free_bytes", lambda: sys.maxsize)
+    """A container with a limit has less than the machine; Windows is asked in another way what that has."""
+    monkeypatch.setattr(resources, "free_bytes", lambda: 10**9)
+    assert resources.cache_bytes() == 10**9 // 2
+    monkeypatch.setattr(resources, "free_bytes", lambda: sys.maxsize)
     monkeypatch.delattr(os, "sysconf")
-    assert run.cache_bytes() == run.UNKNOWN_MEMORY * 2 // 5
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=5 * 10**9))
+    assert resources.cache_bytes() == 2 * 10**9
 
 
 def trained_with(monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,15 @@ def free_bytes() -> int:
     if limit is not None:
         free.append(limit - status_bytes("VmSize"))
     return max(0, min(free))
+
+
+def physical_bytes() -> int:
+    """Bytes of memory that the machine has."""
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil  # installed on Windows
+
+    return int(psutil.virtual_memory().total)
 
 
 def _available_bytes() -> int:

@@ -5,7 +5,6 @@ Everything that calls crista (command line, Python, windows) goes through here a
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -24,7 +23,6 @@ from crista.images.listing import expand_home
 from crista.images.wording import plural
 from crista.inference.adoption import adopt_shards, note_shard
 from crista.inference.distribution import Executor, SerialExecutor, build_executor
-from crista.inference.distribution.build import usable_cores
 from crista.inference.distribution.ranks import RankExecutor
 from crista.inference.record import weights_digest
 from crista.inference.stage import PredictionJob, predict_images, predict_shard
@@ -36,7 +34,6 @@ from crista.plan.allocator import spare_addresses
 from crista.plan.events import Event, FileWritten, Measured, Said, StageStarted, Warned
 from crista.plan.fine_tuning import plan_fine_tuning, settled_otherwise
 from crista.plan.ledger import GIVEN
-from crista.plan.machine import free_bytes
 from crista.plan.make import plan_for_prediction
 from crista.plan.plan import Plan
 from crista.plan.preparation import with_reasons
@@ -68,8 +65,8 @@ from crista.workflow.known_images import training_files, warn_of_known_images, w
 from crista.workflow.object_size import warn_of_object_size
 from crista.workflow.remote import WorkerSetup, elsewhere, help_predicting
 from crista.workflow.request import Request, kept_as_trained, only_training
+from crista.workflow.resources import cache_bytes, limited_threads, loader_threads, notes_on_cores
 
-UNKNOWN_MEMORY = 8 * 10**9
 """Bytes that a machine is taken to have where the system does not say."""
 
 Events = Generator[Event, None, None]
@@ -87,11 +84,8 @@ def run(request: Request) -> Events:
     require_a_stage(config)
     _require_network_of_shard(config, folder)
     spare_addresses()
-    threads = limit_threads(config)
-    try:
+    with limited_threads(config.system):
         yield from _run_as_process(request)
-    finally:
-        torch.set_num_threads(threads)  # the next run of this process asks for its own
 
 
 def _run_as_process(request: Request) -> Events:
@@ -112,8 +106,7 @@ def _run_as_process(request: Request) -> Events:
 
 def _run(request: Request, device: torch.device, processes: Processes, why_device: str) -> Events:
     config, folder, started = request.config, request.folder, datetime.now(UTC)
-    more = f"SYSTEM.NUM_CPUS: {config.system.num_cpus}, but there are {usable_cores()} cores: these are used"
-    for notice in (why_device, *([more] if config.system.num_cpus > usable_cores() else []), *request.notices):
+    for notice in (why_device, *notes_on_cores(config.system), *request.notices):
         yield Said(notice)
     trained = _starting_checkpoint(config, folder)
     report = yield from check(config, trained.plan if trained is not None and not config.train.enable else None)
@@ -216,7 +209,7 @@ def train_stage(
         last_path=folder.checkpoint_last,
         device=device,
         processes=processes,
-        num_threads=loader_threads(request.config),
+        num_threads=loader_threads(request.config.system),
         data_key=data_key,
         stop=request.stop,
         start=start,
@@ -477,26 +470,3 @@ def _require_network_of_shard(config: Config, folder: RunFolder) -> None:
         what = "is a part of the prediction, and this job has no network yet that is trained to its end"
         step = "run `crista train` first, with the same configuration and name; then start the shards"
         raise ConfigError("with the shard", [Problem("SYSTEM.CLUSTER.SHARD", what, step)])
-
-
-def limit_threads(config: Config) -> int:
-    """Use SYSTEM.NUM_CPUS cores for the network (-1: all), no more than there are; returns how many were used before."""
-    before = torch.get_num_threads()
-    if config.system.num_cpus > 0:  # a file from a larger machine: threads without a core of their own hold each other up
-        torch.set_num_threads(min(config.system.num_cpus, usable_cores()))
-    return before
-
-
-def loader_threads(config: Config) -> int:
-    """Threads that prepare patches: SYSTEM.NUM_WORKERS, else one per four cores, at least one."""
-    if config.system.num_workers >= 0:
-        return max(1, config.system.num_workers)
-    return max(1, min(8, (os.cpu_count() or 1) // 4))
-
-
-def cache_bytes() -> int:
-    """Bytes of images to keep in memory: two fifths of what the machine has, and at most half of what is left for this
-    process (in a container, say)."""
-    has_sysconf = hasattr(os, "sysconf")  # not on Windows
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if has_sysconf else UNKNOWN_MEMORY
-    return min(physical * 2 // 5, free_bytes() // 2)
