@@ -253,7 +253,7 @@ def test_a_notebook_may_have_set_numpy_and_pytorch_otherwise(tmp_path: Path) -> 
 
 def test_no_more_cores_are_used_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A configuration comes from a larger machine."""
-    monkeypatch.setattr(run, "usable_cores", lambda: 2)
+    monkeypatch.setattr("crista.workflow.resources.usable_cores", lambda: 2)
     config = job(write_data(tmp_path / "data"), {"SYSTEM": {"NUM_CPUS": 64, "DEVICE": "cpu"}})
     events = run.run(request_run(config, result_dir=tmp_path))
     said = [next(events), next(events)]
