@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.conftest import MakeData, tiny_config
 from tests.unit.test_plan import facts, plan, reason, refusal
-from tests.unit.test_probe import drain
+from tests.unit.test_probe import BIG, drain
 
 from crista.config.load import config_from_dict
 from crista.images.check import check_dataset
@@ -21,7 +21,7 @@ from crista.plan.growing import count_first_epochs, small_patch
 from crista.plan.make import make_plan
 from crista.training.checkpoint import load_checkpoint
 from crista.training.loop import train
-from crista.training.probe import adopt, fit_to_time
+from crista.training.probe import adopt, choose_plan, fit_to_time
 from crista.training.schedule import SCHEDULES, Progress
 from crista.training.state import TrainingJob
 from crista.training.step import Steps
@@ -47,7 +47,40 @@ def test_two_fifths_of_the_epochs_are_the_first(epochs: int, first: int) -> None
 def test_a_training_by_the_clock_grows_its_patches() -> None:
     made = plan(TRAIN__MAX_MINUTES=5)
     assert (made.patch_size, made.first_patch) == ((256, 256), (128, 128))
-    assert reason(made, KEY).startswith("patches of 128 × 128 in the first 40% of the time")
+    assert reason(made, KEY) == (
+        "decided when the training starts: patches of 128 × 128 in the first 40% of the time if fewer than 650 steps of whole "
+        "ones fit into it"
+    )
+    assert plan(TRAIN__MAX_MINUTES=5, TRAIN__GROW_PATCHES=True).first_patch == (128, 128)
+
+
+@pytest.mark.parametrize(("seconds", "value", "small"), [(0.462, "True", (128, 128)), (0.461, "False", None)])
+def test_only_where_few_steps_of_whole_patches_fit(
+    seconds: float, value: str, small: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """649 steps of 300 s, or 650; a training that goes on with more time, or on another machine, keeps to what was decided."""
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5"]).config
+    monkeypatch.setattr("crista.training.probe._time_noise", lambda *_: seconds)
+    _, made = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+    assert made.first_patch == small
+    assert [item.value for item in made.decisions if item.key == KEY] == [value]
+    assert f"about {int(300 / seconds)} " in reason(made, KEY)
+    longer = config_from_dict({}, ["TRAIN.MAX_MINUTES=50"]).config
+    monkeypatch.setattr("crista.training.probe._time_noise", lambda *_: pytest.fail("timed"))
+    _, again = drain(choose_plan(longer, facts(BIG), torch.device("cpu"), 3000.0, made))
+    assert again.first_patch == small
+    assert [item.value for item in again.decisions if item.key == KEY] == [value]
+
+
+@pytest.mark.parametrize(("asked", "small"), [(True, (128, 128)), (False, None)])
+def test_what_is_asked_for_is_done_whatever_fits(
+    asked: bool, small: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_from_dict({}, ["TRAIN.MAX_MINUTES=5", f"TRAIN.GROW_PATCHES={asked}"]).config
+    for seconds in (0.01, 1.0):
+        monkeypatch.setattr("crista.training.probe._time_noise", lambda *_, taken=seconds: taken)
+        _, made = drain(choose_plan(config, facts(BIG), torch.device("cpu"), 300.0, None))
+        assert made.first_patch == small
 
 
 def test_patches_that_are_given_stay_unless_they_are_to_grow() -> None:

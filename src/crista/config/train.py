@@ -141,7 +141,7 @@ class Train(Section):
 
     grow_patches: bool | None = None
     """Patches of half the length in the first two fifths of a training with MAX_MINUTES, so that it takes more steps. Left out:
-    decided; patches stay as DATA.PATCH_SIZE says where that is given."""
+    where few steps of whole ones fit into the time; patches stay as DATA.PATCH_SIZE says where that is given."""
 
     patience: Annotated[int, Field(ge=-1)] = -1
     """Stop when the validation loss (a moving average over epochs) has not fallen for so many epochs. -1: train all epochs.

@@ -28,7 +28,7 @@ from crista.plan.alternatives import changes_of, plans_by_effort, steps_of_epoch
 from crista.plan.budget import divide_time
 from crista.plan.effort import FEWEST_STEPS, FULL
 from crista.plan.events import Event, Said, Warned
-from crista.plan.growing import count_first_epochs
+from crista.plan.growing import GROWTH, count_first_epochs, growth_in, leaves_growth_open
 from crista.plan.learning import idle_patience
 from crista.plan.machine import free_bytes
 from crista.plan.make import make_plan
@@ -55,7 +55,7 @@ TOO_LONG = 2.0
 take longer than their share, and all that is timed, in three networks, takes about a tenth of the budget at most."""
 SMALL_PATCH = 2**12
 """Voxels of the smallest part of a batch that is timed, about."""
-MEASURED = ("effort", "TRAIN.BATCH_SIZE", "steps per epoch", FLIPS_OF_Z)
+MEASURED = ("effort", "TRAIN.BATCH_SIZE", "steps per epoch", FLIPS_OF_Z, GROWTH)
 """Decisions that were made by what was measured."""
 AS_BEFORE = "as in what was done of this training before"
 
@@ -87,6 +87,9 @@ def choose_plan(
     elif plan is not tried[-1][1]:
         reason += "; with fewer, network and patches are made smaller"
     plan = _with(plan, {}, Decision(key="effort", value=name, reason=reason))
+    if leaves_growth_open(plan):
+        grows, why = growth_in(steps, plan.first_patch or ())
+        plan = _with(plan, {} if grows else {"first_patch": None}, Decision(key=GROWTH, value=str(grows), reason=why))
     if not leaves_flips_of_z_open(config, fingerprint, plan.model):
         return plan
     flips, why = flips_of_z_in(int(min(steps, steps_of_epochs(plan, fingerprint))))
@@ -204,6 +207,8 @@ def adopt(plan: Plan, previous: Plan) -> Plan | None:
     update: dict[str, Any] = {name: getattr(previous, name) for name in measured if not (given and name == "batch_size")}
     if plan.minutes is not None:
         update |= {"epochs": previous.epochs, "schedule": previous.schedule, "flips_z": previous.flips_z}
+    if leaves_growth_open(plan):
+        update["first_patch"] = previous.first_patch
     adopted = plan.model_copy(update=update)
     return _with_decisions_of(adopted, previous) if training_key(adopted) == training_key(previous) else None
 
