@@ -86,10 +86,10 @@ def choose_plan(
         reason += "; there is no lighter one with what is given"
     elif plan is not tried[-1][1]:
         reason += "; with fewer, network and patches are made smaller"
-    plan = _with(plan, {}, Decision(key="effort", value=name, reason=reason))
     if leaves_growth_open(plan):
         grows, why = growth_in(steps, plan.first_patch or ())
         plan = _with(plan, {} if grows else {"first_patch": None}, Decision(key=GROWTH, value=str(grows), reason=why))
+    plan = _with(plan, {}, Decision(key="effort", value=name, reason=reason))
     if not leaves_flips_of_z_open(config, fingerprint, plan.model):
         return plan
     flips, why = flips_of_z_in(int(min(steps, steps_of_epochs(plan, fingerprint))))
