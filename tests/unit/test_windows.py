@@ -64,6 +64,7 @@ def test_a_file_that_another_process_looks_at_ends_no_run(tmp_path: Path, monkey
     with claim.held(), turn.turn_at(tmp_path / "finding.json", lambda: False):
         pass
     ScalarLog(tmp_path).close()
+    assert (tmp_path / "events.out.tfevents.1").exists(), "it could not be removed, and the log began all the same"
 
 
 def test_what_only_some_systems_need_is_installed_there() -> None:
