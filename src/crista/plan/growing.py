@@ -52,7 +52,7 @@ def growth_in(steps: int, small: Sequence[int]) -> tuple[bool, str]:
     """Whether a training of about so many steps of whole patches begins with `small` ones, and the reason."""
     if steps >= ENOUGH_STEPS:
         return False, f"about {steps} steps of whole patches fit into the time; from {ENOUGH_STEPS} on small ones add nothing"
-    return True, f"{_begins_with(small)}: more steps fit into it than about {steps} of whole ones"
+    return True, f"{_begins_with(small)}, for only about {steps} steps of whole ones fit into it"
 
 
 def _obstacle(config: Config, patch: Sequence[int], small: tuple[int, ...], length: Epochs) -> tuple[str, str] | None:
