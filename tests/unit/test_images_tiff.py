@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -18,6 +20,7 @@ from crista.images.look_cache import look_at_image
 from crista.images.open import open_image
 from crista.images.open_files import DECODED
 from crista.images.stored import SEVERAL_FILES
+from crista.images.tiff_spacing import read_tiff_spacing
 
 STACK = np.random.default_rng(0).integers(0, 200, (12, 40, 50), dtype=np.uint8)
 
@@ -337,6 +340,69 @@ def test_voxel_size_that_is_not_known_for_every_axis_is_none(tmp_path: Path) -> 
     tifffile.imwrite(tmp_path / "a.ome.tif", STACK, metadata=metadata, photometric="minisblack")
 
     assert open_image(tmp_path / "a.ome.tif", ndim=3).spacing is None
+
+
+def test_voxel_size_of_an_lsm(tmp_path: Path) -> None:
+    """Zeiss: metres in a tag of its own, and after each page its thumbnail."""
+    info = np.zeros((), [(name or "reserved", form) for name, form in tifffile.TIFF.CZ_LSMINFO])
+    sizes = {"DimensionX": 50, "DimensionY": 40, "DimensionZ": 12, "DimensionChannels": 1, "DimensionTime": 1}
+    for name, value in {
+        **sizes,
+        "MagicNumber": 0x0400494C,
+        "StructureSize": info.nbytes,
+        "DataType": 1,
+        "VoxelSizeX": 2e-7,
+        "VoxelSizeY": 2e-7,
+        "VoxelSizeZ": 1e-6,
+    }.items():
+        info[name] = value
+    tag = (34412, "B", info.nbytes, info.tobytes(), True)
+    with tifffile.TiffWriter(tmp_path / "a.lsm") as tif:
+        for number, plane in enumerate(STACK):
+            tif.write(plane, photometric="minisblack", metadata=None, extratags=[] if number else [tag])
+            tif.write(plane[::4, ::4], photometric="minisblack", metadata=None, subfiletype=1)
+
+    image = open_image(tmp_path / "a.lsm", ndim=3)
+
+    assert image.spacing is not None
+    assert image.spacing.values == pytest.approx((1.0, 0.2, 0.2))
+    assert image.notes == ()
+    np.testing.assert_array_equal(image.read()[0], STACK)
+
+
+@pytest.mark.parametrize(("description", "expected"), [("AppMag = 40|MPP = 0.25", 0.25), ("AppMag = 40", 0.5)])
+def test_voxel_size_of_a_slide_scanner(description: str, expected: float, tmp_path: Path) -> None:
+    """Aperio writes it into the description; where it does not, the resolution tags count."""
+    text, half = f"Aperio Image Library v1.0\n50x40 |{description}", (20000, 20000)
+    tags: dict[str, Any] = {"tile": (16, 16), "resolution": half, "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.svs", STACK[0], description=text, metadata=None, **tags)
+
+    spacing = open_image(tmp_path / "a.svs").spacing
+
+    assert spacing is not None
+    assert spacing.values == pytest.approx((expected, expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "expected"),
+    [
+        (
+            "stk",
+            {"XCalibration": 0.2, "YCalibration": 0.1, "CalibrationUnits": "um", "ZDistance": np.array([-2.0, -2.0])},
+            {"Z": 2.0, "Y": 0.1, "X": 0.2},
+        ),
+        ("stk", {"XCalibration": 1.0, "YCalibration": 1.0, "CalibrationUnits": "pixel", "ZDistance": np.array([0.0])}, {}),
+        ("stk", {"XCalibration": 1.0, "YCalibration": 1.0, "CalibrationUnits": "um", "SpatialCalibration": False}, {}),
+        ("mmstack", {"Summary": {"PixelSize_um": 0.65, "z-step_um": -3}}, {"Z": 3.0, "Y": 0.65, "X": 0.65}),
+        ("mmstack", {"Summary": {"PixelSize_um": 0, "z-step_um": 0}}, {}),
+    ],
+)
+def test_voxel_size_by_the_programs_of_microscopes(kind: str, written: dict[str, Any], expected: dict[str, float]) -> None:
+    """As tifffile reads MetaMorph's and Micro-Manager's metadata."""
+    page = SimpleNamespace(resolutionunit=1, get_resolution=lambda: (1.0, 1.0))
+    tif: Any = SimpleNamespace(stk_metadata=written, micromanager_metadata=written)
+
+    assert read_tiff_spacing(tif, SimpleNamespace(kind=kind, keyframe=page)) == pytest.approx(expected)
 
 
 def test_a_page_that_points_to_itself_ends(tmp_path: Path) -> None:

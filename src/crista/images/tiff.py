@@ -113,7 +113,7 @@ def _letters_of(tif: TiffFile, series: Any, path: Path) -> str:
 
 def _notes_on(tif: TiffFile, series: Any) -> tuple[str, ...]:
     notes = []
-    if len(tif.series) > 1:
+    if len(tif.series) > 1 and series.kind != "lsm":  # the other series of an LSM are its thumbnails
         notes.append(f"{len(tif.series)} series: the first is used")
     photometric = int(series.keyframe.photometric)
     if photometric == 0 and series.dtype.kind != "b":

@@ -1,11 +1,14 @@
-"""Voxel size from TIFF metadata: OME-XML, ImageJ, or the resolution tags."""
+"""Voxel size from TIFF metadata: OME-XML, ImageJ, what microscopes' programs write, or the resolution tags."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 from tifffile import TiffFile
+from tifffile.tifffile import svs_description_metadata
 
 from crista.geometry.spacing import MICROMETRES_PER_UNIT
 from crista.images.stored import micrometres_by_axis
@@ -22,7 +25,44 @@ def read_tiff_spacing(tif: TiffFile, series: Any) -> dict[str, float]:
         return _ome_spacing(tif.ome_metadata or "")
     if series.kind == "imagej":
         return _imagej_spacing(tif.imagej_metadata or {}, _pixels_per_unit(series.keyframe))
-    return _tag_spacing(series.keyframe)
+    own = _OF_A_PROGRAM[series.kind](tif) if series.kind in _OF_A_PROGRAM else {}
+    return own or _tag_spacing(series.keyframe)
+
+
+def _lsm_spacing(tif: TiffFile) -> dict[str, float]:
+    """Zeiss LSM, in metres."""
+    written = tif.lsm_metadata or {}
+    return micrometres_by_axis("ZYX", [_as_number(written.get(f"VoxelSize{letter}")) for letter in "ZYX"], "m")
+
+
+def _stk_spacing(tif: TiffFile) -> dict[str, float]:
+    """MetaMorph: slices lie apart in micrometres, pixels in a unit of their own."""
+    written = tif.stk_metadata or {}
+    unit = str(written.get("CalibrationUnits", "")) if written.get("SpatialCalibration", True) else ""
+    apart = [abs(_as_number(distance)) for distance in np.ravel(written.get("ZDistance", 0))]
+    sizes = [apart[0], *(_as_number(written.get(f"{letter}Calibration")) for letter in "YX")]
+    return micrometres_by_axis("ZYX", sizes, ["um", unit, unit])
+
+
+def _micromanager_spacing(tif: TiffFile) -> dict[str, float]:
+    summary = (tif.micromanager_metadata or {}).get("Summary", {})
+    pixel, step = _as_number(summary.get("PixelSize_um")), abs(_as_number(summary.get("z-step_um")))
+    return micrometres_by_axis("ZYX", [step, pixel, pixel], "um")
+
+
+def _aperio_spacing(tif: TiffFile) -> dict[str, float]:
+    """Slide scanners by Aperio write micrometres per pixel, MPP."""
+    pixel = _as_number(svs_description_metadata(tif.pages.first.description).get("MPP"))
+    return micrometres_by_axis("YX", [pixel, pixel], "um")
+
+
+_OF_A_PROGRAM: dict[str, Callable[[TiffFile], dict[str, float]]] = {
+    "lsm": _lsm_spacing,
+    "stk": _stk_spacing,
+    "mmstack": _micromanager_spacing,
+    "svs": _aperio_spacing,
+}
+"""By tifffile's name of the kind of file; where one says nothing, the resolution tags may."""
 
 
 def _ome_spacing(xml: str) -> dict[str, float]:

@@ -13,10 +13,10 @@ channels; 0.47 after 48 steps of 16 to 256 channels on 16 x 64 x 64; 0.68 after 
 
 @dataclass(frozen=True)
 class Effort:
-    """What is decided where keys are left out; the voxels by the number of spatial axes."""
+    """What is decided where keys are left out, by the number of spatial axes."""
 
     name: str
-    features: tuple[int, ...]
+    features: Mapping[int, tuple[int, ...]]
     """Channels of each level."""
     patch_voxels: Mapping[int, int]
     """Voxels of a patch, at most."""
@@ -24,8 +24,11 @@ class Effort:
     """Voxels of a batch, about."""
 
 
-FULL = Effort("full", (16, 32, 64, 128, 256), {2: 256**2, 3: 64**3}, {2: 6 * 256**2, 3: 2 * 64**3})
-LIGHT = Effort("light", (16, 32, 64, 128), {2: 192**2, 3: 40**3}, {2: 6 * 192**2, 3: 4 * 40**3})
-LEAST = Effort("least", (8, 16, 32, 64, 128), {2: 128**2, 3: 40**3}, {2: 8 * 128**2, 3: 4 * 40**3})
+_WIDE, _NARROW = (16, 32, 64, 128, 256), (8, 16, 32, 64, 128)
+FULL = Effort("full", {2: _WIDE, 3: _WIDE}, {2: 256**2, 3: 64**3}, {2: 6 * 256**2, 3: 2 * 64**3})
+LIGHT = Effort("light", {2: (16, 32, 64, 128), 3: _NARROW}, {2: 192**2, 3: 40**3}, {2: 6 * 192**2, 3: 4 * 40**3})
+LEAST = Effort("least", {2: _NARROW, 3: _NARROW}, {2: 128**2, 3: 40**3}, {2: 8 * 128**2, 3: 4 * 40**3})
 EFFORTS = (FULL, LIGHT, LEAST)
-"""From the most work to the least."""
+"""From the most work to the least; of volumes the last two are one. Five minutes of float32, mitochondria in two volumes,
+validation IoU: 0.57 and 0.48 with 16 to 128 channels in four levels, of which 340 steps fit, 0.61 and 0.55 with 8 to 128 in
+five, 690 and 830."""

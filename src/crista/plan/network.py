@@ -88,7 +88,7 @@ def _rounded(side: float, most: int) -> int:
 
 def _asked_stride(asked: Model, effort: Effort, size: tuple[int, ...]) -> tuple[int, ...]:
     """What the levels and factors that are given make of the sides of a patch: multiples of this, (Z)YX."""
-    times = len(asked.feature_maps or effort.features[: _count_levels(effort, size)]) - 1
+    times = len(asked.feature_maps or _features_of(effort, size)) - 1
     in_plane = prod(factor or 2 for factor in _repeated(asked.yx_down or (2,), times))
     along_z = prod(factor or 1 for factor in _repeated(asked.z_down or (1,), times))
     return (along_z, in_plane, in_plane)[-len(size) :]
@@ -118,14 +118,14 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
     """Every key of the network filled in; pooling and kernels follow patch and voxel size."""
     asked, ndim = config.model, fingerprint.ndim
     in_plane = min(patch[-2:])
-    levels = _count_levels(effort, patch)
-    count = len(asked.feature_maps or effort.features[:levels])
+    decided = _features_of(effort, patch)
+    count = len(asked.feature_maps or decided)
     yx_down = tuple(factor or 2 for factor in _per_level(asked, "yx_down", count - 1, ledger) or (2,) * (count - 1))
     features = ledger.settle(
         "MODEL.FEATURE_MAPS",
         asked.feature_maps,
-        effort.features[:levels],
-        f"{levels} levels: the patch of {in_plane} pixels has {in_plane // prod(yx_down)} at the last",
+        decided,
+        f"{len(decided)} levels: the patch of {in_plane} pixels has {in_plane // prod(yx_down)} at the last",
     )
     folded = asked.architecture != "resunet" and asked.conv_block_order == "conv_norm_act"
     normalization = ledger.settle(
@@ -158,12 +158,12 @@ def decide_model(config: Config, fingerprint: Fingerprint, patch: tuple[int, ...
     return model
 
 
-def _count_levels(effort: Effort, patch: tuple[int, ...]) -> int:
-    """As many levels as the effort has and the patch can be halved for."""
-    levels = len(effort.features)
-    while levels > 2 and not _can_be_halved(patch[-2:], levels - 1):
-        levels -= 1
-    return levels
+def _features_of(effort: Effort, patch: tuple[int, ...]) -> tuple[int, ...]:
+    """Channels of as many levels as the effort has and the patch can be halved for."""
+    features = effort.features[len(patch)]
+    while len(features) > 2 and not _can_be_halved(patch[-2:], len(features) - 1):
+        features = features[:-1]
+    return features
 
 
 def _can_be_halved(sides: Sequence[int], times: int) -> bool:

@@ -177,7 +177,7 @@ def _parts_of_a_batch(plan: Plan) -> list[Plan]:
 def _half(plan: Plan) -> Plan | None:
     """The same with half the patches, or with one of half the length; None where that is too small."""
     patch, multiple = plan.patch_size, input_multiple(plan.model, plan.ndim)
-    if plan.batch_size > 1:
+    if plan.batch_size >= 4:  # of a single volume PyTorch computes small layers by another, slower way on a processor
         smaller = plan.model_copy(update={"batch_size": plan.batch_size // 2})
     elif prod(patch) > SMALL_PATCH:
         longest = max(range(plan.ndim), key=lambda axis: patch[axis] // multiple[axis])
