@@ -148,11 +148,11 @@ AUTO = {"AUGMENTOR__ENABLE": True, "AUGMENTOR__ZFLIP": "auto"}
     ("shapes", "keys", "flips", "said"),
     [
         ([(32, 64, 64)] * 9, {**AUTO, "TRAIN__EPOCHS": 50}, True, "about 250 steps see the same few volumes often"),
-        ([(32, 64, 64)] * 9, {**AUTO, "TRAIN__EPOCHS": 49}, False, "about 245 steps; fewer than 250 learn more"),
+        ([(32, 64, 64)] * 9, {**AUTO, "TRAIN__EPOCHS": 49}, False, "about 245 steps; of few volumes this was seen to pay"),
         ([(32, 64, 64)] * 10, {**AUTO, "TRAIN__EPOCHS": 900}, False, "there are 10 volumes; only of fewer than 10"),
         ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9}, False, "when the training starts: True if 250 steps fit"),
         ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9, "TRAIN__EPOCHS": 250}, False, "True if 250 steps fit"),
-        ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9, "TRAIN__EPOCHS": 249}, False, "about 249 steps; fewer"),
+        ([(32, 64, 64)], {**AUTO, "TRAIN__MAX_MINUTES": 9, "TRAIN__EPOCHS": 249}, False, "about 249 steps; of few"),
         ([(3, 64, 64)], {**AUTO, "TRAIN__EPOCHS": 900}, False, "no kernel of the network reaches other slices"),
         ([(3, 64, 64)], {**AUTO, "TRAIN__EPOCHS": 900, "MODEL__ISOTROPY": True}, True, "about 900 steps see"),
         ([(64, 64)], AUTO, False, None),

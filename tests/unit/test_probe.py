@@ -490,7 +490,7 @@ def test_few_volumes_are_reversed_in_z_where_many_steps_fit(monkeypatch: pytest.
     assert plan.flips_z == flips
     [decision] = [item for item in plan.decisions if item.key == "AUGMENTOR.ZFLIP"]
     assert decision.value == str(flips)
-    assert decision.reason.startswith("about 250 steps see the same" if flips else "about 249 steps; fewer")
+    assert decision.reason.startswith("about 250 steps see the same" if flips else "about 249 steps; of few")
     monkeypatch.setattr(probe, "_time_noise", lambda *_: 1 / seconds)
     longer = config_from_dict({}, ["TRAIN.MAX_MINUTES=9", "AUGMENTOR.ENABLE=True", "AUGMENTOR.ZFLIP=auto"]).config
     _, again = drain(choose_plan(longer, volumes, torch.device("cpu"), 540.0, plan))
@@ -509,7 +509,7 @@ def test_few_given_epochs_are_no_many_steps_of_the_same_volumes(monkeypatch: pyt
     steps = 2 * count_steps(plan.config, volumes, plan.patch_size, plan.batch_size)[1]
     [decision] = [item for item in plan.decisions if item.key == "AUGMENTOR.ZFLIP"]
     assert (plan.flips_z, decision.value) == (False, "False")
-    assert decision.reason.startswith(f"about {steps} steps; fewer than 250")
+    assert decision.reason.startswith(f"about {steps} steps; of few volumes this was seen to pay from 250 on")
 
 
 def test_many_volumes_and_what_is_given_are_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def flips_of_z_in(steps: int) -> tuple[bool, str]:
     """Whether z of few volumes is reversed in a training of about so many steps, and the reason."""
     if steps >= MANY_STEPS:
         return True, f"about {steps} steps see the same few volumes often: reversed in z they show something new"
-    return False, f"about {steps} steps; fewer than {MANY_STEPS} learn more from few volumes as they are"
+    return False, f"about {steps} steps; of few volumes this was seen to pay from {MANY_STEPS} on, and not tried with fewer"
 
 
 def with_reasons(plan: Plan, reasons: Mapping[str, str]) -> Plan:
