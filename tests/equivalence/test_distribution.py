@@ -252,7 +252,7 @@ def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith("2 workers died one after the other over the same task (1), which may need more memory")
     assert "of 3 tasks are done and kept\n    -> look whether the memory was full" in message
-    assert attempts_at(tmp_path, 1) in (2, 4, 6)  # where workers start slowly, others try it too, each time two
+    assert 2 <= attempts_at(tmp_path, 1) <= 6  # where workers start slowly, others try it too, each once or twice
 
 
 Result = tuple[int, tuple[int, int]]
