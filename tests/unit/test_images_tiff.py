@@ -395,6 +395,8 @@ def test_voxel_size_of_a_slide_scanner(description: str, expected: float, tmp_pa
         ("stk", {"XCalibration": 1.0, "YCalibration": 1.0, "CalibrationUnits": "um", "SpatialCalibration": False}, {}),
         ("mmstack", {"Summary": {"PixelSize_um": 0.65, "z-step_um": -3}}, {"Z": 3.0, "Y": 0.65, "X": 0.65}),
         ("mmstack", {"Summary": {"PixelSize_um": 0, "z-step_um": 0}}, {}),
+        ("stk", {"ZDistance": np.array([])}, {}),
+        ("mmstack", {"Summary": None}, {}),
     ],
 )
 def test_voxel_size_by_the_programs_of_microscopes(kind: str, written: dict[str, Any], expected: dict[str, float]) -> None:

@@ -39,13 +39,13 @@ def _stk_spacing(tif: TiffFile) -> dict[str, float]:
     """MetaMorph: slices lie apart in micrometres, pixels in a unit of their own."""
     written = tif.stk_metadata or {}
     unit = str(written.get("CalibrationUnits", "")) if written.get("SpatialCalibration", True) else ""
-    apart = [abs(_as_number(distance)) for distance in np.ravel(written.get("ZDistance", 0))]
-    sizes = [apart[0], *(_as_number(written.get(f"{letter}Calibration")) for letter in "YX")]
+    apart = abs(_as_number(next(iter(np.ravel(written.get("ZDistance", 0))), 0)))
+    sizes = [apart, *(_as_number(written.get(f"{letter}Calibration")) for letter in "YX")]
     return micrometres_by_axis("ZYX", sizes, ["um", unit, unit])
 
 
 def _micromanager_spacing(tif: TiffFile) -> dict[str, float]:
-    summary = (tif.micromanager_metadata or {}).get("Summary", {})
+    summary = (tif.micromanager_metadata or {}).get("Summary") or {}
     pixel, step = _as_number(summary.get("PixelSize_um")), abs(_as_number(summary.get("z-step_um")))
     return micrometres_by_axis("ZYX", [step, pixel, pixel], "um")
 
